@@ -1,0 +1,105 @@
+/*
+** Floor 1: raw pointers in and out. Kernels cannot fail and cannot allocate.
+**
+** Same bits: every kernel gives a number the same bits however many rows or columns are asked for
+** at once and wherever in memory they lie. A product sums over K in rising order, one fused
+** multiply-add after the other (plain multiply and add in generic.c), starting from 0, from the
+** bias or from what stands in C. So do all sizes of one CPU level; levels differ among themselves.
+*/
+#ifndef NI_KERNEL_H
+#define NI_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "real.h"
+
+typedef struct NI_R(ni_kernels) {
+  const char *level; /* "generic", "avx2", "avx512" */
+
+  /* ---- products ---- */
+
+  /* Reals that pack needs for an [N,K] matrix. */
+  size_t (*packed)(size_t n, size_t k);
+  /* Packs for C = A W^T: w is [N,K] with row stride ldw (transposed false), or [K,N] (true: then
+  ** C = A W). Columns past N in the last panel are zeros. */
+  void (*pack)(size_t n, size_t k, const real *w, size_t ldw, bool transposed, real *packed);
+  /* C[M,N] = A[M,K] * packed + start, where start is C itself (accumulate), else bias[N], else 0
+  ** (bias NULL). ldc is the row stride of C. A[m][k] stands at a[m*rsa + k*csa]. */
+  void (*gemm)(size_t m, size_t n, size_t k, const real *a, size_t rsa, size_t csa,
+               const real *packed, const real *bias, bool accumulate, real *c, size_t ldc);
+  /* sum of x[i]*y[i], in an order fixed by n. */
+  real (*dot)(size_t n, const real *x, const real *y);
+  /* y += a*x */
+  void (*axpy)(size_t n, real a, const real *x, real *y);
+
+  /* ---- elementwise; y may be x ---- */
+
+  void (*exp)(size_t n, const real *x, real *y);
+  void (*tanh)(size_t n, const real *x, real *y);
+  void (*sigmoid)(size_t n, const real *x, real *y);
+  void (*add)(size_t n, const real *a, const real *b, real *y);
+  void (*sub)(size_t n, const real *a, const real *b, real *y);
+  void (*mul)(size_t n, const real *a, const real *b, real *y);
+  /* y += a*b elementwise */
+  void (*mul_add)(size_t n, const real *a, const real *b, real *y);
+  /* dx += dy * (1 - y*y);  dx += dy * y * (1 - y) */
+  void (*tanh_back)(size_t n, const real *y, const real *dy, real *dx);
+  void (*sigmoid_back)(size_t n, const real *y, const real *dy, real *dx);
+  /* sum and largest of x; the sum in an order fixed by n; n 0: 0 and -inf */
+  real (*sum)(size_t n, const real *x);
+  real (*max)(size_t n, const real *x);
+  /* y = exp(x - shift), returns the sum of y (as sum does): the middle of a softmax */
+  real (*exp_sum)(size_t n, const real *x, real shift, real *y);
+
+  /* ---- one row of a recurrent step; H units ---- */
+
+  /*
+  ** LSTM (Hochreiter and Schmidhuber 1997, forget gate: Gers et al. 2000). g [4H] holds the sums
+  ** of i f g o on entry and their activations on return. c = f*c_prev + i*g; tc = tanh(c);
+  ** h = o*tc. tc may be NULL. c may be c_prev.
+  */
+  void (*lstm)(size_t h, real *g, const real *c_prev, real *c, real *tc, real *hout);
+  /* Backward of one row: g holds activations on entry and d(sums) on return; dh the gradient of h;
+  ** dc the gradient of c from the next step on entry, of c_prev on return. */
+  void (*lstm_back)(size_t h, real *g, const real *c_prev, const real *tc, const real *dh, real *dc);
+  /*
+  ** GRU (Cho et al. 2014), reset after the product as in PyTorch: r z n order.
+  ** gx [3H] = W x + b_ih; gh [3H] = U h' + b_hh. On return gx holds r, z, n and gh's block n is
+  ** kept as it was (backward needs it). h = (1-z)*n + z*h'. hout may not be h_prev.
+  */
+  void (*gru)(size_t h, real *gx, const real *gh, const real *h_prev, real *hout);
+  /* gx holds r z n on entry and d(gx) on return; gh_n [H] is block n of gh; dgh [3H] receives
+  ** d(gh) (blocks r, z equal those of d(gx)); dh_prev += dh*z (the rest comes through dgh). */
+  void (*gru_back)(size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,
+                   real *dgh, real *dh_prev);
+
+  /* ---- optimizers; n parameters ---- */
+
+  /* Adam (Kingma and Ba 2015): m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g*g;
+  ** p -= rate*( (m/c1) / (sqrt(v/c2) + eps) + decoupled*p ), g = grad*scale + coupled*p. */
+  void (*adam)(size_t n, real *p, const real *grad, real scale, real *m, real *v, real rate,
+               real b1, real b2, real c1, real c2, real eps, real coupled, real decoupled);
+} NI_R(ni_kernels);
+
+/* The table in use. For double always the generic one. */
+const NI_R(ni_kernels) *NI_R(ni_kernel)(void);
+
+#ifndef NI_F64
+/* Takes another level: false if this processor or build lacks it. */
+bool ni_kernel_select(const char *level);
+
+/*
+** The large products of training, through OpenBLAS (the double twin is plain C):
+** C[M,N] (+)= A^T B, A [K,M], B [K,N], row-major.
+*/
+void ni_gemm_tn_f32(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b,
+                    size_t ldb, bool accumulate, float *c, size_t ldc);
+void ni_blas_threads(int threads);
+#else
+void ni_gemm_tn_f64(size_t m, size_t n, size_t k, const double *a, size_t lda, const double *b,
+                    size_t ldb, bool accumulate, double *c, size_t ldc);
+#endif
+
+#endif

@@ -1,0 +1,191 @@
+/*
+** Floor 3: what one node does. An op is one line in ops.h, an infer function, and code compiled
+** for float and for double.
+**
+** A value's elements are rows * width: rows of its row space (1 without a space), each with the
+** product of its feature dimensions. Most ops treat rows one by one, so the same code runs on a
+** whole sequence, on one time step inside a loop, on one thread's share, and in a stream.
+*/
+#ifndef NI_OP_H
+#define NI_OP_H
+
+#include "../base/base.h"
+#include "../tensor/tensor.h"
+
+#define NI_MAX_ATTRS 7
+
+typedef struct ni_node {
+  const struct ni_op *op;
+  int n_in, n_out;
+  int in[NEAP_MAX_INPUTS];   /* value ids; -1: left out */
+  int out;                   /* outputs are the values out .. out + n_out - 1 */
+  int index;                 /* of this node in its program */
+  int scan;                  /* the scan it was recorded in, -1 */
+  int slot;                  /* first state slot of a recurrent node, -1 */
+  double attr[NI_MAX_ATTRS]; /* in the order of op->attrs */
+  const char *name;          /* of an input, scalar, parameter or state */
+  const char *line, *layer;  /* where it was recorded; NULL if not known */
+} ni_node;
+
+/* ---- recording: types ---- */
+
+typedef struct ni_space {
+  char *name;
+  int parent; /* -1 for the batch */
+} ni_space;
+
+/* What an infer function sees and fills. Message prefixes and script lines are added by the
+** caller: ni_fail(NEAP_ESHAPE, "inner widths differ: x %s, w %s", ...) is enough. */
+typedef struct ni_infer {
+  const struct ni_op *op;
+  int n_in;
+  const neap_type *in[NEAP_MAX_INPUTS]; /* NULL: left out */
+  double *attr;                         /* presets filled in; may be normalised */
+  const ni_space *space;
+  int n_spaces;
+  neap_type out[NEAP_MAX_OUTPUTS];
+  int n_out;                            /* preset to op->outs */
+} ni_infer;
+
+/* A type as text, "[T,B,64]", "[B]", "i32 [T,B]", in one of eight per-thread buffers. */
+const char *ni_type_text(const ni_infer *i, const neap_type *t);
+
+/* ---- running: rows ---- */
+
+/*
+** The rows of one space in the present batch. Sequences are sorted by falling length (stable), so
+** step t is the contiguous block off[t] .. off[t+1]-1 of those still alive, in the same order.
+** Element s of the sequence of parent row p is row off[s] + rank[p].
+** The batch: steps 1, off {0,B}, no perm.
+*/
+typedef struct ni_rows {
+  size_t rows, steps, parents;
+  const uint32_t *off;   /* [steps+1] */
+  const uint32_t *perm;  /* [parents] sorted position -> parent row */
+  const uint32_t *rank;  /* [parents] parent row -> sorted position */
+  const uint32_t *len;   /* [parents] length of each parent row's sequence */
+  const uint32_t *owner; /* [rows] row -> parent row */
+  const uint32_t *state; /* [parents] sorted position -> row of the attached state */
+} ni_rows;
+
+typedef struct ni_view {
+  void *data;   /* real or int32_t */
+  void *grad;   /* real; NULL: no gradient wanted */
+  size_t width; /* elements in a row */
+  neap_type type;
+} ni_view;
+
+/* One slot of an attached state. */
+typedef struct ni_slot {
+  void *data;          /* [rows, width] float or int32_t: what the run starts from */
+  void *next;          /* the same, where the final state goes; taken over when the run succeeds */
+  const uint8_t *held; /* [rows]: rows that hold a value; others start from the program's init */
+  size_t width;
+} ni_slot;
+
+typedef struct ni_exec {
+  const ni_view *view;    /* by value id */
+  const ni_rows *rows;    /* by space */
+  void *const *fixed;     /* by node index: what prepare packs; lives as long as the run */
+  void *const *work;      /* by node index: kept from forward to backward */
+  ni_slot *slot;          /* by slot; NULL: no state attached */
+  neap_pool *pool;        /* for whole ops and backward_const only */
+  uint64_t seed;          /* of this run and batch */
+  bool learning;          /* dropout on */
+  _Atomic int *canceled;
+  struct ni_fault *fault; /* the first error met while running */
+} ni_exec;
+
+typedef struct ni_fault {
+  _Atomic int set;
+  neap_status status;
+  const ni_node *node;
+  size_t row;
+  char text[160];
+} ni_fault;
+/* Notes an error at a row of the node's space, e.g. "id 57 is not in 0..41"; the first one wins.
+** The op then goes on with something harmless (id 0). */
+void ni_exec_fault(const ni_exec *x, const ni_node *n, neap_status status, size_t row,
+                   const char *format, ...) NEAP_PRINTF(5, 6);
+
+static inline int ni_space_of(const ni_exec *x, int value) { return x->view[value].type.space; }
+/* Rows of a value: 1 if it is in no space. */
+static inline size_t ni_rows_of(const ni_exec *x, int value) {
+  int s = x->view[value].type.space;
+  return s < 0 ? 1 : x->rows[s].rows;
+}
+
+/* Splits rows (or columns) 0..n-1 into shares for the pool: fn(x, node, from, to). Shares are
+** multiples of `grain`. For whole ops and backward_const. */
+typedef void (*ni_share)(const ni_exec *x, const ni_node *n, size_t from, size_t to);
+void ni_exec_share(const ni_exec *x, const ni_node *n, size_t count, size_t grain, ni_share fn);
+
+/* ---- code ---- */
+
+/*
+** forward    computes rows r0..r1-1 of the outputs (for a value in no space: 0..1).
+** backward   adds rows r0..r1-1 to the gradients of those inputs that are in the output's space.
+** backward_const  adds to the gradients of the other inputs (parameters: summed over all rows),
+**            called once after backward; in a loop, after the whole loop. NULL: none.
+**            Every input is served in exactly one of the two. A view's grad NULL: skip it. Gradients
+**            are always added to, never set.
+** prepare    packs parameters into fixed[node]; called once before forward (backward false) or
+**            before backward (true), again only when a non-row input changed. NULL: nothing.
+** Ops with NI_WHOLE get forward and backward once, over all rows, and may use the pool there; all
+** others are called with any shares of rows, from several threads at once.
+*/
+typedef struct ni_code {
+  void (*forward)(const ni_exec *x, const ni_node *n, size_t r0, size_t r1);
+  void (*backward)(const ni_exec *x, const ni_node *n, size_t r0, size_t r1);
+  void (*backward_const)(const ni_exec *x, const ni_node *n);
+  void (*prepare)(const ni_exec *x, const ni_node *n, bool backward);
+} ni_code;
+
+enum {
+  NI_WHOLE = 1,      /* not row by row */
+  NI_TIME = 2,       /* mixes time steps or changes the row space: refused inside a step */
+  NI_FUTURE = 4,     /* reads later steps: refused in a stream */
+  NI_NOGRAD = 8,     /* no gradient flows through */
+  NI_ALIGN = 16,     /* inputs of an ancestor space are spread to the deepest one first */
+  NI_SOURCE = 32,    /* no code: input, scalar, param, constant, state */
+  NI_RECURRENT = 64, /* owns state slots, one for each of its outputs after the first */
+  NI_RANDOM = 128    /* draws numbers */
+};
+
+typedef struct ni_op {
+  const char *name;
+  int in_min, in_max, outs;
+  unsigned flags;
+  const char *attrs;    /* "axis from=0 to": names, with a preset where one may be left out */
+  unsigned keep_in;     /* bit i: backward reads the data of input i */
+  unsigned keep_out;    /* bit i: backward reads the data of output i */
+  neap_status (*infer)(ni_infer *i);
+  size_t (*work)(const ni_exec *x, const ni_node *n);  /* reals kept for this batch; NULL: 0 */
+  size_t (*fixed)(const ni_exec *x, const ni_node *n, bool backward); /* reals packed; NULL: 0 */
+  const ni_code *code_f32, *code_f64;
+  const char *formula;
+} ni_op;
+
+extern const ni_op ni_ops[];
+extern const int ni_ops_count;
+const ni_op *ni_op_find(const char *name); /* NULL if unknown */
+
+/* ---- shared by the recurrent ops and the scan (rows.c); slot: index into x->slot ---- */
+
+#include "../kernel/real.h"
+
+/*
+** The first state of sorted positions p0..p1-1 of `space` into dst [parents, width] (position p at
+** dst + p*width): from the attached state where the row holds a value, else from the value init
+** (in the parent space; -1: zeros).
+*/
+void NI_R(ni_state_first)(const ni_exec *x, int space, int slot, int init, size_t p0, size_t p1,
+                          size_t width, real *dst);
+/* Adds dfirst (the gradient of that) to init's gradient, for rows that came from it. */
+void NI_R(ni_state_first_back)(const ni_exec *x, int space, int slot, int init, size_t p0,
+                               size_t p1, size_t width, const real *dfirst);
+/* Leaves row src (of sorted position p) in the attached state, if there is one. */
+void NI_R(ni_state_last)(const ni_exec *x, int space, int slot, size_t p, size_t width,
+                         const real *src);
+
+#endif
