@@ -83,10 +83,15 @@ typedef struct NI_R(ni_kernels) {
                real b1, real b2, real c1, real c2, real eps, real coupled, real decoupled);
 } NI_R(ni_kernels);
 
+extern const NI_R(ni_kernels) NI_R(ni_kernels_generic);
+
 /* The table in use. For double always the generic one. */
 const NI_R(ni_kernels) *NI_R(ni_kernel)(void);
 
 #ifndef NI_F64
+/* On x86-64 only; run only where dispatch.c finds the instructions. */
+extern const ni_kernels_f32 ni_kernels_avx2, ni_kernels_avx512;
+
 /* Takes another level: false if this processor or build lacks it. */
 bool ni_kernel_select(const char *level);
 

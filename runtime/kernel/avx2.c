@@ -1,0 +1,45 @@
+/*
+** The kernels for AVX2 with FMA: 8 floats a vector, 16 registers.
+*/
+#include "kernel.h"
+
+#if defined(__x86_64__) && !defined(NI_F64)
+
+#include <immintrin.h>
+
+#define LEVEL avx2
+#define W 8
+#define ROWS 6
+
+typedef __m256 vec;
+
+static inline vec splat(float x) { return _mm256_set1_ps(x); }
+static inline vec load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void store(float *p, vec x) { _mm256_storeu_ps(p, x); }
+static inline vec fused(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec root(vec x) { return _mm256_sqrt_ps(x); }
+static inline vec smaller(vec a, vec b) { return _mm256_min_ps(a, b); }
+static inline vec larger(vec a, vec b) { return _mm256_max_ps(a, b); }
+
+static inline __m256i first(size_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline vec load_part(const float *p, size_t n) { return _mm256_maskload_ps(p, first(n)); }
+
+static inline void store_part(float *p, size_t n, vec x) { _mm256_maskstore_ps(p, first(n), x); }
+
+/* Where sign has its sign bit set a, elsewhere b. */
+static inline vec negative(vec sign, vec a, vec b) { return _mm256_blendv_ps(b, a, sign); }
+
+/* x * 2^n for a whole n within +-250, in two steps since 2^n may not be a float. */
+static inline vec scale(vec x, vec n) {
+  __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+  __m256i bias = _mm256_set1_epi32(127), rest = _mm256_sub_epi32(whole, half);
+  x *= _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  return x * _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+}
+
+#include "vector.h"
+
+#endif

@@ -1,0 +1,212 @@
+/*
+** The kernels in plain C11, for float and for double: the reference for the others, and what a
+** processor without vectors that we know runs.
+*/
+#include <math.h>
+#include <string.h>
+#include <tgmath.h>
+
+#include "kernel.h"
+
+/* ---- products ---- */
+
+/* Packed is [K,N]; BLOCK of its columns at a time stay in cache while the rows of A pass. */
+enum { BLOCK = 128 };
+
+static size_t packed(size_t n, size_t k) { return n * k; }
+
+static void pack(size_t n, size_t k, const real *w, size_t ldw, bool transposed, real *to) {
+  for (size_t i = 0; i < k; i++)
+    for (size_t j = 0; j < n; j++) *to++ = transposed ? w[i * ldw + j] : w[j * ldw + i];
+}
+
+/* y += x[0]*w[0] + ... + x[3]*w[3], in this order; the rows of w are n apart. */
+static void axpy4(size_t cols, const real x[4], const real *restrict w, size_t n,
+                  real *restrict y) {
+  real x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3];
+  for (size_t j = 0; j < cols; j++)
+    y[j] = y[j] + x0 * w[j] + x1 * w[n + j] + x2 * w[2 * n + j] + x3 * w[3 * n + j];
+}
+
+static void axpy(size_t n, real a, const real *x, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+static void gemm(size_t m, size_t n, size_t k, const real *a, size_t rsa, size_t csa,
+                 const real *w, const real *bias, bool accumulate, real *c, size_t ldc) {
+  for (size_t j = 0; j < n; j += BLOCK) {
+    size_t cols = n - j < BLOCK ? n - j : BLOCK;
+    for (size_t r = 0; r < m; r++) {
+      real *y = c + r * ldc + j;
+      const real *x = a + r * rsa;
+      if (!accumulate && bias) memcpy(y, bias + j, cols * sizeof(real));
+      if (!accumulate && !bias) memset(y, 0, cols * sizeof(real));
+      size_t i = 0;
+      for (; k - i >= 4; i += 4) {
+        const real four[4] = {x[i * csa], x[(i + 1) * csa], x[(i + 2) * csa], x[(i + 3) * csa]};
+        axpy4(cols, four, w + i * n + j, n, y);
+      }
+      for (; i < k; i++) axpy(cols, x[i * csa], w + i * n + j, y);
+    }
+  }
+}
+
+static real dot(size_t n, const real *x, const real *y) {
+  real s = 0;
+  for (size_t i = 0; i < n; i++) s += x[i] * y[i];
+  return s;
+}
+
+/* ---- elementwise ---- */
+
+/* exp of a number that is not positive: neither form overflows, and small results stay exact. */
+static inline real sigmoid(real x) {
+  real e = exp(-fabs(x));
+  return (x < 0 ? e : 1) / (1 + e);
+}
+
+static void exp_each(size_t n, const real *x, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] = exp(x[i]);
+}
+
+static void tanh_each(size_t n, const real *x, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] = tanh(x[i]);
+}
+
+static void sigmoid_each(size_t n, const real *x, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] = sigmoid(x[i]);
+}
+
+static void add(size_t n, const real *a, const real *b, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+
+static void sub(size_t n, const real *a, const real *b, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] = a[i] - b[i];
+}
+
+static void mul(size_t n, const real *a, const real *b, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] = a[i] * b[i];
+}
+
+static void mul_add(size_t n, const real *a, const real *b, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] += a[i] * b[i];
+}
+
+static void tanh_back(size_t n, const real *y, const real *dy, real *dx) {
+  for (size_t i = 0; i < n; i++) dx[i] += dy[i] * (1 - y[i] * y[i]);
+}
+
+static void sigmoid_back(size_t n, const real *y, const real *dy, real *dx) {
+  for (size_t i = 0; i < n; i++) dx[i] += dy[i] * (y[i] * (1 - y[i]));
+}
+
+static real sum(size_t n, const real *x) {
+  real s = 0;
+  for (size_t i = 0; i < n; i++) s += x[i];
+  return s;
+}
+
+static real max(size_t n, const real *x) {
+  real m = -(real)INFINITY;
+  for (size_t i = 0; i < n; i++) m = x[i] > m ? x[i] : m;
+  return m;
+}
+
+static real exp_sum(size_t n, const real *x, real shift, real *y) {
+  for (size_t i = 0; i < n; i++) y[i] = exp(x[i] - shift);
+  return sum(n, y);
+}
+
+/* ---- one row of a recurrent step ---- */
+
+static void lstm(size_t h, real *g, const real *c_prev, real *c, real *tc, real *hout) {
+  real *f = g + h, *u = f + h, *o = u + h;
+  for (size_t i = 0; i < h; i++) {
+    g[i] = sigmoid(g[i]);
+    f[i] = sigmoid(f[i]);
+    u[i] = tanh(u[i]);
+    o[i] = sigmoid(o[i]);
+    c[i] = f[i] * c_prev[i] + g[i] * u[i];
+    real t = tanh(c[i]);
+    if (tc) tc[i] = t;
+    hout[i] = o[i] * t;
+  }
+}
+
+static void lstm_back(size_t h, real *g, const real *c_prev, const real *tc, const real *dh,
+                      real *dc) {
+  real *f = g + h, *u = f + h, *o = u + h;
+  for (size_t i = 0; i < h; i++) {
+    real in = g[i], forget = f[i], cell = u[i], out = o[i];
+    real d = dc[i] + dh[i] * out * (1 - tc[i] * tc[i]);
+    g[i] = d * cell * (in * (1 - in));
+    f[i] = d * c_prev[i] * (forget * (1 - forget));
+    u[i] = d * in * (1 - cell * cell);
+    o[i] = dh[i] * tc[i] * (out * (1 - out));
+    dc[i] = d * forget;
+  }
+}
+
+static void gru(size_t h, real *gx, const real *gh, const real *h_prev, real *hout) {
+  real *z = gx + h, *n = z + h;
+  for (size_t i = 0; i < h; i++) {
+    gx[i] = sigmoid(gx[i] + gh[i]);
+    z[i] = sigmoid(z[i] + gh[h + i]);
+    n[i] = tanh(n[i] + gx[i] * gh[2 * h + i]);
+    hout[i] = (1 - z[i]) * n[i] + z[i] * h_prev[i];
+  }
+}
+
+static void gru_back(size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,
+                     real *dgh, real *dh_prev) {
+  for (size_t i = 0; i < h; i++) {
+    real r = gx[i], z = gx[h + i], n = gx[2 * h + i], d = dh[i];
+    real dn = d * (1 - z) * (1 - n * n);
+    real dz = d * (h_prev[i] - n) * (z * (1 - z));
+    real dr = dn * gh_n[i] * (r * (1 - r));
+    gx[i] = dgh[i] = dr;
+    gx[h + i] = dgh[h + i] = dz;
+    gx[2 * h + i] = dn;
+    dgh[2 * h + i] = dn * r;
+    dh_prev[i] += d * z;
+  }
+}
+
+/* ---- optimizers ---- */
+
+static void adam(size_t n, real *p, const real *grad, real scale, real *m, real *v, real rate,
+                 real b1, real b2, real c1, real c2, real eps, real coupled, real decoupled) {
+  for (size_t i = 0; i < n; i++) {
+    real g = grad[i] * scale + coupled * p[i];
+    m[i] = b1 * m[i] + (1 - b1) * g;
+    v[i] = b2 * v[i] + (1 - b2) * g * g;
+    p[i] -= rate * (m[i] / c1 / (sqrt(v[i] / c2) + eps) + decoupled * p[i]);
+  }
+}
+
+const NI_R(ni_kernels) NI_R(ni_kernels_generic) = {
+  .level = "generic",
+  .packed = packed,
+  .pack = pack,
+  .gemm = gemm,
+  .dot = dot,
+  .axpy = axpy,
+  .exp = exp_each,
+  .tanh = tanh_each,
+  .sigmoid = sigmoid_each,
+  .add = add,
+  .sub = sub,
+  .mul = mul,
+  .mul_add = mul_add,
+  .tanh_back = tanh_back,
+  .sigmoid_back = sigmoid_back,
+  .sum = sum,
+  .max = max,
+  .exp_sum = exp_sum,
+  .lstm = lstm,
+  .lstm_back = lstm_back,
+  .gru = gru,
+  .gru_back = gru_back,
+  .adam = adam,
+};

@@ -1,0 +1,430 @@
+/*
+** The kernels over vectors of W floats: avx2.c and avx512.c are this text with their own W, ROWS
+** and some names for instructions. Everything is static but the table at the end.
+**
+** A lane's number never depends on its neighbours, and the end of an array goes through the same
+** code with lanes masked out; so a number has the same bits wherever it stands. No product stands
+** where a compiler could fuse it with a sum: what is to be fused says so.
+*/
+#include <math.h>
+#include <string.h>
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define TEXT_(a) #a
+#define TEXT(a) TEXT_(a)
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint32_t bits __attribute__((vector_size(W * 4)));
+
+/* The first left floats at p, then zeros; left may exceed W. */
+INLINE vec get(const float *p, size_t left) { return left >= W ? load(p) : load_part(p, left); }
+
+INLINE void put(float *p, size_t left, vec x) {
+  if (left >= W)
+    store(p, x);
+  else
+    store_part(p, left, x);
+}
+
+/* The statements for each i = 0, W, 2W ... < n; left = W, or what is left at the end. */
+#define EACH(n, ...)                       \
+  do {                                     \
+    size_t i = 0;                          \
+    for (; (n) - i >= W; i += W) {         \
+      const size_t left = W;               \
+      __VA_ARGS__                          \
+    }                                      \
+    if (i < (n)) {                         \
+      const size_t left = (n) - i;         \
+      __VA_ARGS__                          \
+    }                                      \
+  } while (0)
+
+/* ---- products ---- */
+
+/*
+** A panel holds PANEL columns, row after row of K. A tile of up to ROWS rows by a panel keeps its
+** sums in registers over a block of K; the next block goes on from what stands in C, which changes
+** no bit. BLOCK_K rows of a panel fit the first cache and BLOCK_N columns of them the second. The
+** rows of A are first copied, so that they are contiguous and, whatever the stride of A, do not
+** fall on the same lines of the cache. Few rows take several panels at once: that many sums are in
+** flight as the multiplier is deep.
+*/
+enum {
+  PANEL = 2 * W,
+  BLOCK_K = 256,
+  BLOCK_N = 512,
+  LINE = BLOCK_K + 16 /* from one copied row to the next */
+};
+
+static size_t packed(size_t n, size_t k) { return (n + PANEL - 1) / PANEL * PANEL * k; }
+
+static void pack(size_t n, size_t k, const float *w, size_t ldw, bool transposed, float *to) {
+  for (size_t j0 = 0; j0 < n; j0 += PANEL, to += PANEL * k) {
+    size_t cols = n - j0 < PANEL ? n - j0 : PANEL;
+    if (cols < PANEL) memset(to, 0, PANEL * k * sizeof(float));
+    if (transposed) {
+      for (size_t i = 0; i < k; i++) memcpy(to + i * PANEL, w + i * ldw + j0, cols * sizeof(float));
+    } else {
+      /* 16 steps of K at a time: a line of w and as many rows of the panel stay in cache */
+      for (size_t i0 = 0; i0 < k; i0 += 16)
+        for (size_t j = 0; j < cols; j++)
+          for (size_t i = i0; i < k && i < i0 + 16; i++)
+            to[i * PANEL + j] = w[(j0 + j) * ldw + i];
+    }
+  }
+}
+
+#define EACH_SUM                           \
+  UNROLL for (size_t r = 0; r < rows; r++) \
+    UNROLL for (size_t v = 0; v < 2 * panels; v++)
+#define PAST(cols, at) ((cols) > (at) ? (cols) - (at) : 0)
+/* Loaded once, not as part of each instruction that uses it. */
+#define KEEP(x) __asm__("" : "+v"(x))
+
+/*
+** C[rows,cols] = start + A * panels over k steps of K; a is the copy, stride is from panel to
+** panel. start is NULL for zeros, else its row r is at start + r*step.
+*/
+INLINE void tile(const size_t rows, const size_t panels, size_t k, size_t cols, const float *a,
+                 const float *b, size_t stride, const float *start, size_t step, float *c,
+                 size_t ldc) {
+  const bool whole = cols >= panels * PANEL;
+  vec sum[ROWS][8], w[8];
+  if (!start)
+    EACH_SUM sum[r][v] = splat(0);
+  else if (whole)
+    EACH_SUM sum[r][v] = load(start + r * step + v * W);
+  else
+    EACH_SUM sum[r][v] = get(start + r * step + v * W, PAST(cols, v * W));
+  for (size_t i = 0; i < k; i++) {
+    UNROLL for (size_t v = 0; v < 2 * panels; v++) {
+      w[v] = load(b + v / 2 * stride + i * PANEL + v % 2 * W);
+      if (rows > 1) KEEP(w[v]);
+    }
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      vec x = splat(a[r * LINE + i]);
+      UNROLL for (size_t v = 0; v < 2 * panels; v++) sum[r][v] = fused(x, w[v], sum[r][v]);
+    }
+  }
+  if (whole)
+    EACH_SUM store(c + r * ldc + v * W, sum[r][v]);
+  else
+    EACH_SUM put(c + r * ldc + v * W, PAST(cols, v * W), sum[r][v]);
+}
+
+typedef void tile_fn(size_t k, size_t cols, const float *a, const float *b, size_t stride,
+                     const float *start, size_t step, float *c, size_t ldc);
+
+#define TILE(rows, panels)                                                                   \
+  static void tile_##rows##_##panels(size_t k, size_t cols, const float *a, const float *b,  \
+                                     size_t stride, const float *start, size_t step,         \
+                                     float *c, size_t ldc) {                                 \
+    tile(rows, panels, k, cols, a, b, stride, start, step, c, ldc);                          \
+  }
+
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
+TILE(1, 4) TILE(2, 2)
+#if ROWS > 6
+TILE(7, 1) TILE(8, 1) TILE(9, 1) TILE(10, 1) TILE(11, 1) TILE(12, 1) TILE(13, 1) TILE(14, 1)
+TILE(3, 2) TILE(4, 2)
+#endif
+
+/* By the number of rows: for one panel, and for many (wide of them) at once. */
+static const struct {
+  tile_fn *one, *many;
+  size_t wide;
+} tiles[ROWS + 1] = {
+  {NULL, NULL, 0},
+  {tile_1_1, tile_1_4, 4},
+  {tile_2_1, tile_2_2, 2},
+#if ROWS > 6
+  {tile_3_1, tile_3_2, 2}, {tile_4_1, tile_4_2, 2}, {tile_5_1, tile_5_1, 1},
+  {tile_6_1, tile_6_1, 1}, {tile_7_1, tile_7_1, 1}, {tile_8_1, tile_8_1, 1},
+  {tile_9_1, tile_9_1, 1}, {tile_10_1, tile_10_1, 1}, {tile_11_1, tile_11_1, 1},
+  {tile_12_1, tile_12_1, 1}, {tile_13_1, tile_13_1, 1}, {tile_14_1, tile_14_1, 1},
+#else
+  {tile_3_1, tile_3_1, 1}, {tile_4_1, tile_4_1, 1}, {tile_5_1, tile_5_1, 1},
+  {tile_6_1, tile_6_1, 1},
+#endif
+};
+
+static void gemm(size_t m, size_t n, size_t k, const float *a, size_t rsa, size_t csa,
+                 const float *packed_w, const float *bias, bool accumulate, float *c, size_t ldc) {
+  float copy[ROWS * LINE];
+  size_t k0 = 0;
+  do {
+    size_t steps = k - k0 < BLOCK_K ? k - k0 : BLOCK_K;
+    bool onto = accumulate || k0 > 0;
+    for (size_t n0 = 0; n0 < n; n0 += BLOCK_N) {
+      size_t n1 = n - n0 < BLOCK_N ? n : n0 + BLOCK_N;
+      for (size_t m0 = 0, rows; m0 < m; m0 += rows) {
+        /* as even a division of the rows as ROWS allows */
+        size_t parts = (m - m0 + ROWS - 1) / ROWS;
+        rows = (m - m0 + parts - 1) / parts;
+        const float *from = a + m0 * rsa + k0 * csa;
+        for (size_t r = 0; r < rows; r++, from += rsa)
+          if (csa == 1)
+            memcpy(copy + r * LINE, from, steps * sizeof(float));
+          else
+            for (size_t i = 0; i < steps; i++) copy[r * LINE + i] = from[i * csa];
+        for (size_t j = n0, panels; j < n1; j += panels * PANEL) {
+          bool many = n1 - j > (tiles[rows].wide - 1) * PANEL;
+          panels = many ? tiles[rows].wide : 1;
+          float *to = c + m0 * ldc + j;
+          const float *start = onto ? to : bias ? bias + j : NULL;
+          (many ? tiles[rows].many : tiles[rows].one)(steps, n - j, copy,
+                                                      packed_w + j * k + k0 * PANEL, k * PANEL,
+                                                      start, onto ? ldc : 0, to, ldc);
+        }
+      }
+    }
+    k0 += steps;
+  } while (k0 < k);
+}
+
+INLINE float across(vec x) {
+  for (size_t half = W / 2; half > 0; half /= 2)
+    for (size_t i = 0; i < half; i++) x[i] += x[i + half];
+  return x[0];
+}
+
+/* Sum of x, or of x*y, over four chains and then across: an order that n alone fixes. */
+INLINE float total(size_t n, const float *x, const float *y) {
+  vec s[4] = {splat(0), splat(0), splat(0), splat(0)};
+  size_t done = 0;
+  for (; n - done >= 4 * W; done += 4 * W)
+    for (size_t v = 0; v < 4; v++) {
+      size_t at = done + v * W;
+      s[v] = fused(load(x + at), y ? load(y + at) : splat(1), s[v]);
+    }
+  size_t rest = n - done;
+  x += done;
+  if (y) y += done;
+  EACH(rest, {
+    s[0] = fused(get(x + i, left), y ? get(y + i, left) : splat(1), s[0]);
+  });
+  return across((s[0] + s[1]) + (s[2] + s[3]));
+}
+
+static float dot(size_t n, const float *x, const float *y) { return total(n, x, y); }
+
+static void axpy(size_t n, float a, const float *x, float *y) {
+  EACH(n, put(y + i, left, fused(splat(a), get(x + i, left), get(y + i, left))););
+}
+
+/* ---- elementwise; exp within 1 ulp, tanh and sigmoid within 2.5 ---- */
+
+/*
+** e^x = 2^n e^r with n = round(x/ln 2), |r| <= ln(2)/2 (ln 2 in two parts: Cody and Waite 1980),
+** and e^r - 1 = r + r^2 q(r), q fitted by least squares over Chebyshev nodes, absolute error
+** 2^-28. Returns e^r - 1. Adding and taking away 1.5 * 2^23 rounds to a whole number.
+*/
+INLINE vec reduce(vec x, vec *n) {
+  vec magic = splat(0x1.8p23f);
+  *n = fused(x, splat(0x1.715476p0f), magic) - magic;
+  vec r = fused(*n, splat(-0x1.62e4p-1f), x);
+  r = fused(*n, splat(-0x1.7f7d1cp-20f), r);
+  vec q = fused(splat(0x1.6d53cap-10f), r, splat(0x1.123e7p-7f));
+  q = fused(q, r, splat(0x1.5554e2p-5f));
+  q = fused(q, r, splat(0x1.55548ap-3f));
+  q = fused(q, r, splat(0.5f));
+  return fused(r * r, q, r);
+}
+
+/* Past the limits the result is infinity and zero. The limits come first: so a NaN is returned. */
+INLINE vec exp_of(vec x) {
+  vec n, p = reduce(larger(splat(-104), smaller(splat(89), x)), &n);
+  return scale(p + 1, n);
+}
+
+#define SIGN splat(-0.0f)
+#define AND(a, b) ((vec)((bits)(a) & (bits)(b)))
+#define OR(a, b) ((vec)((bits)(a) | (bits)(b)))
+
+/* 1/(1 + e^-|x|), or e^-|x| times that: small results keep their precision. */
+INLINE vec sigmoid_of(vec x) {
+  vec e = exp_of(OR(x, SIGN));
+  return negative(x, e, splat(1)) / (e + 1);
+}
+
+/* u/(u + 2) with u = e^2|x| - 1 = 2^n p + (2^n - 1), which keeps its precision near 0. */
+INLINE vec tanh_of(vec x) {
+  vec size = smaller(splat(10), (vec)((bits)x & ~(bits)SIGN));
+  vec n, p = reduce(size + size, &n), two = scale(splat(1), n);
+  vec u = fused(two, p, two - 1);
+  return OR(u / (u + 2), AND(x, SIGN));
+}
+
+static void exp_each(size_t n, const float *x, float *y) {
+  EACH(n, put(y + i, left, exp_of(get(x + i, left))););
+}
+
+static void tanh_each(size_t n, const float *x, float *y) {
+  EACH(n, put(y + i, left, tanh_of(get(x + i, left))););
+}
+
+static void sigmoid_each(size_t n, const float *x, float *y) {
+  EACH(n, put(y + i, left, sigmoid_of(get(x + i, left))););
+}
+
+static void add(size_t n, const float *a, const float *b, float *y) {
+  EACH(n, put(y + i, left, get(a + i, left) + get(b + i, left)););
+}
+
+static void sub(size_t n, const float *a, const float *b, float *y) {
+  EACH(n, put(y + i, left, get(a + i, left) - get(b + i, left)););
+}
+
+static void mul(size_t n, const float *a, const float *b, float *y) {
+  EACH(n, put(y + i, left, get(a + i, left) * get(b + i, left)););
+}
+
+static void mul_add(size_t n, const float *a, const float *b, float *y) {
+  EACH(n, put(y + i, left, fused(get(a + i, left), get(b + i, left), get(y + i, left))););
+}
+
+/* The slopes of tanh and sigmoid by their results. */
+INLINE vec tanh_slope(vec y) { return fused(-y, y, splat(1)); }
+INLINE vec sigmoid_slope(vec y) { return y * (1 - y); }
+
+static void tanh_back(size_t n, const float *y, const float *dy, float *dx) {
+  EACH(n, put(dx + i, left,
+              fused(get(dy + i, left), tanh_slope(get(y + i, left)), get(dx + i, left))););
+}
+
+static void sigmoid_back(size_t n, const float *y, const float *dy, float *dx) {
+  EACH(n, put(dx + i, left,
+              fused(get(dy + i, left), sigmoid_slope(get(y + i, left)), get(dx + i, left))););
+}
+
+static float sum(size_t n, const float *x) { return total(n, x, NULL); }
+
+static float max(size_t n, const float *x) {
+  float m = -INFINITY;
+  size_t i = 0;
+  if (n >= W) {
+    vec v = load(x);
+    for (i = W; n - i >= W; i += W) v = larger(load(x + i), v);
+    for (size_t j = 0; j < W; j++) m = v[j] > m ? v[j] : m;
+  }
+  for (; i < n; i++) m = x[i] > m ? x[i] : m;
+  return m;
+}
+
+static float exp_sum(size_t n, const float *x, float shift, float *y) {
+  EACH(n, put(y + i, left, exp_of(get(x + i, left) - shift)););
+  return sum(n, y);
+}
+
+/* ---- one row of a recurrent step ---- */
+
+static void lstm(size_t h, float *g, const float *c_prev, float *c, float *tc, float *hout) {
+  float *f = g + h, *u = f + h, *o = u + h;
+  EACH(h, {
+    vec in = sigmoid_of(get(g + i, left)), forget = sigmoid_of(get(f + i, left));
+    vec cell = tanh_of(get(u + i, left)), out = sigmoid_of(get(o + i, left));
+    vec state = fused(forget, get(c_prev + i, left), in * cell), t = tanh_of(state);
+    put(g + i, left, in);
+    put(f + i, left, forget);
+    put(u + i, left, cell);
+    put(o + i, left, out);
+    put(c + i, left, state);
+    if (tc) put(tc + i, left, t);
+    put(hout + i, left, out * t);
+  });
+}
+
+static void lstm_back(size_t h, float *g, const float *c_prev, const float *tc, const float *dh,
+                      float *dc) {
+  float *f = g + h, *u = f + h, *o = u + h;
+  EACH(h, {
+    vec in = get(g + i, left), forget = get(f + i, left), cell = get(u + i, left);
+    vec out = get(o + i, left), t = get(tc + i, left), d = get(dh + i, left);
+    vec dstate = fused(d * out, tanh_slope(t), get(dc + i, left));
+    put(g + i, left, dstate * cell * sigmoid_slope(in));
+    put(f + i, left, dstate * get(c_prev + i, left) * sigmoid_slope(forget));
+    put(u + i, left, dstate * in * tanh_slope(cell));
+    put(o + i, left, d * t * sigmoid_slope(out));
+    put(dc + i, left, dstate * forget);
+  });
+}
+
+static void gru(size_t h, float *gx, const float *gh, const float *h_prev, float *hout) {
+  EACH(h, {
+    vec r = sigmoid_of(get(gx + i, left) + get(gh + i, left));
+    vec z = sigmoid_of(get(gx + h + i, left) + get(gh + h + i, left));
+    vec n = tanh_of(fused(r, get(gh + 2 * h + i, left), get(gx + 2 * h + i, left)));
+    put(gx + i, left, r);
+    put(gx + h + i, left, z);
+    put(gx + 2 * h + i, left, n);
+    put(hout + i, left, fused(z, get(h_prev + i, left), (1 - z) * n));
+  });
+}
+
+static void gru_back(size_t h, float *gx, const float *gh_n, const float *h_prev, const float *dh,
+                     float *dgh, float *dh_prev) {
+  EACH(h, {
+    vec r = get(gx + i, left), z = get(gx + h + i, left), n = get(gx + 2 * h + i, left);
+    vec d = get(dh + i, left);
+    vec dn = d * (1 - z) * tanh_slope(n);
+    vec dz = d * (get(h_prev + i, left) - n) * sigmoid_slope(z);
+    vec dr = dn * get(gh_n + i, left) * sigmoid_slope(r);
+    put(gx + i, left, dr);
+    put(gx + h + i, left, dz);
+    put(gx + 2 * h + i, left, dn);
+    put(dgh + i, left, dr);
+    put(dgh + h + i, left, dz);
+    put(dgh + 2 * h + i, left, dn * r);
+    put(dh_prev + i, left, fused(d, z, get(dh_prev + i, left)));
+  });
+}
+
+/* ---- optimizers ---- */
+
+static void adam(size_t n, float *p, const float *grad, float scaling, float *m, float *v,
+                 float rate, float b1, float b2, float c1, float c2, float eps, float coupled,
+                 float decoupled) {
+  EACH(n, {
+    vec w = get(p + i, left);
+    vec g = fused(splat(coupled), w, get(grad + i, left) * scaling);
+    vec mean = fused(splat(b1), get(m + i, left), g * (1 - b1));
+    vec var = fused(splat(b2), get(v + i, left), g * g * (1 - b2));
+    vec step = mean * (1 / c1) / (root(var * (1 / c2)) + eps);
+    put(m + i, left, mean);
+    put(v + i, left, var);
+    put(p + i, left, fused(splat(-rate), fused(splat(decoupled), w, step), w));
+  });
+}
+
+const ni_kernels_f32 JOIN(ni_kernels_, LEVEL) = {
+  .level = TEXT(LEVEL),
+  .packed = packed,
+  .pack = pack,
+  .gemm = gemm,
+  .dot = dot,
+  .axpy = axpy,
+  .exp = exp_each,
+  .tanh = tanh_each,
+  .sigmoid = sigmoid_each,
+  .add = add,
+  .sub = sub,
+  .mul = mul,
+  .mul_add = mul_add,
+  .tanh_back = tanh_back,
+  .sigmoid_back = sigmoid_back,
+  .sum = sum,
+  .max = max,
+  .exp_sum = exp_sum,
+  .lstm = lstm,
+  .lstm_back = lstm_back,
+  .gru = gru,
+  .gru_back = gru_back,
+  .adam = adam,
+};

@@ -1,0 +1,567 @@
+/*
+** Every kernel, at every level this processor has, against plain formulas in double; and the
+** same-bits rule. For float; kernel_f64_test.c is this for double.
+*/
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../runtime/kernel/kernel.h"
+
+#ifdef NI_F64
+#define EPSILON DBL_EPSILON
+#define gemm_tn ni_gemm_tn_f64
+#else
+#define EPSILON (double)FLT_EPSILON
+#define gemm_tn ni_gemm_tn_f32
+#endif
+
+typedef NI_R(ni_kernels) kernels;
+
+static int passed, failed;
+static const kernels *k; /* the level under test */
+
+static void check(bool ok, const char *format, ...) {
+  if (ok) {
+    passed++;
+    return;
+  }
+  failed++;
+  va_list args;
+  va_start(args, format);
+  printf("FAILED %s: ", k->level);
+  vprintf(format, args);
+  printf("\n");
+  va_end(args);
+}
+
+/* ---- numbers ---- */
+
+static double uniform(double low, double high) {
+  static uint64_t state = 88172645463325252u; /* Marsaglia 2003, xorshift */
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return low + (high - low) * ((double)(state >> 11) * 0x1p-53);
+}
+
+/* Arrays with a known pattern behind them; all are looked at and freed by done. Their starts go
+** through the offsets 0 to 3 from a line of the cache. */
+enum { GUARD = 40 };
+static struct {
+  real *block, *p;
+  size_t n;
+} arrays[64];
+static size_t used;
+
+static real *array(size_t n) {
+  size_t offset = used % 4, bytes = (n + offset + GUARD) * sizeof(real);
+  real *block = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!block || used == sizeof arrays / sizeof *arrays) {
+    printf("FAILED: no memory for a test\n");
+    exit(1);
+  }
+  real *p = block + offset;
+  for (size_t i = 0; i < n; i++) p[i] = (real)uniform(-1, 1);
+  for (size_t i = n; i < n + GUARD; i++) p[i] = (real)12345;
+  arrays[used].block = block;
+  arrays[used].p = p;
+  arrays[used++].n = n;
+  return p;
+}
+
+static real *copy(const real *x, size_t n) {
+  real *p = array(n);
+  if (n > 0) memcpy(p, x, n * sizeof(real));
+  return p;
+}
+
+static void done(const char *what, size_t n) {
+  bool intact = true;
+  while (used > 0) {
+    used--;
+    for (size_t i = 0; i < GUARD; i++)
+      if (arrays[used].p[arrays[used].n + i] != (real)12345) intact = false;
+    free(arrays[used].block);
+  }
+  check(intact, "%s wrote past the end, n = %zu", what, n);
+}
+
+static bool same(const real *a, const real *b, size_t n) {
+  return n == 0 || memcmp(a, b, n * sizeof(real)) == 0;
+}
+
+/* Within a few roundings of something as large as scale. */
+static bool near(double got, double want, double scale) {
+  return fabs(got - want) <= 8 * EPSILON * (scale + fabs(want));
+}
+
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+
+static const size_t sizes[] = {0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 131};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+/* ---- elementwise ---- */
+
+typedef enum {
+  EXP, TANH, SIGMOID, ADD, SUB, MUL, MUL_ADD, TANH_BACK, SIGMOID_BACK, AXPY, OPS
+} op;
+
+static const char *const names[OPS] = {"exp", "tanh",    "sigmoid",   "add",          "sub",
+                                       "mul", "mul_add", "tanh_back", "sigmoid_back", "axpy"};
+
+static void apply(op o, size_t n, const real *a, const real *b, real *y) {
+  switch (o) {
+    case EXP: k->exp(n, a, y); break;
+    case TANH: k->tanh(n, a, y); break;
+    case SIGMOID: k->sigmoid(n, a, y); break;
+    case ADD: k->add(n, a, b, y); break;
+    case SUB: k->sub(n, a, b, y); break;
+    case MUL: k->mul(n, a, b, y); break;
+    case MUL_ADD: k->mul_add(n, a, b, y); break;
+    case TANH_BACK: k->tanh_back(n, a, b, y); break;
+    case SIGMOID_BACK: k->sigmoid_back(n, a, b, y); break;
+    default: k->axpy(n, (real)0.75, a, y);
+  }
+}
+
+static double formula(op o, double a, double b, double y) {
+  switch (o) {
+    case EXP: return exp(a);
+    case TANH: return tanh(a);
+    case SIGMOID: return sigmoid(a);
+    case ADD: return a + b;
+    case SUB: return a - b;
+    case MUL: return a * b;
+    case MUL_ADD: return y + a * b;
+    case TANH_BACK: return y + b * (1 - a * a);
+    case SIGMOID_BACK: return y + b * a * (1 - a);
+    default: return y + 0.75 * a;
+  }
+}
+
+static void test_elementwise(op o) {
+  for (size_t s = 0; s < SIZES; s++) {
+    size_t n = sizes[s];
+    for (size_t offset = 0; offset < 3; offset++) {
+      array(0); /* moves on the offsets */
+      real *a = array(n), *b = array(n), *y0 = array(n), *y = copy(y0, n);
+      apply(o, n, a, b, y);
+      bool right = true, alone = true;
+      for (size_t i = 0; i < n; i++) {
+        double want = formula(o, (double)a[i], (double)b[i], (double)y0[i]);
+        right = right && near((double)y[i], want, 1);
+        real one = y0[i];
+        apply(o, 1, a + i, b + i, &one);
+        alone = alone && same(&one, y + i, 1);
+      }
+      check(right, "%s: numbers, n = %zu", names[o], n);
+      check(alone, "%s: bits depend on the place, n = %zu", names[o], n);
+      if (o < MUL_ADD) {
+        real *z = copy(a, n);
+        apply(o, n, z, b, z);
+        check(same(y, z, n), "%s: in place, n = %zu", names[o], n);
+      }
+      done(names[o], n);
+    }
+  }
+}
+
+static real at(op o, double x) {
+  real y[35];
+  real a[35];
+  for (size_t i = 0; i < 35; i++) a[i] = (real)x;
+  apply(o, 35, a, a, y);
+  for (size_t i = 1; i < 35; i++)
+    check(same(y, y + i, 1), "%s(%g): lanes differ", names[o], x);
+  return y[0];
+}
+
+static void test_limits(void) {
+  check(at(EXP, 0) == 1, "exp(0)");
+  check(isinf(at(EXP, HUGE_VAL)) && at(EXP, HUGE_VAL) > 0, "exp(inf)");
+  check(at(EXP, -HUGE_VAL) == 0, "exp(-inf)");
+  check(isinf(at(EXP, 1000)) && at(EXP, -1000) == 0, "exp(+-1000)");
+  check(at(TANH, HUGE_VAL) == 1 && at(TANH, -HUGE_VAL) == -1, "tanh(+-inf)");
+  check(at(TANH, 30) == 1 && at(TANH, -30) == -1, "tanh(+-30)");
+  check(at(TANH, 0) == 0 && !signbit(at(TANH, 0)) && signbit(at(TANH, -0.0)), "tanh(+-0)");
+  check(at(TANH, 1e-30) == (real)1e-30 && at(TANH, -1e-30) == (real)-1e-30, "tanh(+-1e-30)");
+  check(at(SIGMOID, 0) == (real)0.5, "sigmoid(0)");
+  check(at(SIGMOID, HUGE_VAL) == 1 && at(SIGMOID, -HUGE_VAL) == 0, "sigmoid(+-inf)");
+  check(at(SIGMOID, 1000) == 1 && at(SIGMOID, -1000) == 0, "sigmoid(+-1000)");
+  for (op o = EXP; o <= SIGMOID; o++)
+    check(isnan(at(o, nan(""))) && isnan(at(o, -nan(""))), "%s(nan)", names[o]);
+}
+
+#ifndef NI_F64
+/* In units of the last place of the true result; what is below the normal numbers in the smallest
+** one's. */
+static double ulps(float got, double want) {
+  if (isinf(got) || fabs(want) > (double)FLT_MAX) {
+    double edge = 0x1.ffffffp127; /* halfway between the largest float and the next */
+    return isinf(got) && fabs(want) >= edge ? 0 : got == FLT_MAX && fabs(want) < edge ? 0 : 9;
+  }
+  int e;
+  frexp(want, &e);
+  return fabs((double)got - want) / ldexp(1, (e < -125 ? -125 : e) - 24);
+}
+
+/* Every 1009th float; the bounds hold for all of them. */
+static void test_precision(void) {
+  static const double bound[] = {[EXP] = 1.0, [TANH] = 2.5, [SIGMOID] = 2.5};
+  enum { CHUNK = 1024 };
+  static float x[CHUNK], y[CHUNK];
+  double worst[3] = {0};
+  float where[3] = {0};
+  for (uint64_t bits = 0; bits < UINT64_C(1) << 32;) {
+    size_t n = 0;
+    for (; n < CHUNK && bits < UINT64_C(1) << 32; bits += 1009) {
+      uint32_t b = (uint32_t)bits;
+      memcpy(&x[n], &b, 4);
+      if (!isnan(x[n])) n++;
+    }
+    for (op o = EXP; o <= SIGMOID; o++) {
+      apply(o, n, x, x, y);
+      for (size_t i = 0; i < n; i++) {
+        double u = ulps(y[i], formula(o, (double)x[i], 0, 0));
+        if (!(u <= worst[o])) {
+          worst[o] = u;
+          where[o] = x[i];
+        }
+      }
+    }
+  }
+  for (op o = EXP; o <= SIGMOID; o++)
+    check(worst[o] <= bound[o], "%s is off by %.2f ulp at %a, bound %.2f", names[o], worst[o],
+          (double)where[o], bound[o]);
+}
+#endif
+
+/* ---- sums ---- */
+
+static void test_sums(void) {
+  static const size_t more[] = {500, 1024, 1027};
+  for (size_t s = 0; s < SIZES + 3; s++) {
+    size_t n = s < SIZES ? sizes[s] : more[s - SIZES];
+    real *x = array(n), *y = array(n), *e = array(n), *e2 = array(n);
+    double sum = 0, dot = 0, most = -HUGE_VAL, all = 0;
+    for (size_t i = 0; i < n; i++) {
+      sum += (double)x[i];
+      dot += (double)x[i] * (double)y[i];
+      most = fmax(most, (double)x[i]);
+      all += fabs((double)x[i]);
+    }
+    real got_sum = k->sum(n, x), got_dot = k->dot(n, x, y), got_max = k->max(n, x);
+    check(near((double)got_sum, sum, 4 * all), "sum, n = %zu", n);
+    check(near((double)got_dot, dot, 4 * all), "dot, n = %zu", n);
+    check((double)got_max == most, "max, n = %zu", n);
+    real shift = (real)0.3, got = k->exp_sum(n, x, shift, e), again = k->sum(n, e);
+    check(same(&got, &again, 1), "exp_sum is not the sum of its results, n = %zu", n);
+    bool right = true;
+    for (size_t i = 0; i < n; i++)
+      right = right && near((double)e[i], exp((double)x[i] - (double)shift), 1);
+    check(right, "exp_sum: numbers, n = %zu", n);
+    for (size_t moved = 0; moved < 3; moved++) {
+      real *p = copy(x, n), *q = copy(y, n);
+      real s2 = k->sum(n, p), d2 = k->dot(n, p, q), m2 = k->max(n, p);
+      real t2 = k->exp_sum(n, p, shift, e2);
+      check(same(&got_sum, &s2, 1) && same(&got_dot, &d2, 1) && same(&got_max, &m2, 1) &&
+              same(&got, &t2, 1) && same(e, e2, n),
+            "sums: bits depend on the alignment, n = %zu", n);
+    }
+    /* the largest in each place, below zero too */
+    for (size_t i = 0; i < n; i++) {
+      for (size_t j = 0; j < n; j++) e[j] = (real)-5;
+      e[i] = (real)-2;
+      if (k->max(n, e) != (real)-2) check(false, "max misses place %zu of %zu", i, n);
+    }
+    done("sums", n);
+  }
+}
+
+/* ---- products ---- */
+
+static void product(size_t m, size_t n, size_t depth, const real *a, size_t rsa, size_t csa,
+                    const real *w, const real *bias, bool accumulate, real *c, size_t ldc) {
+  k->gemm(m, n, depth, a, rsa, csa, w, bias, accumulate, c, ldc);
+}
+
+/* One N and K; M from 0 past the largest tile of any level. */
+static void test_gemm(size_t n, size_t depth) {
+  enum { M = 31, GAP = 3 };
+  size_t lda = depth + 2, ldc = n + GAP, ldw = depth + 1;
+  real *a = array(M * lda), *w = array(n * ldw), *bias = array(n), *c0 = array(M * ldc);
+  real *turned = array(depth * M), *turned_w = array(depth * n + 1);
+  for (size_t i = 0; i < depth; i++) {
+    for (size_t r = 0; r < M; r++) turned[i * M + r] = a[r * lda + i];
+    for (size_t j = 0; j < n; j++) turned_w[i * n + j] = w[j * ldw + i];
+  }
+  size_t need = k->packed(n, depth);
+  real *p = array(need), *p2 = array(need);
+  k->pack(n, depth, w, ldw, false, p);
+  k->pack(n, depth, turned_w, n, true, p2);
+  check(need >= n * depth && same(p, p2, need), "pack: transposed differs, %zu x %zu", n, depth);
+
+  /* rows one by one: the numbers, and the bits that all others must have */
+  real *alone[3], *c = array(M * ldc);
+  for (int mode = 0; mode < 3; mode++) { /* from 0, from bias, from C */
+    alone[mode] = copy(c0, M * ldc);
+    bool right = true;
+    for (size_t r = 0; r < M; r++) {
+      real *row = alone[mode] + r * ldc;
+      product(1, n, depth, a + r * lda, lda, 1, p, mode == 1 ? bias : NULL, mode == 2, row, ldc);
+      for (size_t j = 0; j < n; j++) {
+        double want = mode == 0 ? 0 : mode == 1 ? (double)bias[j] : (double)c0[r * ldc + j];
+        for (size_t i = 0; i < depth; i++)
+          want += (double)a[r * lda + i] * (double)w[j * ldw + i];
+        right = right && near((double)row[j], want, 1 + (double)depth / 8);
+      }
+      right = right && same(row + n, c0 + r * ldc + n, GAP);
+    }
+    check(right, "gemm: numbers, mode %d, N %zu, K %zu", mode, n, depth);
+  }
+  for (size_t m = 0; m <= M; m++)
+    for (int mode = 0; mode < 3; mode++) {
+      const real *start = mode == 1 ? bias : NULL;
+      memcpy(c, c0, M * ldc * sizeof(real));
+      product(m, n, depth, a, lda, 1, p, start, mode == 2, c, ldc);
+      bool ok = same(c, alone[mode], m * ldc) && same(c + m * ldc, c0 + m * ldc, (M - m) * ldc);
+      check(ok, "gemm: bits of rows differ, mode %d, %zu x %zu x %zu", mode, m, n, depth);
+    }
+
+  memcpy(c, c0, M * ldc * sizeof(real));
+  product(M, n, depth, turned, 1, M, p, bias, false, c, ldc);
+  check(same(c, alone[1], M * ldc), "gemm: strided A differs, N %zu, K %zu", n, depth);
+
+  for (size_t r = 0; r < M; r++)
+    for (size_t j = 0; j < n; j++) c[r * ldc + j] = bias[j];
+  product(M, n, depth, a, lda, 1, p, NULL, true, c, ldc);
+  check(same(c, alone[1], M * ldc), "gemm: bias and accumulate differ, N %zu, K %zu", n, depth);
+
+  /* the first columns alone; the first steps of K and then the rest */
+  if (n > 1) {
+    size_t part = n - n / 3;
+    k->pack(part, depth, w, ldw, false, p2);
+    product(M, part, depth, a, lda, 1, p2, bias, false, c, ldc);
+    bool ok = true;
+    for (size_t r = 0; r < M; r++) ok = ok && same(c + r * ldc, alone[1] + r * ldc, part);
+    check(ok, "gemm: bits depend on N: %zu of %zu, K %zu", part, n, depth);
+  }
+  size_t half = depth / 2;
+  real *p3 = array(k->packed(n, depth - half));
+  k->pack(n, half, w, ldw, false, p2);
+  k->pack(n, depth - half, w + half, ldw, false, p3);
+  product(M, n, half, a, lda, 1, p2, bias, false, c, ldc);
+  product(M, n, depth - half, a + half, lda, 1, p3, NULL, true, c, ldc);
+  bool ok = true;
+  for (size_t r = 0; r < M; r++) ok = ok && same(c + r * ldc, alone[1] + r * ldc, n);
+  check(ok, "gemm: K in two parts differs, N %zu, K %zu", n, depth);
+  done("gemm", n);
+}
+
+static void test_gemm_tn(void) {
+  static const size_t shapes[][3] = {{3, 5, 7}, {1, 1, 1}, {17, 9, 150}, {0, 4, 4}, {4, 0, 4},
+                                     {4, 5, 0}, {33, 40, 64}};
+  for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+    for (int accumulate = 0; accumulate < 2; accumulate++) {
+      size_t m = shapes[s][0], n = shapes[s][1], depth = shapes[s][2];
+      size_t lda = m + 1, ldb = n + 2, ldc = n + 3;
+      real *a = array(depth * lda), *b = array(depth * ldb), *c0 = array(m * ldc);
+      real *c = copy(c0, m * ldc);
+      gemm_tn(m, n, depth, a, lda, b, ldb, accumulate, c, ldc);
+      bool right = true;
+      for (size_t i = 0; i < m; i++) {
+        for (size_t j = 0; j < n; j++) {
+          double want = accumulate ? (double)c0[i * ldc + j] : 0;
+          for (size_t r = 0; r < depth; r++)
+            want += (double)a[r * lda + i] * (double)b[r * ldb + j];
+          right = right && near((double)c[i * ldc + j], want, 1 + (double)depth / 8);
+        }
+        right = right && same(c + i * ldc + n, c0 + i * ldc + n, 3);
+      }
+      check(right, "gemm_tn: %zu x %zu x %zu, accumulate %d", m, n, depth, accumulate);
+      done("gemm_tn", n);
+    }
+}
+
+/* ---- recurrent steps ---- */
+
+/* Column i of an array of blocks of h, gathered into one of blocks of 1. */
+static void gather(size_t blocks, size_t h, size_t i, const real *from, real *to) {
+  for (size_t b = 0; b < blocks; b++) to[b] = from[b * h + i];
+}
+
+static bool gathered(size_t blocks, size_t h, size_t i, const real *all, const real *one) {
+  bool ok = true;
+  for (size_t b = 0; b < blocks; b++) ok = ok && same(&all[b * h + i], &one[b], 1);
+  return ok;
+}
+
+static void test_lstm(size_t h) {
+  real *g0 = array(4 * h), *g = copy(g0, 4 * h), *prev = array(h);
+  real *c = array(h), *tc = array(h), *out = array(h);
+  k->lstm(h, g, prev, c, tc, out);
+  bool right = true, alone = true;
+  for (size_t i = 0; i < h; i++) {
+    double in = sigmoid((double)g0[i]), forget = sigmoid((double)g0[h + i]);
+    double cell = tanh((double)g0[2 * h + i]), gate = sigmoid((double)g0[3 * h + i]);
+    double state = forget * (double)prev[i] + in * cell;
+    right = right && near((double)g[i], in, 0) && near((double)g[h + i], forget, 0) &&
+            near((double)g[2 * h + i], cell, 0) && near((double)g[3 * h + i], gate, 0) &&
+            near((double)c[i], state, 1) && near((double)tc[i], tanh(state), 1) &&
+            near((double)out[i], gate * tanh(state), 1);
+    real g1[4], c1, tc1, out1;
+    gather(4, h, i, g0, g1);
+    k->lstm(1, g1, prev + i, &c1, &tc1, &out1);
+    alone = alone && gathered(4, h, i, g, g1) && same(&c1, c + i, 1) && same(&tc1, tc + i, 1) &&
+            same(&out1, out + i, 1);
+  }
+  check(right, "lstm: numbers, H %zu", h);
+  check(alone, "lstm: bits depend on the place, H %zu", h);
+  real *g2 = copy(g0, 4 * h), *c2 = copy(prev, h), *out2 = array(h);
+  k->lstm(h, g2, c2, c2, NULL, out2);
+  check(same(g, g2, 4 * h) && same(c, c2, h) && same(out, out2, h),
+        "lstm: in place, without tc, H %zu", h);
+
+  real *act = copy(g, 4 * h), *dh = array(h), *dc0 = array(h), *dc = copy(dc0, h);
+  k->lstm_back(h, g, prev, tc, dh, dc);
+  right = alone = true;
+  for (size_t i = 0; i < h; i++) {
+    double in = (double)act[i], forget = (double)act[h + i], cell = (double)act[2 * h + i];
+    double gate = (double)act[3 * h + i], t = (double)tc[i], d = (double)dh[i];
+    double ds = (double)dc0[i] + d * gate * (1 - t * t);
+    right = right && near((double)g[i], ds * cell * in * (1 - in), 1) &&
+            near((double)g[h + i], ds * (double)prev[i] * forget * (1 - forget), 1) &&
+            near((double)g[2 * h + i], ds * in * (1 - cell * cell), 1) &&
+            near((double)g[3 * h + i], d * t * gate * (1 - gate), 1) &&
+            near((double)dc[i], ds * forget, 1);
+    real g1[4], dc1 = dc0[i];
+    gather(4, h, i, act, g1);
+    k->lstm_back(1, g1, prev + i, tc + i, dh + i, &dc1);
+    alone = alone && gathered(4, h, i, g, g1) && same(&dc1, dc + i, 1);
+  }
+  check(right, "lstm_back: numbers, H %zu", h);
+  check(alone, "lstm_back: bits depend on the place, H %zu", h);
+  done("lstm", h);
+}
+
+static void test_gru(size_t h) {
+  real *gx0 = array(3 * h), *gx = copy(gx0, 3 * h), *gh = array(3 * h), *prev = array(h);
+  real *gh0 = copy(gh, 3 * h), *out = array(h);
+  k->gru(h, gx, gh, prev, out);
+  bool right = same(gh, gh0, 3 * h), alone = true;
+  for (size_t i = 0; i < h; i++) {
+    double r = sigmoid((double)gx0[i] + (double)gh[i]);
+    double z = sigmoid((double)gx0[h + i] + (double)gh[h + i]);
+    double n = tanh((double)gx0[2 * h + i] + r * (double)gh[2 * h + i]);
+    right = right && near((double)gx[i], r, 1) && near((double)gx[h + i], z, 1) &&
+            near((double)gx[2 * h + i], n, 1) &&
+            near((double)out[i], (1 - z) * n + z * (double)prev[i], 1);
+    real x1[3], h1[3], out1;
+    gather(3, h, i, gx0, x1);
+    gather(3, h, i, gh, h1);
+    k->gru(1, x1, h1, prev + i, &out1);
+    alone = alone && gathered(3, h, i, gx, x1) && same(&out1, out + i, 1);
+  }
+  check(right, "gru: numbers, H %zu", h);
+  check(alone, "gru: bits depend on the place, H %zu", h);
+
+  real *act = copy(gx, 3 * h), *dh = array(h), *dgh = array(3 * h);
+  real *dprev0 = array(h), *dprev = copy(dprev0, h);
+  k->gru_back(h, gx, gh + 2 * h, prev, dh, dgh, dprev);
+  right = same(gx, dgh, 2 * h);
+  alone = true;
+  for (size_t i = 0; i < h; i++) {
+    double r = (double)act[i], z = (double)act[h + i], n = (double)act[2 * h + i];
+    double d = (double)dh[i], dn = d * (1 - z) * (1 - n * n);
+    right = right && near((double)gx[i], dn * (double)gh[2 * h + i] * r * (1 - r), 1) &&
+            near((double)gx[h + i], d * ((double)prev[i] - n) * z * (1 - z), 1) &&
+            near((double)gx[2 * h + i], dn, 1) && near((double)dgh[2 * h + i], dn * r, 1) &&
+            near((double)dprev[i], (double)dprev0[i] + d * z, 1);
+    real x1[3], dgh1[3], dprev1 = dprev0[i];
+    gather(3, h, i, act, x1);
+    k->gru_back(1, x1, gh + 2 * h + i, prev + i, dh + i, dgh1, &dprev1);
+    alone = alone && gathered(3, h, i, gx, x1) && gathered(3, h, i, dgh, dgh1) &&
+            same(&dprev1, dprev + i, 1);
+  }
+  check(right, "gru_back: numbers, H %zu", h);
+  check(alone, "gru_back: bits depend on the place, H %zu", h);
+  done("gru", h);
+}
+
+/* ---- optimizers ---- */
+
+static void test_adam(size_t n) {
+  const double scale = 0.5, rate = 0.01, b1 = 0.875, b2 = 0.96875, c1 = 0.25, c2 = 0.125;
+  const double eps = 0x1p-20, coupled = 0.0625, decoupled = 0.125;
+  real *p0 = array(n), *grad = array(n), *m0 = array(n), *v0 = array(n);
+  for (size_t i = 0; i < n; i++) v0[i] = v0[i] * v0[i];
+  real *p = copy(p0, n), *m = copy(m0, n), *v = copy(v0, n);
+  k->adam(n, p, grad, (real)scale, m, v, (real)rate, (real)b1, (real)b2, (real)c1, (real)c2,
+          (real)eps, (real)coupled, (real)decoupled);
+  bool right = true, alone = true;
+  for (size_t i = 0; i < n; i++) {
+    double g = (double)grad[i] * scale + coupled * (double)p0[i];
+    double mean = b1 * (double)m0[i] + (1 - b1) * g, var = b2 * (double)v0[i] + (1 - b2) * g * g;
+    double step = mean / c1 / (sqrt(var / c2) + eps) + decoupled * (double)p0[i];
+    right = right && near((double)m[i], mean, 1) && near((double)v[i], var, 0) &&
+            near((double)p[i], (double)p0[i] - rate * step, 1);
+    real p1 = p0[i], m1 = m0[i], v1 = v0[i];
+    k->adam(1, &p1, grad + i, (real)scale, &m1, &v1, (real)rate, (real)b1, (real)b2, (real)c1,
+            (real)c2, (real)eps, (real)coupled, (real)decoupled);
+    alone = alone && same(&p1, p + i, 1) && same(&m1, m + i, 1) && same(&v1, v + i, 1);
+  }
+  check(right, "adam: numbers, n = %zu", n);
+  check(alone, "adam: bits depend on the place, n = %zu", n);
+  done("adam", n);
+}
+
+static void test_level(void) {
+  static const size_t columns[] = {0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 65, 129};
+  static const size_t depths[] = {0, 1, 2, 17, 64};
+  for (op o = EXP; o < OPS; o++) test_elementwise(o);
+  test_limits();
+#ifndef NI_F64
+  test_precision();
+#endif
+  test_sums();
+  for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+    for (size_t j = 0; j < sizeof depths / sizeof *depths; j++) test_gemm(columns[i], depths[j]);
+  test_gemm(40, 257); /* past the blocks of K and N */
+  test_gemm(33, 530);
+  test_gemm(545, 300);
+  for (size_t s = 0; s < SIZES; s++) {
+    test_lstm(sizes[s]);
+    test_gru(sizes[s]);
+    test_adam(sizes[s]);
+  }
+  test_gemm_tn();
+}
+
+int main(void) {
+#ifdef NI_F64
+  k = ni_kernel_f64();
+  test_level();
+#else
+  ni_blas_threads(1);
+  static const char *const levels[] = {"generic", "avx2", "avx512"};
+  k = ni_kernel_f32();
+  const char *best = k->level;
+  check(!ni_kernel_select("mmx") && !ni_kernel_select(NULL), "took an unknown level");
+  check(ni_kernel_f32() == k, "a refused level changed the table");
+  for (size_t i = 0; i < 3; i++)
+    if (ni_kernel_select(levels[i])) {
+      k = ni_kernel_f32();
+      check(strcmp(k->level, levels[i]) == 0, "selected %s", levels[i]);
+      test_level();
+    } else {
+      printf("%s: not on this processor\n", levels[i]);
+      check(strcmp(best, levels[i]) != 0, "the level chosen cannot be selected");
+    }
+#endif
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed > 0;
+}
