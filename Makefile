@@ -1,0 +1,213 @@
+# neap. GNU make; everything that is made lies in build/. `make help` lists the targets.
+
+CC ?= cc
+CFLAGS ?= -O2 -g
+AR ?= ar
+INSTALL ?= install
+LUA ?= lua5.4
+LUA_INCDIR ?= $(firstword $(wildcard /usr/include/lua5.4 /usr/local/include/lua5.4 /usr/include/lua54) \
+                          /usr/include)
+LUA_LIBS ?= -llua5.4
+BLAS_LIBS ?= -lopenblas
+EDIT_LIBS ?= -ledit
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INST_LUADIR ?= $(PREFIX)/share/lua/5.4
+INST_LIBDIR ?= $(LIBDIR)/lua/5.4
+BUILD ?= build
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+# address,undefined or thread: what the sanitizer builds use, each in a BUILD of its own.
+SAN ?=
+export CC LUA
+
+VERSION := $(shell sed -n 's/^.define NEAP_VERSION "\(.*\)"/\1/p' runtime/neap.h)
+SONAME := libneap.so.0
+
+WARN := -Wall -Wextra -Wshadow -Wundef -Wwrite-strings -Wredundant-decls -Wmissing-prototypes \
+        -Wstrict-prototypes -Wold-style-definition -Wdouble-promotion $(if $(WERROR),-Werror)
+# Results are the same bits whatever the compiler fuses; nothing reads errno or traps of libm.
+FLAGS := -std=gnu11 -fPIC -pthread -ffp-contract=off -fno-math-errno -fno-trapping-math $(WARN)
+ifneq ($(SAN),)
+FLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+HOT :=
+else
+HOT := -O3
+NO_UNDEFINED := -Wl,--no-undefined
+endif
+LIBS := $(BLAS_LIBS) -lm -lpthread
+
+# ---- what there is ----
+
+RUNTIME := $(wildcard $(patsubst %,runtime/%/*.c,base kernel tensor op graph model train file api))
+# Files that compute are compiled twice: for float, and with NI_F64 for double.
+REAL_SOURCES := $(filter runtime/kernel/generic.c runtime/kernel/gemm.c runtime/kernel/dispatch.c \
+                         runtime/graph/exec.c, $(RUNTIME)) \
+                $(filter-out runtime/op/table.c, $(wildcard runtime/op/*.c))
+CORE := $(filter-out bindings/core/line.c, $(wildcard bindings/core/*.c))
+SPECS := $(wildcard spec/c/*_test.c)
+EMBED := $(wildcard scripts/embed/*.c)
+EMBED_LUA := $(if $(EMBED),$(shell grep -l '<lua\.h>' $(EMBED)))
+MODULES := $(wildcard bindings/neap/*.lua bindings/neap/*/*.lua)
+
+OBJ := $(BUILD)/obj
+RUNTIME_O := $(RUNTIME:%.c=$(OBJ)/%.o) $(REAL_SOURCES:%.c=$(OBJ)/%_f64.o)
+CORE_O := $(CORE:%.c=$(OBJ)/%.o)
+SPECS_X := $(SPECS:spec/c/%.c=$(BUILD)/spec/%)
+EMBED_X := $(EMBED:scripts/embed/%.c=$(BUILD)/embed/%)
+
+.PHONY: all tests deps test test-long demo asan tsan lint install install-lua uninstall clean help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+all: $(BUILD)/libneap.a $(BUILD)/libneap.so $(BUILD)/neap/core.so $(BUILD)/neap/line.so \
+     $(BUILD)/neap.pc $(EMBED_X)
+
+# ---- objects ----
+
+# Says what the system lacks before the compiler does.
+$(BUILD)/deps.ok: scripts/tools/deps
+	@mkdir -p $(@D)
+	@scripts/tools/deps --check build && touch $@
+
+# Other flags make everything anew.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(FLAGS) $(HOT) $(LUA_INCDIR)' | cmp -s - $@ || \
+	  echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(FLAGS) $(HOT) $(LUA_INCDIR)' > $@
+FORCE:
+
+COMPILE = $(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) $(OWN) -MMD -MP -c -o $@ $<
+
+$(OBJ)/%.o: %.c $(BUILD)/flags | $(BUILD)/deps.ok
+	@mkdir -p $(@D)
+	$(COMPILE)
+$(OBJ)/%_f64.o: %.c $(BUILD)/flags | $(BUILD)/deps.ok
+	@mkdir -p $(@D)
+	$(COMPILE) -DNI_F64
+
+$(OBJ)/runtime/%: OWN = -fvisibility=hidden
+$(OBJ)/runtime/op/%: OWN = -fvisibility=hidden $(HOT)
+$(OBJ)/runtime/kernel/%: OWN = -fvisibility=hidden $(HOT) $(CPU)
+$(OBJ)/bindings/%: OWN = -Iruntime -I$(LUA_INCDIR)
+ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
+$(OBJ)/runtime/kernel/avx2.o: CPU = -mavx2 -mfma
+$(OBJ)/runtime/kernel/avx512.o: CPU = -mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma
+endif
+
+# ---- products ----
+
+$(BUILD)/libneap.a: $(RUNTIME_O)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/libneap.so: $(RUNTIME_O)
+	$(CC) $(CFLAGS) $(FLAGS) -shared -Wl,-soname,$(SONAME) $(NO_UNDEFINED) $(LDFLAGS) -o $@ $^ $(LIBS)
+	ln -sf $(@F) $(@D)/$(SONAME)
+
+# The Lua module holds the library itself and exports nothing but luaopen_*.
+$(BUILD)/neap/core.so: $(CORE_O) $(BUILD)/libneap.a bindings/core/exports.map
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
+	  -o $@ $(CORE_O) $(BUILD)/libneap.a $(LIBS)
+
+$(BUILD)/neap/line.so: $(OBJ)/bindings/core/line.o bindings/core/exports.map
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
+	  -o $@ $< $(EDIT_LIBS) -lpthread
+
+$(BUILD)/neap.pc: runtime/neap.h Makefile
+	@mkdir -p $(@D)
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' \
+	  'Name: neap' 'Description: recurrent sequence models' 'Version: $(VERSION)' \
+	  'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lneap' 'Libs.private: $(LIBS)' > $@
+
+HOST = $(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) -Iruntime -MMD -MP -MF $@.d -MT $@ $(LDFLAGS) -o $@ $< \
+       $(BUILD)/libneap.a
+
+$(BUILD)/embed/%: scripts/embed/%.c $(BUILD)/libneap.a
+	@mkdir -p $(@D)
+	$(HOST) $(LIBS)
+$(EMBED_LUA:scripts/embed/%.c=$(BUILD)/embed/%): $(BUILD)/embed/%: scripts/embed/%.c $(BUILD)/libneap.a
+	@mkdir -p $(@D)
+	$(HOST) -I$(LUA_INCDIR) $(LUA_LIBS) $(LIBS)
+
+$(BUILD)/spec/%: spec/c/%.c $(BUILD)/libneap.a
+	@mkdir -p $(@D)
+	$(HOST) $(LIBS)
+
+tests: $(SPECS_X)
+
+# ---- the ways in ----
+
+# A make of its own, so that it sees what deps has just installed; on all processors unless -j says.
+MAKE_ALL = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+
+deps:
+	@scripts/tools/deps build
+test:
+	@scripts/tools/deps build test
+	@$(MAKE_ALL) all tests
+	@scripts/tools/test --build $(BUILD)
+test-long:
+	@scripts/tools/deps build test demo
+	@$(MAKE_ALL) all tests
+	@scripts/tools/test --build $(BUILD) --long
+demo:
+	@scripts/tools/deps build demo
+	@$(MAKE_ALL) all
+	@scripts/neap run scripts/examples/demo.lua
+
+asan:
+	@scripts/tools/deps build test
+	@$(MAKE_ALL) BUILD=build/asan SAN=address,undefined CFLAGS='-O1 -g' all tests
+	@scripts/tools/test --build build/asan --asan
+tsan:
+	@scripts/tools/deps build
+	@$(MAKE_ALL) BUILD=build/tsan SAN=thread CFLAGS='-O1 -g' tests
+	@scripts/tools/test --build build/tsan --tsan
+lint:
+	@scripts/tools/deps build ci
+	@$(MAKE_ALL) BUILD=build/lint CC=clang WERROR=1 all tests
+
+install-lua: all
+	for f in $(MODULES:bindings/%=%); do \
+	  $(INSTALL) -D -m 644 bindings/$$f $(DESTDIR)$(INST_LUADIR)/$$f || exit 1; done
+	$(INSTALL) -D -m 755 $(BUILD)/neap/core.so $(DESTDIR)$(INST_LIBDIR)/neap/core.so
+	$(INSTALL) -D -m 755 $(BUILD)/neap/line.so $(DESTDIR)$(INST_LIBDIR)/neap/line.so
+install: install-lua
+	$(INSTALL) -D -m 644 runtime/neap.h $(DESTDIR)$(PREFIX)/include/neap.h
+	$(INSTALL) -D -m 644 $(BUILD)/libneap.a $(DESTDIR)$(LIBDIR)/libneap.a
+	$(INSTALL) -D -m 755 $(BUILD)/libneap.so $(DESTDIR)$(LIBDIR)/libneap.so.$(VERSION)
+	ln -sf libneap.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libneap.so
+	$(INSTALL) -D -m 644 $(BUILD)/neap.pc $(DESTDIR)$(LIBDIR)/pkgconfig/neap.pc
+	$(INSTALL) -D -m 755 scripts/neap $(DESTDIR)$(PREFIX)/bin/neap
+uninstall:
+	rm -rf $(DESTDIR)$(INST_LUADIR)/neap $(DESTDIR)$(INST_LIBDIR)/neap
+	rm -f $(DESTDIR)$(PREFIX)/include/neap.h $(DESTDIR)$(LIBDIR)/libneap.a \
+	  $(DESTDIR)$(LIBDIR)/libneap.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
+	  $(DESTDIR)$(LIBDIR)/libneap.so.$(VERSION) $(DESTDIR)$(LIBDIR)/pkgconfig/neap.pc \
+	  $(DESTDIR)$(PREFIX)/bin/neap
+
+clean:
+	rm -rf build $(BUILD)
+
+help:
+	@printf '%-12s %s\n' \
+	  all 'the C library, the Lua modules, the C hosts (default)' \
+	  deps 'installs what building needs (Debian)' \
+	  test 'installs what is missing, builds, runs the specs' \
+	  test-long 'the specs that take longer' \
+	  demo 'installs what is missing, builds, trains three models on real data and runs one in C' \
+	  asan 'the specs under AddressSanitizer and UndefinedBehaviorSanitizer' \
+	  tsan 'the thread specs under ThreadSanitizer' \
+	  lint 'clang, warnings as errors' \
+	  install 'to PREFIX ($(PREFIX)), below DESTDIR' \
+	  install-lua 'only the Lua modules, to INST_LUADIR and INST_LIBDIR' \
+	  uninstall 'what install put there' \
+	  clean 'removes build/'
+	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS WERROR SAN BUILD JOBS LUA LUA_INCDIR LUA_LIBS BLAS_LIBS'
+	@echo '           EDIT_LIBS PREFIX LIBDIR INST_LUADIR INST_LIBDIR DESTDIR'
+
+-include $(RUNTIME_O:.o=.d) $(CORE_O:.o=.d) $(OBJ)/bindings/core/line.d \
+         $(SPECS_X:=.d) $(EMBED_X:=.d)
