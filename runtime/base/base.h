@@ -21,6 +21,10 @@ neap_status ni_fail_before(neap_status status, const char *format, ...) NEAP_PRI
 const char *ni_message(void);
 /* Of n names the one nearest to name (edit distance), NULL if none is near. */
 const char *ni_nearest(const char *name, const char *const *names, size_t n);
+/* How many of the n bytes, from the first on, are valid UTF-8: n if all are. */
+size_t ni_utf8(const char *s, size_t n);
+/* EARG unless name has 1 to max bytes of valid UTF-8 without control characters. */
+neap_status ni_name_check(const char *who, const char *name, size_t max);
 
 /* ---- memory (memory.c) ---- */
 
@@ -41,6 +45,9 @@ static inline bool ni_add(size_t a, size_t b, size_t *r) { return !__builtin_add
 
 /* Makes room for one more element in a growing array: false if memory is short. */
 bool ni_grow(void **array, size_t *capacity, size_t used, size_t element);
+/* Sorts n indices so that compare (as for qsort) rises. In place; not stable. */
+void ni_sort(size_t *index, size_t n, int (*compare)(const void *arg, size_t a, size_t b),
+             const void *arg);
 
 /* A growing text, always terminated. After a failed append failed is true and stays so. */
 typedef struct ni_text {
@@ -50,7 +57,10 @@ typedef struct ni_text {
 } ni_text;
 void ni_text_add(ni_text *t, const char *format, ...) NEAP_PRINTF(2, 3);
 void ni_text_addn(ni_text *t, const char *s, size_t n);
-void ni_text_json(ni_text *t, const char *s); /* s as a quoted JSON string */
+/* s as a quoted JSON string; bytes that are not UTF-8 become U+FFFD. */
+void ni_text_json(ni_text *t, const char *s);
+/* A decimal of at most 17 digits that reads back as x (finite), with a point in every locale. */
+void ni_text_number(ni_text *t, double x);
 void ni_text_free(ni_text *t);
 
 /* ---- chance (rng.c) ---- */

@@ -1,0 +1,291 @@
+#include "params.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "tensor.h"
+
+#define ROUND 16 /* floats in 64 bytes */
+
+neap_status ni_params_new(neap_params **result) {
+  neap_params *p = *result = ni_calloc(1, sizeof *p);
+  if (!p)
+    return NEAP_EMEM;
+  atomic_init(&p->refs, 1);
+  return NEAP_OK;
+}
+
+void ni_params_retain(neap_params *p) {
+  if (p)
+    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+}
+
+void ni_params_release(neap_params *p) {
+  if (!p || atomic_fetch_sub(&p->refs, 1) != 1)
+    return;
+  for (size_t i = 0; i < p->count; i++)
+    ni_free(p->entries[i].name);
+  ni_free(p->entries);
+  ni_free(p->data);
+  ni_free(p->grad);
+  ni_free(p);
+}
+
+/* ---- adding ---- */
+
+static bool same_shape(const ni_param *e, int rank, const size_t *dims) {
+  if (e->rank != rank)
+    return false;
+  for (int i = 0; i < rank; i++)
+    if (e->dims[i] != dims[i])
+      return false;
+  return true;
+}
+
+/* A vector of cap floats that begins as old does and goes on with zeros. */
+static float *longer(const float *old, size_t extent, size_t cap) {
+  float *v = ni_calloc(cap, sizeof *v);
+  if (v && extent > 0)
+    memcpy(v, old, extent * sizeof *v);
+  return v;
+}
+
+/* Room for an extent of need floats, in both vectors or, on failure, in none. Even a parameter
+** without numbers has an address. */
+static bool reserve(neap_params *p, size_t need) {
+  if (p->data && need <= p->cap)
+    return true;
+  size_t cap = need / ROUND / 2 * ROUND + need + ROUND;
+  float *data = longer(p->data, p->extent, cap);
+  float *grad = data && p->grad ? longer(p->grad, p->extent, cap) : NULL;
+  if (!data || (p->grad && !grad)) {
+    ni_free(data);
+    return false;
+  }
+  ni_free(p->data);
+  ni_free(p->grad);
+  p->data = data;
+  p->grad = grad;
+  p->cap = cap;
+  return true;
+}
+
+neap_status ni_params_add(int *id, neap_params *p, const char *name, int rank, const size_t *dims) {
+  size_t size, need;
+  *id = -1;
+  neap_status status = ni_name_check("params", name, NI_PARAM_NAME);
+  if (!status)
+    status = ni_shape_size(&size, name, rank, dims);
+  if (status)
+    return status;
+  int found = ni_params_find(p, name);
+  if (found >= 0) {
+    if (!same_shape(&p->entries[found], rank, dims))
+      return ni_fail(NEAP_EARG, "params: \"%s\" exists with another shape", name);
+    *id = found;
+    return NEAP_OK;
+  }
+  /* ni_shape_size leaves size far from overflow, and a vector in memory leaves extent so. */
+  need = p->extent + (size + ROUND - 1) / ROUND * ROUND;
+  if (p->count >= INT32_MAX || need > PTRDIFF_MAX / sizeof(float) / 2)
+    return ni_fail(NEAP_ERANGE, "params: \"%s\" is more than can be counted", name);
+  char *copy = ni_strdup(name);
+  if (!copy || !ni_grow((void **)&p->entries, &p->entries_cap, p->count, sizeof *p->entries) ||
+      !reserve(p, need)) {
+    ni_free(copy);
+    return NEAP_EMEM;
+  }
+  ni_param *e = &p->entries[p->count];
+  *e = (ni_param){.name = copy, .hash = ni_hash(name), .rank = rank, .size = size};
+  for (int i = 0; i < NEAP_MAX_RANK; i++)
+    e->dims[i] = i < rank ? dims[i] : 1;
+  e->start = p->extent;
+  p->extent = need;
+  p->size += size;
+  p->version++;
+  *id = (int)p->count++;
+  return NEAP_OK;
+}
+
+/* ---- looking ---- */
+
+static ni_param *entry(const neap_params *p, int id) {
+  return id >= 0 && (size_t)id < p->count ? &p->entries[id] : NULL;
+}
+
+int ni_params_find(const neap_params *p, const char *name) {
+  uint64_t hash = ni_hash(name);
+  for (size_t i = 0; i < p->count; i++)
+    if (p->entries[i].hash == hash && strcmp(p->entries[i].name, name) == 0)
+      return (int)i;
+  return -1;
+}
+
+int ni_params_count(const neap_params *p) { return (int)p->count; }
+
+size_t ni_params_size(const neap_params *p) { return p->size; }
+
+const char *ni_params_name(const neap_params *p, int id) {
+  const ni_param *e = entry(p, id);
+  return e ? e->name : NULL;
+}
+
+int ni_params_rank(const neap_params *p, int id) {
+  const ni_param *e = entry(p, id);
+  return e ? e->rank : -1;
+}
+
+size_t ni_params_dim(const neap_params *p, int id, int axis) {
+  const ni_param *e = entry(p, id);
+  return e && axis >= 0 && axis < e->rank ? e->dims[axis] : 0;
+}
+
+float *ni_params_data(neap_params *p, int id) {
+  const ni_param *e = entry(p, id);
+  return e ? p->data + e->start : NULL;
+}
+
+float *ni_params_grad(neap_params *p, int id) {
+  const ni_param *e = entry(p, id);
+  if (e && !p->grad)
+    p->grad = ni_calloc(p->cap, sizeof *p->grad);
+  return e && p->grad ? p->grad + e->start : NULL;
+}
+
+void ni_params_zero_grad(neap_params *p) {
+  if (p->grad)
+    memset(p->grad, 0, p->extent * sizeof *p->grad);
+}
+
+void ni_params_touch(neap_params *p) { p->version++; }
+
+void ni_params_freeze(neap_params *p, int id, bool frozen) {
+  ni_param *e = entry(p, id);
+  if (e)
+    e->frozen = frozen;
+}
+
+bool ni_params_frozen(const neap_params *p, int id) {
+  const ni_param *e = entry(p, id);
+  return e && e->frozen;
+}
+
+/* ---- start values ---- */
+
+/*
+** Modified Gram-Schmidt on the columns of w [length,count], length >= count: once column k is
+** done, its part is taken out of all later ones. Columns side by side make the inner loops run
+** over neighbours in memory. part [count] is scratch.
+*/
+static void orthonormalise(double *w, size_t length, size_t count, double *part) {
+  for (size_t k = 0; k < count; k++) {
+    for (size_t j = k; j < count; j++)
+      part[j] = 0;
+    for (size_t i = 0; i < length; i++)
+      for (size_t j = k; j < count; j++)
+        part[j] += w[i * count + k] * w[i * count + j];
+    double square = part[k], norm = sqrt(square);
+    for (size_t i = 0; i < length; i++) {
+      double x = w[i * count + k] / square;
+      for (size_t j = k + 1; j < count; j++)
+        w[i * count + j] -= x * part[j];
+      w[i * count + k] /= norm;
+    }
+  }
+}
+
+/* Saxe, McClelland and Ganguli 2014: a Gaussian matrix, orthonormalised. */
+static neap_status orthogonal(const ni_param *e, float *out, double gain, double block,
+                              uint64_t seed) {
+  size_t rows = e->dims[0];
+  if (e->rank < 2)
+    return ni_fail(NEAP_EARG, "params: \"%s\": orthogonal: expected rank 2 or more, came %d",
+                   e->name, e->rank);
+  if (block < 0 || block > (double)rows || block != floor(block) ||
+      (block > 0 && rows % (size_t)block != 0))
+    return ni_fail(NEAP_EARG,
+                   "params: \"%s\": orthogonal: expected blocks that divide %zu rows, came %g rows",
+                   e->name, rows, block);
+  if (e->size == 0)
+    return NEAP_OK;
+  size_t b = block > 0 ? (size_t)block : rows, columns = e->size / rows;
+  bool wide = b <= columns;
+  size_t length = wide ? columns : b, count = wide ? b : columns;
+  double *w = ni_calloc(length * count + count, sizeof *w);
+  if (!w)
+    return NEAP_EMEM;
+  for (size_t from = 0; from < rows; from += b) {
+    float *o = out + from * columns;
+    for (size_t i = 0; i < b; i++)
+      for (size_t j = 0; j < columns; j++)
+        w[wide ? j * b + i : i * columns + j] =
+            ni_normal(seed, e->hash, (from + i) * columns + j);
+    orthonormalise(w, length, count, w + length * count);
+    for (size_t i = 0; i < b; i++)
+      for (size_t j = 0; j < columns; j++)
+        o[i * columns + j] = (float)(gain * w[wide ? j * b + i : i * columns + j]);
+  }
+  ni_free(w);
+  return NEAP_OK;
+}
+
+neap_status ni_params_init(neap_params *p, int id, neap_init kind, double a, double b,
+                           uint64_t seed) {
+  const ni_param *e = entry(p, id);
+  neap_status status = NEAP_OK;
+  if (!e)
+    return ni_fail(NEAP_EARG, "params: expected an id below %zu, came %d", p->count, id);
+  if (!(fabs(a) <= (double)FLT_MAX && fabs(b) <= (double)FLT_MAX))
+    return ni_fail(NEAP_EARG, "params: \"%s\": expected finite numbers, came %g and %g", e->name, a,
+                   b);
+  float *out = p->data + e->start;
+  switch (kind) {
+  case NEAP_INIT_CONSTANT:
+    for (size_t i = 0; i < e->size; i++)
+      out[i] = (float)a;
+    break;
+  case NEAP_INIT_UNIFORM:
+    if (a > b)
+      return ni_fail(NEAP_EARG, "params: \"%s\": uniform: expected a <= b, came %g and %g", e->name,
+                     a, b);
+    ni_uniform_fill(seed, e->hash, 0, e->size, out);
+    for (size_t i = 0; i < e->size; i++)
+      out[i] = (float)(a + (b - a) * (double)out[i]);
+    break;
+  case NEAP_INIT_NORMAL:
+    if (b < 0)
+      return ni_fail(NEAP_EARG, "params: \"%s\": normal: expected a deviation >= 0, came %g",
+                     e->name, b);
+    for (size_t i = 0; i < e->size; i++)
+      out[i] = (float)(a + b * ni_normal(seed, e->hash, i));
+    break;
+  case NEAP_INIT_ORTHOGONAL:
+    status = orthogonal(e, out, a, b, seed);
+    break;
+  default:
+    return ni_fail(NEAP_EARG, "params: \"%s\": expected a kind of start value, came %d", e->name,
+                   (int)kind);
+  }
+  if (!status)
+    p->version++;
+  return status;
+}
+
+neap_status ni_params_copy(neap_params *to, const neap_params *from) {
+  if (to->count != from->count)
+    return ni_fail(NEAP_EARG, "params: copy: expected %zu parameters, came %zu", to->count,
+                   from->count);
+  for (size_t i = 0; i < to->count; i++) {
+    const ni_param *e = &to->entries[i], *f = entry(from, ni_params_find(from, e->name));
+    if (!f || !same_shape(e, f->rank, f->dims))
+      return ni_fail(NEAP_EARG, "params: copy: \"%s\" %s", e->name,
+                     f ? "has another shape in the source" : "is missing from the source");
+  }
+  for (size_t i = 0; i < to->count; i++) {
+    const ni_param *e = &to->entries[i], *f = entry(from, ni_params_find(from, e->name));
+    memmove(to->data + e->start, from->data + f->start, e->size * sizeof *to->data);
+  }
+  to->version++;
+  return NEAP_OK;
+}
