@@ -115,9 +115,9 @@ $(BUILD)/neap/line.so: $(OBJ)/bindings/core/line.o bindings/core/exports.map
 	$(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
 	  -o $@ $< $(EDIT_LIBS) -lpthread
 
-$(BUILD)/neap.pc: runtime/neap.h Makefile
+$(BUILD)/neap.pc: FORCE
 	@mkdir -p $(@D)
-	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' \
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' \
 	  'Name: neap' 'Description: recurrent sequence models' 'Version: $(VERSION)' \
 	  'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lneap' 'Libs.private: $(LIBS)' > $@
 

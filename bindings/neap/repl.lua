@@ -127,7 +127,7 @@ return function()
   if found then
     _G.neap, _G.op = neap, neap.op
   else
-    io.stderr:write("neap could not be loaded: ", tostring(neap), "\n")
+    io.stderr:write("neap could not be loaded: ", tostring(neap):match "[^\n]*", "\n")
   end
   local has_show, show = pcall(require, "neap.show")
   if not has_show then show = tostring end
