@@ -76,7 +76,10 @@ $(BUILD)/flags: FORCE
 	  echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(FLAGS) $(HOT) $(LUA_INCDIR)' > $@
 FORCE:
 
-COMPILE = $(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) $(OWN) -MMD -MP -c -o $@ $<
+# A line for each thing made; V=1 shows the commands.
+say = $(if $(V),,@echo '  $(1) $@' &&)
+
+COMPILE = $(call say,CC) $(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) $(OWN) -MMD -MP -c -o $@ $<
 
 $(OBJ)/%.o: %.c $(BUILD)/flags | $(BUILD)/deps.ok
 	@mkdir -p $(@D)
@@ -97,22 +100,22 @@ endif
 # ---- products ----
 
 $(BUILD)/libneap.a: $(RUNTIME_O)
-	rm -f $@
-	$(AR) rcs $@ $^
+	@rm -f $@
+	$(call say,AR) $(AR) rcs $@ $^
 
 $(BUILD)/libneap.so: $(RUNTIME_O)
-	$(CC) $(CFLAGS) $(FLAGS) -shared -Wl,-soname,$(SONAME) $(NO_UNDEFINED) $(LDFLAGS) -o $@ $^ $(LIBS)
-	ln -sf $(@F) $(@D)/$(SONAME)
+	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,-soname,$(SONAME) $(NO_UNDEFINED) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@ln -sf $(@F) $(@D)/$(SONAME)
 
 # The Lua module holds the library itself and exports nothing but luaopen_*.
 $(BUILD)/neap/core.so: $(CORE_O) $(BUILD)/libneap.a bindings/core/exports.map
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
+	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
 	  -o $@ $(CORE_O) $(BUILD)/libneap.a $(LIBS)
 
 $(BUILD)/neap/line.so: $(OBJ)/bindings/core/line.o bindings/core/exports.map
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
+	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
 	  -o $@ $< $(EDIT_LIBS) -lpthread
 
 $(BUILD)/neap.pc: FORCE
@@ -121,7 +124,7 @@ $(BUILD)/neap.pc: FORCE
 	  'Name: neap' 'Description: recurrent sequence models' 'Version: $(VERSION)' \
 	  'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lneap' 'Libs.private: $(LIBS)' > $@
 
-HOST = $(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) -Iruntime -MMD -MP -MF $@.d -MT $@ $(LDFLAGS) -o $@ $< \
+HOST = $(call say,CC) $(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) -Iruntime -MMD -MP -MF $@.d -MT $@ $(LDFLAGS) -o $@ $< \
        $(BUILD)/libneap.a
 
 $(BUILD)/embed/%: scripts/embed/%.c $(BUILD)/libneap.a
@@ -206,8 +209,8 @@ help:
 	  install-lua 'only the Lua modules, to INST_LUADIR and INST_LIBDIR' \
 	  uninstall 'what install put there' \
 	  clean 'removes build/'
-	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS WERROR SAN BUILD JOBS LUA LUA_INCDIR LUA_LIBS BLAS_LIBS'
-	@echo '           EDIT_LIBS PREFIX LIBDIR INST_LUADIR INST_LIBDIR DESTDIR'
+	@echo 'variables: CC CFLAGS CPPFLAGS LDFLAGS WERROR SAN V BUILD JOBS LUA LUA_INCDIR LUA_LIBS'
+	@echo '           BLAS_LIBS EDIT_LIBS PREFIX LIBDIR INST_LUADIR INST_LIBDIR DESTDIR'
 
 -include $(RUNTIME_O:.o=.d) $(CORE_O:.o=.d) $(OBJ)/bindings/core/line.d \
          $(SPECS_X:=.d) $(EMBED_X:=.d)
