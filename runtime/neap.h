@@ -267,6 +267,8 @@ NEAP_API const neap_op_info *neap_op_describe(int index);
 typedef struct neap_state neap_state;
 NEAP_API neap_status neap_state_new(neap_state **s, const neap_program *pr, size_t rows);
 NEAP_API neap_status neap_state_clone(neap_state **s, const neap_state *from);
+/* Copies all rows; both must be of the same program and have the same rows. ESHAPE. */
+NEAP_API neap_status neap_state_copy(neap_state *to, const neap_state *from);
 NEAP_API void neap_state_retain(neap_state *s);
 NEAP_API void neap_state_release(neap_state *s);
 NEAP_API size_t neap_state_rows(const neap_state *s);
@@ -334,10 +336,16 @@ NEAP_API neap_status neap_run_backward(neap_run *run, int value);
 /* The same from a gradient for each element of value (padded or concat as layout says). */
 NEAP_API neap_status neap_run_backward_from(neap_run *run, int value, neap_layout layout,
                                             const float *grad, size_t count);
+/* After a non-finite gradient: runs forward and backward once more and looks at every number.
+** ENONFINITE names the first bad tensor, its layer, step and script line; OK: none was found. */
+NEAP_API neap_status neap_run_find_nonfinite(neap_run *run, int value);
+/* Keeps a value readable that is not an output, and with gradient its gradient too (also of
+** outputs and inputs). To be called before the batch is set. EARG. */
+NEAP_API neap_status neap_run_keep(neap_run *run, int value, int gradient);
 /* Elements of a value at the run's present shapes, in that layout. */
 NEAP_API neap_status neap_run_count(size_t *count, const neap_run *run, int value, neap_layout layout);
-/* Copies a value, or its gradient, out; padding is 0. Any value that is kept: outputs, watched
-** values, all in a NEAP_LEARN run. ESTATE, ESHAPE, ETYPE. */
+/* Copies a value, or its gradient, out; padding is 0. Outputs, inputs, parameters and what
+** neap_run_keep was called for. ESTATE, ESHAPE, ETYPE. */
 NEAP_API neap_status neap_run_read_f32(neap_run *run, int value, neap_layout layout, float *data,
                                        size_t count);
 NEAP_API neap_status neap_run_read_i32(neap_run *run, int value, neap_layout layout, int32_t *data,
@@ -385,7 +393,10 @@ NEAP_API float *neap_stream_input_f32(neap_stream *s, int index, size_t *count);
 NEAP_API int32_t *neap_stream_input_i32(neap_stream *s, int index, size_t *count);
 NEAP_API const float *neap_stream_output_f32(neap_stream *s, int index, size_t *count);
 NEAP_API const int32_t *neap_stream_output_i32(neap_stream *s, int index, size_t *count);
+/* ERANGE for an id out of range, ESTATE if a context is missing. */
 NEAP_API neap_status neap_stream_step(neap_stream *s);
+/* Sets a neap_program_scalar of the stream's program. EARG, ENONFINITE. */
+NEAP_API neap_status neap_stream_scalar(neap_stream *s, int value, double number);
 /* The stream's state; its rows follow a gather. Owned by the stream. */
 NEAP_API neap_state *neap_stream_state(neap_stream *s);
 /* All rows back to the initial state. */
@@ -393,15 +404,21 @@ NEAP_API void neap_stream_reset(neap_stream *s);
 
 /*
 ** Decoding: a stream over one sequence space of a program whose other inputs (encoder outputs, the
-** first state) are given once. neap_stream_context copies the shapes and values of those inputs;
-** row r of the stream reads source row source[r] of the batch.
+** first state) are given once: neap_stream_context_batch, then the lengths and values of those
+** inputs. Row r of the stream reads source row source[r] of the batch.
 */
+/* Rows of the batch from now on; the stream has as many rows, each reading its own, and starts
+** anew. Pointers to buffers of the stream end. ERANGE, EMEM. */
+NEAP_API neap_status neap_stream_context_batch(neap_stream *s, size_t rows);
 NEAP_API neap_status neap_stream_context_lengths(neap_stream *s, int space, const int32_t *lengths,
                                                  size_t n);
 NEAP_API neap_status neap_stream_context_f32(neap_stream *s, int value, neap_layout layout,
                                              const float *data, size_t count);
+NEAP_API neap_status neap_stream_context_i32(neap_stream *s, int value, neap_layout layout,
+                                             const int32_t *data, size_t count);
 /* Rows from now on and the source row of each; state rows become what rows from[i] were (from
-** NULL: all rows start anew). May allocate. ERANGE, EMEM. */
+** NULL: all rows start anew). With another number of rows than before, pointers to buffers of the
+** stream end and memory may be taken. ERANGE, EMEM. */
 NEAP_API neap_status neap_stream_rows(neap_stream *s, const int32_t *source, const int32_t *from,
                                       size_t n);
 

@@ -4,6 +4,8 @@
 #include "core.h"
 
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 /* Registry: the source prefix of the library's own Lua files, "@.../neap/". */
 #define LIBRARY "neap.library"
@@ -262,7 +264,7 @@ void nb_type_new(lua_State *L, const nb_type *type, const luaL_Reg *methods, con
 }
 
 void **nb_box(lua_State *L, const nb_type *type) {
-  void **box = lua_newuserdatauv(L, sizeof *box, 0);
+  void **box = lua_newuserdatauv(L, sizeof *box, 1);
   *box = NULL;
   luaL_setmetatable(L, type->name);
   return box;
@@ -341,15 +343,32 @@ static int memory_live(lua_State *L) {
   return 1;
 }
 
+/* clock() -> seconds that have passed since some moment, for measuring time */
+static int seconds(lua_State *L) {
+  struct timespec now = {0, 0};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  lua_pushnumber(L, (lua_Number)now.tv_sec + (lua_Number)now.tv_nsec * 1e-9);
+  return 1;
+}
+
+/* terminal() -> does standard error go to a terminal? */
+static int terminal(lua_State *L) {
+  lua_pushboolean(L, isatty(STDERR_FILENO));
+  return 1;
+}
+
 static const luaL_Reg functions[] = {
-  {"library", library},       {"where", where},           {"nearest", nearest},
-  {"version", version},       {"cpu_level", cpu_level},   {"cpu_select", cpu_select},
-  {"blas_threads", blas_threads}, {"memory_live", memory_live}, {NULL, NULL},
+  {"library", library}, {"where", where}, {"nearest", nearest}, {"version", version},
+  {"cpu_level", cpu_level}, {"cpu_select", cpu_select}, {"blas_threads", blas_threads},
+  {"memory_live", memory_live}, {"clock", seconds}, {"terminal", terminal}, {NULL, NULL},
 };
 
 static void (*const parts[])(lua_State *L) = {
   nb_open_tensor,
   nb_open_data,
+  nb_open_program,
+  nb_open_run,
+  nb_open_model,
 };
 
 NEAP_API int luaopen_neap_core(lua_State *L);

@@ -23,6 +23,9 @@
 
 void nb_open_tensor(lua_State *L);
 void nb_open_data(lua_State *L);
+void nb_open_program(lua_State *L);
+void nb_open_run(lua_State *L);
+void nb_open_model(lua_State *L);
 
 /* ---- errors ---- */
 
@@ -97,5 +100,17 @@ int nb_dims(lua_State *L, int arg, size_t dims[NEAP_MAX_RANK]);
 neap_dtype nb_dtype(lua_State *L, int arg);
 /* Pushes "f32 [2,3]". */
 const char *nb_push_shape(lua_State *L, const neap_tensor *t);
+
+/* ---- parameters, programs, states (program.c) ---- */
+
+extern const nb_type nb_params_type, nb_program_type, nb_state_type;
+neap_program *nb_program(lua_State *L, int arg);
+neap_state *nb_state_or_null(lua_State *L, int arg);
+/* Push a box with a reference of its own; nb_state_push takes over the caller's. */
+void nb_params_push(lua_State *L, neap_params *p);
+void nb_program_push(lua_State *L, neap_program *pr);
+void nb_state_push(lua_State *L, neap_state *s);
+/* A table of row numbers from 1 as int32 from 0, kept alive on the stack. */
+int32_t *nb_row_list(lua_State *L, int arg, size_t *n);
 
 #endif

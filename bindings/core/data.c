@@ -351,11 +351,11 @@ static const int32_t *integers(lua_State *L, int arg, size_t *n) {
 
 /* remap(ids, map) -> i32 [#ids]: map[id], ids from 0 */
 static int remap(lua_State *L) {
-  size_t n, size;
+  size_t n, now, size;
   integers(L, 1, &n);
   integers(L, 2, &size);
   int32_t *out = neap_tensor_data(nb_tensor_new(L, NEAP_I32, 1, &n));
-  const int32_t *ids = integers(L, 1, &n), *map = integers(L, 2, &size);
+  const int32_t *ids = integers(L, 1, &now), *map = integers(L, 2, &size);
   for (size_t i = 0; i < n; i++) {
     if (ids[i] < 0 || (size_t)ids[i] >= size)
       return nb_raise(L, "remap: id %d at element %I is not in 0..%I", (int)ids[i],
@@ -387,6 +387,23 @@ static int count(lua_State *L) {
   return 1;
 }
 
+/* offsets(lengths) -> i32 [#lengths+1]: where each of the sequences begins, and where the last ends */
+static int offsets(lua_State *L) {
+  size_t n;
+  integers(L, 1, &n);
+  size_t dim = n + 1;
+  int32_t *out = neap_tensor_data(nb_tensor_new(L, NEAP_I32, 1, &dim)), sum = 0;
+  const int32_t *lengths = integers(L, 1, &n);
+  for (size_t i = 0; i < dim - 1; i++) {
+    out[i] = sum;
+    if (lengths[i] < 0 || __builtin_add_overflow(sum, lengths[i], &sum))
+      return nb_raise(L, "offsets: length %I is %d: expected 0 or more, and a sum below 2^31",
+                      (LUAI_UACINT)i + 1, (int)lengths[i]);
+  }
+  out[dim - 1] = sum;
+  return 1;
+}
+
 static const luaL_Reg methods[] = {
   {"push", push}, {"push_bytes", push_bytes}, {"append", append}, {"tensor", tensor}, {NULL, NULL},
 };
@@ -394,7 +411,7 @@ static const luaL_Reg methods[] = {
 static const luaL_Reg functions[] = {
   {"ints", ints}, {"floats", floats}, {"gather_rows", gather_rows},
   {"gather_nested", gather_nested}, {"columns", columns}, {"remap", remap}, {"count", count},
-  {NULL, NULL},
+  {"offsets", offsets}, {NULL, NULL},
 };
 
 static void open_buffer(lua_State *L, const char *name) {

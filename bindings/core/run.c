@@ -1,0 +1,474 @@
+/*
+** Pools, runs and streams.
+*/
+#include <string.h>
+
+#include "core.h"
+
+static void release_pool(void *p) { neap_pool_release(p); }
+static void release_run(void *p) { neap_run_close(p); }
+static void release_stream(void *p) { neap_stream_close(p); }
+
+static const nb_type pool_type = {"neap.pool", "pool", release_pool};
+static const nb_type run_type = {"neap.run", "run", release_run};
+static const nb_type stream_type = {"neap.stream", "stream", release_stream};
+
+/* The run that a Ctrl-C should end; set while C computes. */
+static neap_run *volatile running;
+static void cancel_running(void) {
+  neap_run *run = running;
+  if (run) neap_run_cancel(run);
+}
+static struct {
+  void (*fn)(void);
+} cancel_hook = {cancel_running};
+
+static int pool_new(lua_State *L) {
+  lua_Integer threads = nb_integer_in(L, 1, 1, 1024);
+  void **box = nb_box(L, &pool_type);
+  neap_pool *p;
+  nb_check(L, neap_pool_new(&p, (int)threads));
+  *box = p;
+  return 1;
+}
+
+static int pool_threads(lua_State *L) {
+  lua_pushinteger(L, neap_pool_threads(nb_object(L, 1, &pool_type)));
+  return 1;
+}
+
+/* ---- runs ---- */
+
+static neap_run *run_of(lua_State *L, int arg) { return nb_object(L, arg, &run_type); }
+
+/* run(program, {learn=, double=, check=, pool=, seed=, max_rows=}) */
+static int run_new(lua_State *L) {
+  static const char *const names[] = {"learn", "double", "check", "pool", "seed", "max_rows", NULL};
+  neap_program *pr = nb_program(L, 1);
+  neap_run_options o = {0};
+  nb_options(L, 2, "run", names);
+  if (lua_istable(L, 2)) {
+    if (nb_option_boolean(L, 2, "run", "learn", false)) o.flags |= NEAP_LEARN;
+    if (nb_option_boolean(L, 2, "run", "double", false)) o.flags |= NEAP_DOUBLE;
+    if (nb_option_boolean(L, 2, "run", "check", false)) o.flags |= NEAP_CHECK;
+    o.seed = (uint64_t)nb_option_integer(L, 2, "run", "seed", 0);
+    lua_Integer rows = nb_option_integer(L, 2, "run", "max_rows", 0);
+    if (rows < 0) return nb_raise(L, "run: option max_rows: expected 0 or more");
+    o.max_rows = (size_t)rows;
+    lua_getfield(L, 2, "pool");
+    o.pool = nb_object_or_null(L, lua_gettop(L), &pool_type);
+  }
+  void **box = nb_box(L, &run_type);
+  neap_run *run;
+  nb_check(L, neap_run_open(&run, pr, &o));
+  *box = run;
+  /* the program stays reachable for reading types */
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 1);
+  return 1;
+}
+
+static int run_batch(lua_State *L) {
+  nb_check(L, neap_run_batch(run_of(L, 1), (size_t)nb_integer_in(L, 2, 0, 0x7fffffff)));
+  return 0;
+}
+
+static int run_lengths(lua_State *L) {
+  neap_tensor *t = nb_tensor_of(L, 3, NEAP_I32);
+  nb_check(L, neap_run_lengths(run_of(L, 1), (int)nb_integer(L, 2), neap_tensor_data(t),
+                               neap_tensor_size(t)));
+  return 0;
+}
+
+static neap_layout layout_of(lua_State *L, int arg) {
+  static const char *const names[] = {"padded", "concat", NULL};
+  return (neap_layout)luaL_checkoption(L, arg, "padded", names);
+}
+
+static int run_input(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  int value = (int)nb_integer(L, 2);
+  neap_tensor *t = nb_tensor(L, 3);
+  neap_layout layout = layout_of(L, 4);
+  if (neap_tensor_dtype(t) == NEAP_F32)
+    nb_check(L, neap_run_input_f32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  else
+    nb_check(L, neap_run_input_i32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  return 0;
+}
+
+static int run_scalar(lua_State *L) {
+  nb_check(L, neap_run_scalar(run_of(L, 1), (int)nb_integer(L, 2), nb_number(L, 3)));
+  return 0;
+}
+
+static int run_state(lua_State *L) {
+  nb_check(L, neap_run_state(run_of(L, 1), nb_state_or_null(L, 2)));
+  return 0;
+}
+
+static int run_seed(lua_State *L) {
+  neap_run_seed(run_of(L, 1), (uint64_t)nb_integer(L, 2));
+  return 0;
+}
+
+static int run_learning(lua_State *L) {
+  neap_run_learning(run_of(L, 1), lua_toboolean(L, 2));
+  return 0;
+}
+
+static int run_forward(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  running = run;
+  neap_status rc = neap_run_forward(run);
+  running = NULL;
+  nb_check(L, rc);
+  return 0;
+}
+
+static int run_backward(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  int value = (int)nb_integer(L, 2);
+  running = run;
+  neap_status rc;
+  if (lua_isnoneornil(L, 3)) {
+    rc = neap_run_backward(run, value);
+  } else {
+    neap_tensor *t = nb_tensor_of(L, 3, NEAP_F32);
+    rc = neap_run_backward_from(run, value, layout_of(L, 4), neap_tensor_data(t),
+                                neap_tensor_size(t));
+  }
+  running = NULL;
+  nb_check(L, rc);
+  return 0;
+}
+
+static int run_find_nonfinite(lua_State *L) {
+  neap_status rc = neap_run_find_nonfinite(run_of(L, 1), (int)nb_integer(L, 2));
+  if (rc != NEAP_ENONFINITE) return 0;
+  lua_pushstring(L, neap_errmsg());
+  return 1;
+}
+
+static int run_keep(lua_State *L) {
+  nb_check(L, neap_run_keep(run_of(L, 1), (int)nb_integer(L, 2), lua_toboolean(L, 3)));
+  return 0;
+}
+
+/* Pushes a tensor shaped like a value at the border: [T,B,..], or [rows,..] when concatenated. */
+static neap_tensor *border(lua_State *L, neap_run *run, int value, neap_layout layout) {
+  lua_getiuservalue(L, 1, 1);
+  neap_program *pr = nb_program(L, -1);
+  neap_type t;
+  nb_check(L, neap_program_type(&t, pr, value));
+  size_t count, dims[NEAP_MAX_FEATURES + 2];
+  nb_check(L, neap_run_count(&count, run, value, layout));
+  int rank = 0;
+  if (t.space > 0 && layout == NEAP_PADDED) {
+    dims[rank++] = neap_run_steps(run, t.space);
+    dims[rank++] = neap_run_rows(run, neap_program_space_parent(pr, t.space));
+  } else if (t.space >= 0) {
+    dims[rank++] = neap_run_rows(run, t.space);
+  }
+  for (int i = 0; i < t.rank; i++)
+    dims[rank++] = t.dim[i] >= 0 ? (size_t)t.dim[i] : neap_run_steps(run, -1 - t.dim[i]);
+  if (rank > NEAP_MAX_RANK) { /* the last two become one */
+    dims[rank - 2] *= dims[rank - 1];
+    rank--;
+  }
+  return nb_tensor_new(L, t.dtype, rank, dims);
+}
+
+static int run_read(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  int value = (int)nb_integer(L, 2);
+  neap_layout layout = layout_of(L, 3);
+  neap_tensor *t = border(L, run, value, layout);
+  if (neap_tensor_dtype(t) == NEAP_F32)
+    nb_check(L, neap_run_read_f32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  else
+    nb_check(L, neap_run_read_i32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  return 1;
+}
+
+static int run_grad(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  int value = (int)nb_integer(L, 2);
+  neap_layout layout = layout_of(L, 3);
+  neap_tensor *t = border(L, run, value, layout);
+  nb_check(L, neap_run_grad_f32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  return 1;
+}
+
+/* item(value) -> the number of a value that has one */
+static int run_item(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  int value = (int)nb_integer(L, 2);
+  double x;
+  nb_check(L, neap_run_read_f64(run, value, NEAP_PADDED, &x, 1));
+  lua_pushnumber(L, x);
+  return 1;
+}
+
+static int push_doubles(lua_State *L, const double *x, size_t n) {
+  lua_createtable(L, (int)n, 0);
+  for (size_t i = 0; i < n; i++) {
+    lua_pushnumber(L, x[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+/* read_doubles(value, layout) -> flat table */
+static int run_read_doubles(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  int value = (int)nb_integer(L, 2);
+  neap_layout layout = layout_of(L, 3);
+  size_t n;
+  nb_check(L, neap_run_count(&n, run, value, layout));
+  double *x = lua_newuserdatauv(L, (n + 1) * sizeof *x, 0);
+  nb_check(L, neap_run_read_f64(run, value, layout, x, n));
+  return push_doubles(L, x, n);
+}
+
+static int param_id(lua_State *L) {
+  lua_getiuservalue(L, 1, 1);
+  const neap_params *p = neap_program_params(nb_program(L, -1));
+  lua_pop(L, 1);
+  int id = neap_params_find(p, nb_string(L, 2, NULL));
+  if (id < 0) nb_raise(L, "there is no parameter '%s'", lua_tostring(L, 2));
+  return id;
+}
+
+/* param_grad(name) -> flat table, of a double run */
+static int run_param_grad(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  int id = param_id(L);
+  lua_getiuservalue(L, 1, 1);
+  const neap_params *p = neap_program_params(nb_program(L, -1));
+  size_t n = 1;
+  for (int i = 0; i < neap_params_rank(p, id); i++) n *= neap_params_dim(p, id, i);
+  double *x = lua_newuserdatauv(L, (n + 1) * sizeof *x, 0);
+  nb_check(L, neap_run_param_grad_f64(run, id, x, n));
+  return push_doubles(L, x, n);
+}
+
+/* param_shift(name, element from 1, shift) */
+static int run_param_shift(lua_State *L) {
+  neap_run *run = run_of(L, 1);
+  int id = param_id(L);
+  nb_check(L, neap_run_param_shift_f64(run, id, (size_t)nb_integer_in(L, 3, 1, 0x7fffffff) - 1,
+                                       nb_number(L, 4)));
+  return 0;
+}
+
+static int run_bytes(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)neap_run_bytes(run_of(L, 1)));
+  return 1;
+}
+
+static int run_steps(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)neap_run_steps(run_of(L, 1), (int)nb_integer(L, 2)));
+  return 1;
+}
+
+static int run_rows(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)neap_run_rows(run_of(L, 1), (int)nb_integer(L, 2)));
+  return 1;
+}
+
+static int run_cancel(lua_State *L) {
+  neap_run_cancel(run_of(L, 1));
+  return 0;
+}
+
+static const luaL_Reg run_methods[] = {{"batch", run_batch},
+                                       {"lengths", run_lengths},
+                                       {"input", run_input},
+                                       {"scalar", run_scalar},
+                                       {"state", run_state},
+                                       {"seed", run_seed},
+                                       {"learning", run_learning},
+                                       {"forward", run_forward},
+                                       {"backward", run_backward},
+                                       {"find_nonfinite", run_find_nonfinite},
+                                       {"keep", run_keep},
+                                       {"read", run_read},
+                                       {"grad", run_grad},
+                                       {"item", run_item},
+                                       {"read_doubles", run_read_doubles},
+                                       {"param_grad", run_param_grad},
+                                       {"param_shift", run_param_shift},
+                                       {"bytes", run_bytes},
+                                       {"steps", run_steps},
+                                       {"rows", run_rows},
+                                       {"cancel", run_cancel},
+                                       {NULL, NULL}};
+
+/* ---- streams ---- */
+
+static neap_stream *stream_of(lua_State *L, int arg) { return nb_object(L, arg, &stream_type); }
+
+/* stream(program, {rows=, seed=}) */
+static int stream_new(lua_State *L) {
+  static const char *const names[] = {"rows", "seed", NULL};
+  neap_program *pr = nb_program(L, 1);
+  neap_stream_options o = {.rows = 1};
+  nb_options(L, 2, "stream", names);
+  if (lua_istable(L, 2)) {
+    lua_Integer rows = nb_option_integer(L, 2, "stream", "rows", 1);
+    if (rows < 1) return nb_raise(L, "stream: option rows: expected 1 or more, got %I", rows);
+    o.rows = (size_t)rows;
+    o.seed = (uint64_t)nb_option_integer(L, 2, "stream", "seed", 0);
+  }
+  void **box = nb_box(L, &stream_type);
+  neap_stream *s;
+  nb_check(L, neap_stream_open_program(&s, pr, &o));
+  *box = s;
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 1);
+  return 1;
+}
+
+/* input(index from 1, tensor or table of numbers): ids count from 0 in a tensor, as stored */
+static int stream_input(lua_State *L) {
+  neap_stream *s = stream_of(L, 1);
+  int index = (int)nb_integer_in(L, 2, 1, 1000) - 1;
+  size_t n, m;
+  float *f = neap_stream_input_f32(s, index, &n);
+  int32_t *d = f ? NULL : neap_stream_input_i32(s, index, &n);
+  if (!f && !d)
+    return nb_raise(L, "stream: there is no input %d, or its context is not set", index + 1);
+  if (lua_istable(L, 3)) {
+    if ((m = lua_rawlen(L, 3)) != n)
+      return nb_raise(L, "stream: input %d has %I numbers, got %I", index + 1, (LUAI_UACINT)n,
+                      (LUAI_UACINT)m);
+    for (size_t i = 0; i < n; i++) {
+      lua_rawgeti(L, 3, (lua_Integer)i + 1);
+      if (f) f[i] = (float)luaL_checknumber(L, -1);
+      else d[i] = (int32_t)luaL_checkinteger(L, -1);
+      lua_pop(L, 1);
+    }
+    return 0;
+  }
+  neap_tensor *t = nb_tensor_of(L, 3, f ? NEAP_F32 : NEAP_I32);
+  if (neap_tensor_size(t) != n)
+    return nb_raise(L, "stream: input %d has %I numbers, got %s", index + 1, (LUAI_UACINT)n,
+                    nb_push_shape(L, t));
+  memcpy(f ? (void *)f : (void *)d, neap_tensor_data(t), n * 4);
+  return 0;
+}
+
+static int stream_step(lua_State *L) {
+  nb_check(L, neap_stream_step(stream_of(L, 1)));
+  return 0;
+}
+
+/* output(index from 1) -> tensor [rows, width] */
+static int stream_output(lua_State *L) {
+  neap_stream *s = stream_of(L, 1);
+  int index = (int)nb_integer_in(L, 2, 1, 1000) - 1;
+  size_t n, dims[2];
+  const float *f = neap_stream_output_f32(s, index, &n);
+  const int32_t *d = f ? NULL : neap_stream_output_i32(s, index, &n);
+  if (!f && !d) return nb_raise(L, "stream: there is no output %d, or no step was made", index + 1);
+  dims[0] = neap_state_rows(neap_stream_state(s));
+  if (!dims[0] || n % dims[0]) dims[0] = 1;
+  dims[1] = n / dims[0];
+  neap_tensor *t = nb_tensor_new(L, f ? NEAP_F32 : NEAP_I32, 2, dims);
+  memcpy(neap_tensor_data(t), f ? (const void *)f : (const void *)d, n * 4);
+  return 1;
+}
+
+static int stream_scalar(lua_State *L) {
+  nb_check(L, neap_stream_scalar(stream_of(L, 1), (int)nb_integer(L, 2), nb_number(L, 3)));
+  return 0;
+}
+
+static int stream_reset(lua_State *L) {
+  neap_stream_reset(stream_of(L, 1));
+  return 0;
+}
+
+/* state() -> a copy */
+static int stream_state(lua_State *L) {
+  neap_stream *stream = stream_of(L, 1);
+  neap_state *s;
+  nb_check(L, neap_state_clone(&s, neap_stream_state(stream)));
+  nb_state_push(L, s);
+  return 1;
+}
+
+/* set_state(state): copies it in */
+static int stream_set_state(lua_State *L) {
+  neap_state *to = neap_stream_state(stream_of(L, 1)), *from = nb_state_or_null(L, 2);
+  if (!from) return nb_raise_type(L, 2, "state");
+  nb_check(L, neap_state_copy(to, from));
+  return 0;
+}
+
+static int stream_context_batch(lua_State *L) {
+  nb_check(L, neap_stream_context_batch(stream_of(L, 1),
+                                        (size_t)nb_integer_in(L, 2, 0, 0x7fffffff)));
+  return 0;
+}
+
+static int stream_context_lengths(lua_State *L) {
+  neap_tensor *t = nb_tensor_of(L, 3, NEAP_I32);
+  nb_check(L, neap_stream_context_lengths(stream_of(L, 1), (int)nb_integer(L, 2),
+                                          neap_tensor_data(t), neap_tensor_size(t)));
+  return 0;
+}
+
+static int stream_context(lua_State *L) {
+  neap_stream *s = stream_of(L, 1);
+  int value = (int)nb_integer(L, 2);
+  neap_tensor *t = nb_tensor(L, 3);
+  neap_layout layout = layout_of(L, 4);
+  if (neap_tensor_dtype(t) == NEAP_F32)
+    nb_check(L, neap_stream_context_f32(s, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  else
+    nb_check(L, neap_stream_context_i32(s, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  return 0;
+}
+
+/* rows(source, from or nil): tables of row numbers from 1 */
+static int stream_rows(lua_State *L) {
+  neap_stream *s = stream_of(L, 1);
+  size_t n, m = 0;
+  int32_t *source = nb_row_list(L, 2, &n);
+  int32_t *from = lua_isnoneornil(L, 3) ? NULL : nb_row_list(L, 3, &m);
+  if (from && m != n)
+    return nb_raise(L, "stream rows: %I sources, but %I rows to come from", (LUAI_UACINT)n,
+                    (LUAI_UACINT)m);
+  nb_check(L, neap_stream_rows(s, source, from, n));
+  return 0;
+}
+
+static const luaL_Reg stream_methods[] = {{"input", stream_input},
+                                          {"step", stream_step},
+                                          {"output", stream_output},
+                                          {"scalar", stream_scalar},
+                                          {"reset", stream_reset},
+                                          {"state", stream_state},
+                                          {"set_state", stream_set_state},
+                                          {"context_batch", stream_context_batch},
+                                          {"context_lengths", stream_context_lengths},
+                                          {"context", stream_context},
+                                          {"rows", stream_rows},
+                                          {NULL, NULL}};
+
+static const luaL_Reg functions[] = {
+    {"pool", pool_new}, {"run", run_new}, {"stream", stream_new}, {NULL, NULL}};
+static const luaL_Reg pool_methods[] = {{"threads", pool_threads}, {NULL, NULL}};
+
+void nb_open_run(lua_State *L) {
+  static const luaL_Reg no_meta[] = {{NULL, NULL}};
+  nb_type_new(L, &pool_type, pool_methods, no_meta);
+  nb_type_new(L, &run_type, run_methods, no_meta);
+  nb_type_new(L, &stream_type, stream_methods, no_meta);
+  lua_pop(L, 3);
+  luaL_setfuncs(L, functions, 0);
+  lua_pushlightuserdata(L, &cancel_hook);
+  lua_setfield(L, -2, "cancel_hook");
+}

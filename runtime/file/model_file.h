@@ -1,0 +1,18 @@
+/*
+** Floor 6: models in safetensors files. The parameters are its tensors; the metadata holds
+**   neap              "1", the version of this layout
+**   neap.order        the parameters' names in their order, one a line
+**   neap.program.NAME the program's JSON
+**   neap.text.KEY     a text of the caller's own
+*/
+#ifndef NI_MODEL_FILE_H
+#define NI_MODEL_FILE_H
+
+#include "../model/model.h"
+#include "safetensors.h"
+
+neap_status ni_model_save(const neap_model *m, const char *path);
+neap_status ni_model_load(neap_model **m, const char *path);
+neap_status ni_model_load_memory(neap_model **m, const void *data, size_t size);
+
+#endif

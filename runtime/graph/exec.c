@@ -1,0 +1,428 @@
+/*
+** Computes a run: units in order forward, in reverse backward. Rows are independent in all but
+** whole ops, so a node's rows are shared among threads, and a loop's sequences: each thread walks
+** its own sequences through all steps without waiting for the others.
+*/
+#include <math.h>
+#include <string.h>
+
+#include "run.h"
+
+typedef struct context {
+  neap_run *run;
+  ni_exec x;
+  const ni_unit *unit;
+  size_t cut[66]; /* borders of the shares of sorted positions */
+} context;
+
+static const ni_code *code_of(const ni_node *n) {
+#ifdef NI_F64
+  return n->op->code_f64;
+#else
+  return n->op->code_f32;
+#endif
+}
+
+static void set_up(context *c, neap_run *run) {
+  uint64_t mix = run->seed + 0x9e3779b97f4a7c15u * (run->tick + 1);
+  mix = (mix ^ (mix >> 30)) * 0xbf58476d1ce4e5b9u;
+  c->run = run;
+  c->x = (ni_exec){.view = run->view,
+                   .rows = run->rows,
+                   .fixed = run->fixed,
+                   .work = run->work,
+                   .slot = run->state ? run->slot : NULL,
+                   .pool = run->pool,
+                   .seed = mix ^ (mix >> 27),
+                   .learning = run->learning,
+                   .canceled = &run->canceled,
+                   .fault = &run->fault};
+}
+
+/* Numbers, constants and parameters: where their data stand. */
+static void point_sources(neap_run *run) {
+  const neap_program *pr = run->pr;
+#ifdef NI_F64
+  size_t all = pr->params->extent;
+  uint64_t version = pr->params->version;
+  if (run->params64_version != version) {
+    const float *from = pr->params->data;
+    for (size_t i = 0; i < all; i++) run->params64[i] = (double)from[i];
+    run->params64_version = version;
+  }
+#endif
+  for (int i = 0; i < pr->n_nodes; i++) {
+    const ni_node *n = &pr->node[i];
+    ni_view *v = &run->view[n->out];
+    if (n->op == &ni_op_scalar || n->op == &ni_op_constant) {
+      v->data = (real *)run->scalar + n->out;
+    } else if (n->op == &ni_op_param) {
+      int id = ni_params_find(pr->params, n->name);
+      float *data = ni_params_data(pr->params, id);
+#ifdef NI_F64
+      v->data = run->params64 + (data - pr->params->data);
+#else
+      v->data = data;
+#endif
+    }
+  }
+}
+
+/* ---- looking for NaN and infinity ---- */
+
+static neap_status check_finite(const neap_run *run, int value, const real *data,
+                                const char *what) {
+  const ni_view *v = &run->view[value];
+  size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, value);
+  size_t count = rows * v->width;
+  for (size_t i = 0; i < count; i++) {
+    if (isfinite(data[i])) continue;
+    const neap_program *pr = run->pr;
+    const ni_node *n = &pr->node[pr->value[value].node];
+    const char *place = v->type.space < 0
+                            ? ""
+                            : ni_run_row_text(run, v->type.space, v->width ? i / v->width : 0);
+    return ni_fail(NEAP_ENONFINITE, "%s: %s %s%s%s%s%s", ni_program_who(n),
+                   isnan(data[i]) ? "NaN" : "infinity", what, n->name ? n->name : "",
+                   place[0] ? ", " : "", place, ni_program_at(n));
+  }
+  return NEAP_OK;
+}
+
+static neap_status check_node(const neap_run *run, const ni_node *n) {
+  for (int k = 0; k < n->n_out; k++) {
+    if (run->view[n->out + k].type.dtype != NEAP_F32) continue;
+    neap_status rc = check_finite(run, n->out + k, run->view[n->out + k].data, "came up ");
+    if (rc) return rc;
+  }
+  return NEAP_OK;
+}
+
+static neap_status trouble(neap_run *run) {
+  if (atomic_load(&run->canceled)) return ni_fail(NEAP_ECANCELED, "run: canceled");
+  if (!atomic_load(&run->fault.set)) return NEAP_OK;
+  const ni_fault *f = &run->fault;
+  int space = run->view[f->node->out].type.space;
+  const char *place = space < 0 ? "" : ni_run_row_text(run, space, f->row);
+  return ni_fail(f->status, "%s: %s%s%s%s", ni_program_who(f->node), f->text, place[0] ? ", " : "",
+                 place, ni_program_at(f->node));
+}
+
+/* ---- single nodes ---- */
+
+static void prepare(context *c, const ni_node *n, bool backward) {
+  const ni_code *code = code_of(n);
+  uint8_t bit = backward ? 2 : 1;
+  if (!code->prepare || !(c->run->stale[n->index] & bit)) return;
+  code->prepare(&c->x, n, backward);
+  /* what is packed from anything but a parameter may differ next time */
+  const neap_program *pr = c->run->pr;
+  for (int k = 0; k < n->n_in; k++) {
+    if (n->in[k] < 0 || pr->value[n->in[k]].type.space >= 0) continue;
+    const ni_op *op = pr->node[pr->value[n->in[k]].node].op;
+    if (op != &ni_op_param && op != &ni_op_constant && op != &ni_op_scalar) return;
+  }
+  c->run->stale[n->index] &= (uint8_t)~bit;
+}
+
+/* Rows worth a task of their own. */
+static size_t grain(const ni_exec *x, const ni_node *n) {
+  size_t width = 1;
+  for (int k = 0; k < n->n_in; k++)
+    if (n->in[k] >= 0 && x->view[n->in[k]].type.space >= 0 && x->view[n->in[k]].width > width)
+      width = x->view[n->in[k]].width;
+  if (x->view[n->out].width > width) width = x->view[n->out].width;
+  size_t g = 8192 / width;
+  return g < 16 ? 16 : g;
+}
+
+static void forward_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
+  code_of(n)->forward(x, n, from, to);
+}
+static void backward_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
+  code_of(n)->backward(x, n, from, to);
+}
+
+static void node_forward(context *c, const ni_node *n) {
+  const ni_exec *x = &c->x;
+  prepare(c, n, false);
+  size_t rows = ni_rows_of(x, n->out);
+  if ((n->op->flags & NI_WHOLE) || x->view[n->out].type.space < 0)
+    code_of(n)->forward(x, n, 0, rows);
+  else
+    ni_exec_share(x, n, rows, grain(x, n), forward_share);
+}
+
+/* Clears the gradients that this node is the first to add to. */
+static void touch_inputs(neap_run *run, const ni_node *n) {
+  const neap_program *pr = run->pr;
+  for (int k = 0; k < n->n_in; k++) {
+    int v = n->in[k];
+    if (v < 0 || !run->need[v] || run->touched[v]) continue;
+    run->touched[v] = 1;
+    const ni_node *from = &pr->node[pr->value[v].node];
+    if (from->op == &ni_op_param) {
+      int id = ni_params_find(pr->params, from->name);
+#ifdef NI_F64
+      run->view[v].grad = run->grads64 + (ni_params_data(pr->params, id) -
+                                          pr->params->data);
+#else
+      run->view[v].grad = ni_params_grad(pr->params, id);
+#endif
+      continue;
+    }
+    size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, v);
+    run->view[v].grad = run->grad[v];
+    memset(run->view[v].grad, 0, rows * run->view[v].width * sizeof(real));
+  }
+}
+
+static bool any_grad(const neap_run *run, const ni_node *n) {
+  for (int k = 0; k < n->n_out; k++)
+    if (run->view[n->out + k].grad) return true;
+  return false;
+}
+
+static void node_backward(context *c, const ni_node *n) {
+  const ni_exec *x = &c->x;
+  const ni_code *code = code_of(n);
+  if (!code || !any_grad(c->run, n) || (n->op->flags & NI_NOGRAD)) return;
+  touch_inputs(c->run, n);
+  prepare(c, n, true);
+  size_t rows = ni_rows_of(x, n->out);
+  if (code->backward) {
+    if ((n->op->flags & NI_WHOLE) || x->view[n->out].type.space < 0)
+      code->backward(x, n, 0, rows);
+    else
+      ni_exec_share(x, n, rows, grain(x, n), backward_share);
+  }
+  if (code->backward_const) code->backward_const(x, n);
+}
+
+/* ---- loops ---- */
+
+/* Cuts sorted positions into shares of about equal work. */
+static size_t cut_positions(context *c, const ni_rows *rows) {
+  size_t shares = (size_t)ni_pool_threads(c->x.pool), n = rows->parents, k = 0;
+  if (shares > 64) shares = 64;
+  if (shares > n) shares = n ? n : 1;
+  c->cut[0] = 0;
+  uint64_t sum = 0;
+  for (size_t p = 0; p < n && k + 1 < shares; p++) {
+    sum += rows->len[rows->perm[p]];
+    if (sum * shares >= (uint64_t)rows->rows * (k + 1)) c->cut[++k] = p + 1;
+  }
+  c->cut[++k] = n;
+  return k;
+}
+
+static void first_i32(const context *c, const ni_state_info *s, int space, size_t p0, size_t p1,
+                      size_t width, int32_t *dst) {
+  const ni_rows *rows = &c->x.rows[space];
+  const ni_slot *slot = c->x.slot ? &c->x.slot[s->slot] : NULL;
+  for (size_t p = p0; p < p1; p++) {
+    uint32_t at = rows->state[p];
+    if (slot && slot->held[at])
+      memcpy(dst + p * width, (int32_t *)slot->data + at * width, width * 4);
+    else if (s->init >= 0)
+      memcpy(dst + p * width, (int32_t *)c->x.view[s->init].data + rows->perm[p] * width,
+             width * 4);
+    else
+      memset(dst + p * width, 0, width * 4);
+  }
+}
+
+static bool running(const neap_run *run, const ni_state_info *s, int scan) {
+  return s->scan == scan && run->plan.unit_of[run->pr->value[s->value].node] >= 0;
+}
+
+static void loop_forward(void *arg, size_t share) {
+  context *c = arg;
+  neap_run *run = c->run;
+  const neap_program *pr = run->pr;
+  int scan = c->unit->scan, space = pr->scan[scan].space;
+  const ni_rows *rows = &c->x.rows[space];
+  size_t p0 = c->cut[share], p1 = c->cut[share + 1];
+  for (size_t t = 0; t < rows->steps; t++) {
+    if (atomic_load_explicit(&run->canceled, memory_order_relaxed)) return;
+    size_t off = rows->off[t], alive = rows->off[t + 1] - off, e = p1 < alive ? p1 : alive;
+    if (p0 >= e) break;
+    for (int i = 0; i < pr->n_states; i++) {
+      const ni_state_info *s = &pr->state[i];
+      if (!running(run, s, scan)) continue;
+      ni_view *v = &run->view[s->value];
+      size_t size = v->type.dtype == NEAP_I32 ? 4 : sizeof(real), w = v->width * size;
+      if (t > 0)
+        memcpy((char *)v->data + (off + p0) * w,
+               (char *)run->view[s->next].data + (rows->off[t - 1] + p0) * w, (e - p0) * w);
+      else if (v->type.dtype == NEAP_I32)
+        first_i32(c, s, space, p0, e, v->width, v->data);
+      else
+        NI_R(ni_state_first)(&c->x, space, s->slot, s->init, p0, e, v->width, v->data);
+    }
+    for (int k = 0; k < c->unit->n_inner; k++) {
+      const ni_node *n = &pr->node[c->unit->inner[k]];
+      code_of(n)->forward(&c->x, n, off + p0, off + e);
+    }
+  }
+  if (!c->x.slot) return;
+  for (int i = 0; i < pr->n_states; i++) {
+    const ni_state_info *s = &pr->state[i];
+    if (!running(run, s, scan)) continue;
+    const ni_view *v = &run->view[s->next];
+    for (size_t p = p0; p < p1; p++) {
+      uint32_t len = rows->len[rows->perm[p]];
+      if (run->stream_space == space) len = 1;
+      if (!len) continue;
+      size_t at = (rows->off[len - 1] + p) * v->width;
+      if (v->type.dtype == NEAP_I32)
+        memcpy((int32_t *)c->x.slot[s->slot].next + rows->state[p] * v->width,
+               (int32_t *)v->data + at, v->width * 4);
+      else
+        NI_R(ni_state_last)(&c->x, space, s->slot, p, v->width, (real *)v->data + at);
+    }
+  }
+}
+
+static void loop_backward(void *arg, size_t share) {
+  context *c = arg;
+  neap_run *run = c->run;
+  const neap_program *pr = run->pr;
+  int scan = c->unit->scan, space = pr->scan[scan].space;
+  const ni_rows *rows = &c->x.rows[space];
+  size_t p0 = c->cut[share], p1 = c->cut[share + 1];
+  for (size_t t = rows->steps; t-- > 0;) {
+    if (atomic_load_explicit(&run->canceled, memory_order_relaxed)) return;
+    size_t off = rows->off[t], alive = rows->off[t + 1] - off, e = p1 < alive ? p1 : alive;
+    if (p0 >= e) continue;
+    for (int k = c->unit->n_inner; k-- > 0;) {
+      const ni_node *n = &pr->node[c->unit->inner[k]];
+      if (code_of(n)->backward && any_grad(run, n) && !(n->op->flags & NI_NOGRAD))
+        code_of(n)->backward(&c->x, n, off + p0, off + e);
+    }
+    for (int i = 0; i < pr->n_states; i++) {
+      const ni_state_info *s = &pr->state[i];
+      if (!running(run, s, scan) || !run->view[s->value].grad) continue;
+      size_t w = run->view[s->value].width;
+      const real *from = (real *)run->view[s->value].grad + (off + p0) * w;
+      if (t == 0) {
+        NI_R(ni_state_first_back)(&c->x, space, s->slot, s->init, p0, e, w,
+                                  (real *)run->view[s->value].grad);
+      } else if (run->view[s->next].grad) {
+        real *to = (real *)run->view[s->next].grad + (rows->off[t - 1] + p0) * w;
+        for (size_t j = 0; j < (e - p0) * w; j++) to[j] += from[j];
+      }
+    }
+  }
+}
+
+static void loop_unit_forward(context *c, const ni_unit *u) {
+  c->unit = u;
+  for (int k = 0; k < u->n_inner; k++) prepare(c, &c->run->pr->node[u->inner[k]], false);
+  size_t shares = cut_positions(c, &c->x.rows[c->run->pr->scan[u->scan].space]);
+  ni_pool_run(c->x.pool, shares, loop_forward, c);
+}
+
+static void clear_grad(neap_run *run, int v) {
+  if (v < 0 || !run->need[v] || run->touched[v]) return;
+  size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, v);
+  run->touched[v] = 1;
+  run->view[v].grad = run->grad[v];
+  memset(run->grad[v], 0, rows * run->view[v].width * sizeof(real));
+}
+
+static void loop_unit_backward(context *c, const ni_unit *u) {
+  neap_run *run = c->run;
+  const neap_program *pr = run->pr;
+  c->unit = u;
+  bool any = false;
+  for (int k = 0; k < u->n_inner; k++) any |= any_grad(run, &pr->node[u->inner[k]]);
+  for (int i = 0; i < pr->n_states; i++)
+    if (running(run, &pr->state[i], u->scan))
+      any |= run->view[pr->state[i].value].grad || run->view[pr->state[i].next].grad;
+  if (!any) return;
+  for (int i = 0; i < pr->n_states; i++) {
+    const ni_state_info *s = &pr->state[i];
+    if (!running(run, s, u->scan)) continue;
+    clear_grad(run, s->value);
+    clear_grad(run, s->next);
+    clear_grad(run, s->init);
+  }
+  for (int k = u->n_inner; k-- > 0;) {
+    const ni_node *n = &pr->node[u->inner[k]];
+    for (int o = 0; o < n->n_out; o++) clear_grad(run, n->out + o);
+    touch_inputs(run, n);
+    prepare(c, n, true);
+  }
+  size_t shares = cut_positions(c, &c->x.rows[pr->scan[u->scan].space]);
+  ni_pool_run(c->x.pool, shares, loop_backward, c);
+  for (int k = u->n_inner; k-- > 0;) {
+    const ni_node *n = &pr->node[u->inner[k]];
+    if (code_of(n)->backward_const && any_grad(run, n) && !(n->op->flags & NI_NOGRAD))
+      code_of(n)->backward_const(&c->x, n);
+  }
+}
+
+/* ---- all units ---- */
+
+static neap_status check_unit(const neap_run *run, const ni_unit *u) {
+  if (u->node >= 0) return check_node(run, &run->pr->node[u->node]);
+  /* in a loop the first step with a bad number is the one to name */
+  const ni_rows *rows = &run->rows[run->pr->scan[u->scan].space];
+  for (size_t t = 0; t < rows->steps; t++)
+    for (int k = 0; k < u->n_inner; k++) {
+      const ni_node *n = &run->pr->node[u->inner[k]];
+      const ni_view *v = &run->view[n->out];
+      if (v->type.dtype != NEAP_F32) continue;
+      const real *d = v->data;
+      for (size_t i = rows->off[t] * v->width; i < rows->off[t + 1] * v->width; i++)
+        if (!isfinite(d[i])) {
+          const char *place = ni_run_row_text(run, v->type.space, i / v->width);
+          return ni_fail(NEAP_ENONFINITE, "%s: %s came up, %s%s", ni_program_who(n),
+                         isnan(d[i]) ? "NaN" : "infinity", place, ni_program_at(n));
+        }
+    }
+  return NEAP_OK;
+}
+
+neap_status NI_R(ni_exec_forward)(neap_run *run, int only_step) {
+  context c;
+  set_up(&c, run);
+  point_sources(run);
+  for (int u = 0; u < run->plan.n_units; u++) {
+    const ni_unit *unit = &run->plan.unit[u];
+    if (run->step_unit && run->step_unit[u] != only_step) continue;
+    if (unit->node < 0)
+      loop_unit_forward(&c, unit);
+    else if (!(run->pr->node[unit->node].op->flags & NI_SOURCE))
+      node_forward(&c, &run->pr->node[unit->node]);
+    neap_status rc = trouble(run);
+    if (!rc && (run->flags & NEAP_CHECK)) rc = check_unit(run, unit);
+    if (rc) return rc;
+  }
+  return NEAP_OK;
+}
+
+neap_status NI_R(ni_exec_backward)(neap_run *run) {
+  context c;
+  set_up(&c, run);
+  for (int u = run->plan.n_units; u-- > 0;) {
+    const ni_unit *unit = &run->plan.unit[u];
+    if (unit->node < 0)
+      loop_unit_backward(&c, unit);
+    else if (!(run->pr->node[unit->node].op->flags & NI_SOURCE))
+      node_backward(&c, &run->pr->node[unit->node]);
+    neap_status rc = trouble(run);
+    if (rc) return rc;
+    if (!(run->flags & NEAP_CHECK)) continue;
+    for (int k = 0; k < (unit->node < 0 ? unit->n_inner : 1); k++) {
+      const ni_node *n = &run->pr->node[unit->node < 0 ? unit->inner[k] : unit->node];
+      for (int i = 0; i < n->n_in; i++)
+        if (n->in[i] >= 0 && run->view[n->in[i]].grad &&
+            (rc = check_finite(run, n->in[i], run->view[n->in[i]].grad,
+                               "came up in the gradient of ")))
+          return rc;
+    }
+  }
+  return NEAP_OK;
+}

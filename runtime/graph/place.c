@@ -1,0 +1,323 @@
+/*
+** Shapes and places. The rows of each space are laid out when their lengths are known; then every
+** value, gradient and work area gets an offset in one arena. Two of them share bytes when no
+** moment needs both: moments count the units of the forward pass, then those of the backward pass.
+*/
+#include <string.h>
+
+#include "run.h"
+
+static neap_status room(ni_layout *l, size_t words) {
+  if (words <= l->cap) return NEAP_OK;
+  uint32_t *mem = ni_alloc(words * sizeof *mem);
+  if (!mem) return NEAP_EMEM;
+  ni_free(l->mem);
+  l->mem = mem;
+  l->cap = words;
+  return NEAP_OK;
+}
+
+static neap_status check_count(const neap_run *run, int space, size_t rows) {
+  size_t most = run->max_rows ? run->max_rows : 0x7fffffff;
+  if (rows > most)
+    return ni_fail(NEAP_ERANGE, "run: space '%s' has %zu rows, the most allowed are %zu",
+                   run->pr->space[space].name, rows, most);
+  return NEAP_OK;
+}
+
+neap_status ni_run_batch(neap_run *run, size_t rows) {
+  neap_status rc = check_count(run, 0, rows);
+  if (rc) return rc;
+  ni_layout *l = &run->layout[0];
+  if ((rc = room(l, rows + 2)) != NEAP_OK) return rc;
+  l->mem[0] = 0;
+  l->mem[1] = (uint32_t)rows;
+  l->concat = l->mem + 2;
+  for (size_t i = 0; i < rows; i++) l->concat[i] = (uint32_t)i;
+  run->rows[0] = (ni_rows){.rows = rows, .steps = 1, .off = l->mem};
+  l->given = true;
+  for (int i = 1; i < run->pr->n_spaces; i++) run->layout[i].given = false;
+  run->phase = NI_SHAPED;
+  return NEAP_OK;
+}
+
+neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, size_t n) {
+  const neap_program *pr = run->pr;
+  if (space < 1 || space >= pr->n_spaces)
+    return ni_fail(NEAP_EARG, "lengths: expected a sequence space in 1..%d, got %d",
+                   pr->n_spaces - 1, space);
+  int parent = pr->space[space].parent;
+  const char *name = pr->space[space].name;
+  if (!run->layout[parent].given)
+    return ni_fail(NEAP_ESTATE, "lengths: the rows of '%s' must be known before those of '%s'",
+                   pr->space[parent].name, name);
+  if (n != run->rows[parent].rows)
+    return ni_fail(NEAP_ESHAPE, "lengths: expected %zu lengths for '%s', one a row of '%s', got %zu",
+                   run->rows[parent].rows, name, pr->space[parent].name, n);
+  size_t total = 0, longest = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (lengths[i] < 0)
+      return ni_fail(NEAP_ERANGE, "lengths: length %zu of '%s' is %d, expected 0 or more", i, name,
+                     (int)lengths[i]);
+    total += (size_t)lengths[i];
+    if ((size_t)lengths[i] > longest) longest = (size_t)lengths[i];
+  }
+  neap_status rc = check_count(run, space, total);
+  if (rc) return rc;
+  ni_layout *l = &run->layout[space];
+  if ((rc = room(l, 3 * n + longest + 2 + 2 * total)) != NEAP_OK) return rc;
+  uint32_t *len = l->mem, *perm = len + n, *rank = perm + n, *off = rank + n,
+           *owner = off + longest + 2, *concat = owner + total;
+  const uint32_t *order = run->layout[parent].concat; /* caller's order -> parent row */
+  for (size_t j = 0; j < n; j++) len[order[j]] = (uint32_t)lengths[j];
+  /* counting sort by falling length, stable; off doubles as the histogram */
+  memset(off, 0, (longest + 2) * sizeof *off);
+  for (size_t p = 0; p < n; p++) off[longest - len[p] + 1]++;
+  for (size_t k = 1; k <= longest + 1; k++) off[k] += off[k - 1];
+  for (size_t p = 0; p < n; p++) {
+    uint32_t at = off[longest - len[p]]++;
+    perm[at] = (uint32_t)p;
+    rank[p] = at;
+  }
+  size_t alive = n, row = 0;
+  for (size_t t = 0; t < longest; t++) {
+    while (alive && len[perm[alive - 1]] <= t) alive--;
+    off[t] = (uint32_t)row;
+    for (size_t i = 0; i < alive; i++) owner[row + i] = perm[i];
+    row += alive;
+  }
+  off[longest] = (uint32_t)row;
+  size_t j = 0;
+  for (size_t q = 0; q < n; q++)
+    for (uint32_t p = order[q], t = 0; t < len[p]; t++) concat[j++] = off[t] + rank[p];
+  run->rows[space] = (ni_rows){total, longest, n, off, perm, rank, len, owner, perm};
+  l->concat = concat;
+  l->given = true;
+  for (int i = space + 1; i < pr->n_spaces; i++)
+    if (ni_program_below(pr, i, space)) run->layout[i].given = false;
+  run->phase = NI_SHAPED;
+  return NEAP_OK;
+}
+
+neap_status ni_run_steps_layout(neap_run *run, int space, const int32_t *source, size_t n) {
+  ni_layout *l = &run->layout[space];
+  size_t parents = run->rows[run->pr->space[space].parent].rows;
+  for (size_t i = 0; source && i < n; i++)
+    if (source[i] < 0 || (size_t)source[i] >= parents)
+      return ni_fail(NEAP_ERANGE, "stream rows: source row %d is not in 0..%zu", (int)source[i],
+                     parents ? parents - 1 : 0);
+  size_t m = n > parents ? n : parents; /* len is asked for by parent row and by position */
+  neap_status rc = room(l, 4 * n + 2 + parents + m);
+  if (rc) return rc;
+  uint32_t *len = l->mem, *perm = len + m, *own = perm + n, *off = own + n, *concat = off + 2,
+           *rank = concat + n;
+  for (size_t i = 0; i < m; i++) len[i] = 1;
+  for (size_t i = 0; i < n; i++) {
+    perm[i] = source ? (uint32_t)source[i] : (uint32_t)i;
+    own[i] = concat[i] = (uint32_t)i;
+  }
+  for (size_t i = 0; i < parents; i++) rank[i] = i < n ? (uint32_t)i : 0;
+  off[0] = 0;
+  off[1] = (uint32_t)n;
+  run->rows[space] = (ni_rows){n, n ? 1 : 0, n, off, perm, rank, len, perm, own};
+  l->concat = concat;
+  l->given = true;
+  run->phase = NI_SHAPED;
+  return NEAP_OK;
+}
+
+/* ---- the arena ---- */
+
+typedef struct ni_item {
+  size_t bytes, offset;
+  int from, to; /* moments, both included */
+  bool still;   /* of a stream, and the same at every step */
+  void **where;
+} ni_item;
+
+static size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+static neap_status add_item(neap_run *run, size_t *n, size_t bytes, int from, int to, bool still,
+                            void **where) {
+  if (still && run->still_placed) return NEAP_OK;
+  if (!ni_grow((void **)&run->item, &run->cap_items, *n, sizeof *run->item)) return NEAP_EMEM;
+  run->item[(*n)++] = (ni_item){padded(bytes ? bytes : 1), 0, from, to, still, where};
+  return NEAP_OK;
+}
+
+static neap_status hold(char **arena, size_t *cap, size_t bytes) {
+  if (bytes <= *cap) return NEAP_OK;
+  char *fresh = ni_alloc(bytes);
+  if (!fresh) return ni_fail_before(NEAP_EMEM, "run: %zu bytes for this batch", bytes);
+  ni_free(*arena);
+  *arena = fresh;
+  *cap = bytes;
+  return NEAP_OK;
+}
+
+/* First fit in the order of birth. A few hundred items: plain scanning does. */
+static size_t fit(ni_item *item, size_t n, bool share, size_t *still) {
+  size_t top = 0;
+  for (size_t i = 0; i < n; i++) item[i].offset = 0;
+  if (!share) {
+    size_t part[2] = {0, 0};
+    for (size_t i = 0; i < n; i++) {
+      item[i].offset = part[item[i].still];
+      part[item[i].still] += item[i].bytes;
+    }
+    *still = part[1];
+    return part[0];
+  }
+  /* insertion sort by birth: items come nearly in order */
+  for (size_t i = 1; i < n; i++) {
+    ni_item it = item[i];
+    size_t k = i;
+    for (; k > 0 && item[k - 1].from > it.from; k--) item[k] = item[k - 1];
+    item[k] = it;
+  }
+  for (size_t i = 0; i < n; i++) {
+    size_t at = 0;
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (size_t k = 0; k < i; k++) {
+        const ni_item *o = &item[k];
+        if (o->to < item[i].from || o->from > item[i].to) continue;
+        if (at < o->offset + o->bytes && o->offset < at + item[i].bytes) {
+          at = o->offset + o->bytes;
+          moved = true;
+        }
+      }
+    }
+    item[i].offset = at;
+    if (at + item[i].bytes > top) top = at + item[i].bytes;
+  }
+  return top;
+}
+
+static size_t element(const neap_run *run, const neap_type *t) {
+  return t->dtype == NEAP_I32 ? sizeof(int32_t) : run->real;
+}
+
+/* Which values a gradient flows through: from trained parameters and wanted values downstream. */
+static void mark_need(neap_run *run) {
+  const neap_program *pr = run->pr;
+  memset(run->need, 0, (size_t)pr->n_values);
+  if (!(run->flags & NEAP_LEARN)) return;
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (int i = 0; i < pr->n_nodes; i++) {
+      const ni_node *n = &pr->node[i];
+      if (run->plan.unit_of[i] < 0 || (n->op->flags & NI_NOGRAD)) continue;
+      bool any = run->keep[n->out] & 2;
+      if (n->op == &ni_op_param) {
+        int id = ni_params_find(pr->params, n->name);
+        any |= id >= 0 && !ni_params_frozen(pr->params, id);
+      }
+      for (int k = 0; k < n->n_in; k++) any |= n->in[k] >= 0 && run->need[n->in[k]];
+      for (int k = 0; k < n->n_out; k++)
+        if (any && !run->need[n->out + k] && pr->value[n->out + k].type.dtype == NEAP_F32)
+          run->need[n->out + k] = 1;
+    }
+    for (int i = 0; i < pr->n_states; i++) {
+      const ni_state_info *s = &pr->state[i];
+      if (run->plan.unit_of[pr->value[s->value].node] < 0) continue;
+      if (run->need[s->next] && !run->need[s->value] &&
+          pr->value[s->value].type.dtype == NEAP_F32)
+        run->need[s->value] = changed = 1;
+    }
+  }
+}
+
+neap_status ni_run_place(neap_run *run) {
+  const neap_program *pr = run->pr;
+  for (int i = 0; i < pr->n_spaces; i++)
+    if (!run->layout[i].given)
+      return i == 0 ? ni_fail(NEAP_ESTATE, "run: the number of rows of the batch is not set")
+                    : ni_fail(NEAP_ESTATE, "run: the lengths of '%s' are not set",
+                              pr->space[i].name);
+  mark_need(run);
+  int units = run->plan.n_units, end = 2 * units + 1;
+  bool learn = run->flags & NEAP_LEARN, share = !run->step_unit;
+  ni_exec x = {.view = run->view, .rows = run->rows, .fixed = run->fixed, .work = run->work};
+  size_t n = 0;
+  for (int v = 0; v < pr->n_values; v++) {
+    const neap_type *t = &pr->value[v].type;
+    size_t width = 1, bytes;
+    for (int k = 0; k < t->rank; k++) {
+      size_t d = t->dim[k] >= 0 ? (size_t)t->dim[k] : run->rows[-1 - t->dim[k]].steps;
+      if (!ni_mul(width, d, &width)) return ni_fail(NEAP_EMEM, "run: a value is too large");
+    }
+    run->view[v].width = width;
+    size_t rows = t->space < 0 ? 1 : run->rows[t->space].rows;
+    if (!ni_mul(rows, width, &bytes) || !ni_mul(bytes, element(run, t), &bytes))
+      return ni_fail(NEAP_EMEM, "run: a value is too large");
+    run->view[v].grad = NULL;
+    const ni_node *node = &pr->node[pr->value[v].node];
+    int unit = run->plan.unit_of[node->index];
+    if (unit < 0) continue;
+    int last = unit, first_back = -1;
+    bool still = run->step_unit && !run->step_unit[unit];
+    bool to_end = run->keep[v] & 1 || node->op == &ni_op_input;
+    for (int o = 0; o < pr->n_outputs; o++) to_end |= pr->output[o].value == v;
+    for (int i = 0; i < pr->n_nodes; i++) {
+      const ni_node *c = &pr->node[i];
+      int u = run->plan.unit_of[i];
+      if (u < 0) continue;
+      for (int k = 0; k < c->n_in; k++) {
+        if (c->in[k] != v) continue;
+        if (u > last) last = u;
+        if (learn && (c->op->keep_in >> (k < 31 ? k : 31) & 1) && 2 * units - u > last)
+          last = 2 * units - u;
+        if (u > first_back) first_back = u;
+      }
+    }
+    for (int i = 0; i < pr->n_states; i++) {
+      int u = run->plan.unit_of[pr->value[pr->state[i].value].node];
+      if (u < 0 || (pr->state[i].next != v && pr->state[i].init != v)) continue;
+      if (u > last) last = u;
+      if (u > first_back) first_back = u;
+    }
+    if (learn && (node->op->keep_out >> (v - node->out) & 1) && 2 * units - unit > last)
+      last = 2 * units - unit;
+    if (to_end) last = end;
+    bool own = !(node->op->flags & NI_SOURCE) || node->op == &ni_op_input || node->op == &ni_op_state;
+    neap_status rc = NEAP_OK;
+    if (own)
+      rc = add_item(run, &n, bytes, node->op == &ni_op_input ? 0 : unit, last, still,
+                    &run->view[v].data);
+    if (!rc && run->need[v] && node->op != &ni_op_param) {
+      int to = 2 * units - unit, from = first_back < 0 ? to : 2 * units - first_back;
+      if (run->keep[v] & 2 || to_end) from = units, to = end;
+      rc = add_item(run, &n, bytes, from, to, still, &run->grad[v]);
+    }
+    if (rc) return rc;
+  }
+  for (int i = 0; i < pr->n_nodes; i++) {
+    const ni_node *node = &pr->node[i];
+    int unit = run->plan.unit_of[i];
+    size_t reals = unit >= 0 && node->op->work ? node->op->work(&x, node) : 0, bytes;
+    bool still = run->step_unit && unit >= 0 && !run->step_unit[unit];
+    if (!still || !run->still_placed) run->work[i] = NULL;
+    if (!reals) continue;
+    if (!ni_mul(reals, run->real, &bytes)) return ni_fail(NEAP_EMEM, "run: a value is too large");
+    neap_status rc = add_item(run, &n, bytes, unit, learn ? 2 * units - unit : unit, still,
+                              &run->work[i]);
+    if (rc) return rc;
+  }
+  size_t still = 0, top = fit(run->item, n, share, &still);
+  neap_status rc = hold(&run->arena, &run->arena_cap, top);
+  if (!rc && !run->still_placed) rc = hold(&run->still, &run->still_cap, still);
+  if (rc) return rc;
+  run->arena_used = top;
+  if (!run->still_placed) run->still_used = still;
+  for (size_t i = 0; i < n; i++)
+    *run->item[i].where = (run->item[i].still ? run->still : run->arena) + run->item[i].offset;
+  for (int v = 0; v < pr->n_values; v++) {
+    int unit = run->plan.unit_of[pr->value[v].node];
+    if (!run->step_unit || unit < 0 || run->step_unit[unit] || !run->still_placed)
+      run->given[v] = 0;
+  }
+  run->still_placed = run->step_unit != NULL;
+  run->phase = NI_PLACED;
+  return NEAP_OK;
+}

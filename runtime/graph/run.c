@@ -1,0 +1,520 @@
+#include "run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *ni_run_row_text(const neap_run *run, int space, size_t row) {
+  static _Thread_local char text[96];
+  const ni_rows *r = &run->rows[space];
+  text[0] = 0;
+  if (space == 0 || !r->steps) {
+    snprintf(text, sizeof text, "row %zu", row + 1);
+    return text;
+  }
+  size_t t = 0;
+  while (t + 1 < r->steps && r->off[t + 1] <= row) t++;
+  const char *what = run->pr->space[space].parent == 0 ? "sequence" : "row";
+  snprintf(text, sizeof text, "%s %u, step %zu", what, (unsigned)r->owner[row] + 1, t + 1);
+  return text;
+}
+
+neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options *o) {
+  static const neap_run_options none;
+  *out = NULL;
+  if (!o) o = &none;
+  if (pr->open_scan >= 0) return ni_fail(NEAP_ESTATE, "run: the program's scan is still open");
+  neap_run *run = ni_calloc(1, sizeof *run);
+  if (!run) return NEAP_EMEM;
+  size_t nv = (size_t)pr->n_values + 1, nn = (size_t)pr->n_nodes + 1;
+  run->pr = pr;
+  ni_program_retain(pr);
+  run->pool = o->pool;
+  ni_pool_retain(o->pool);
+  run->flags = o->flags;
+  run->seed = o->seed;
+  run->max_rows = o->max_rows;
+  run->learning = (o->flags & NEAP_LEARN) != 0;
+  run->real = o->flags & NEAP_DOUBLE ? sizeof(double) : sizeof(float);
+  neap_status rc = ni_schedule_new(&run->plan, pr);
+  run->view = ni_calloc(nv, sizeof *run->view);
+  run->grad = ni_calloc(nv, sizeof *run->grad);
+  run->keep = ni_calloc(4, nv);
+  run->fixed = ni_calloc(2 * nn, sizeof *run->fixed);
+  run->stale = ni_calloc(nn, 1);
+  run->scalar = ni_calloc(nv, run->real);
+  if (rc || !run->view || !run->grad || !run->keep || !run->fixed || !run->stale || !run->scalar)
+    goto fail;
+  run->given = run->keep + nv;
+  run->need = run->given + nv;
+  run->touched = run->need + nv;
+  run->work = run->fixed + nn;
+  for (int v = 0; v < pr->n_values; v++) {
+    run->view[v].type = pr->value[v].type;
+    size_t width = 1;
+    for (int k = 0; k < pr->value[v].type.rank; k++)
+      width *= pr->value[v].type.dim[k] > 0 ? (size_t)pr->value[v].type.dim[k] : 1;
+    run->view[v].width = width;
+  }
+  ni_exec x = {.view = run->view, .rows = run->rows};
+  size_t total = 0;
+  for (int pass = 0; pass < 2; pass++) {
+    size_t at = 0;
+    for (int i = 0; i < pr->n_nodes; i++) {
+      const ni_node *n = &pr->node[i];
+      if (run->plan.unit_of[i] < 0 || !n->op->fixed) continue;
+      size_t bytes = n->op->fixed(&x, n, (o->flags & NEAP_LEARN) != 0) * run->real;
+      if (pass) run->fixed[i] = run->fixed_mem + at;
+      at += (bytes + 63) & ~(size_t)63;
+    }
+    total = at;
+    if (!pass && total && !(run->fixed_mem = ni_alloc(total))) goto fail;
+  }
+  run->fixed_bytes = total;
+  for (int i = 0; i < pr->n_nodes; i++) {
+    const ni_node *n = &pr->node[i];
+    if (n->op != &ni_op_scalar && n->op != &ni_op_constant) continue;
+    if (o->flags & NEAP_DOUBLE)
+      ((double *)run->scalar)[n->out] = n->attr[0];
+    else
+      ((float *)run->scalar)[n->out] = (float)n->attr[0];
+  }
+  if (o->flags & NEAP_DOUBLE) {
+    size_t all = pr->params->extent + 1;
+    run->params64 = ni_calloc(all, sizeof(double));
+    run->grads64 = ni_calloc(all, sizeof(double));
+    if (!run->params64 || !run->grads64) goto fail;
+  }
+  run->params64_version = run->packed_version = UINT64_MAX;
+  bool plain = true; /* nothing but the batch: known from the start if there is no batch either */
+  for (int v = 0; v < pr->n_values; v++) plain &= pr->value[v].type.space == NEAP_NO_SPACE;
+  if (plain && pr->n_spaces == 1 && ni_run_batch(run, 0)) goto fail;
+  *out = run;
+  return NEAP_OK;
+fail:
+  ni_run_close(run);
+  return NEAP_EMEM;
+}
+
+void ni_run_close(neap_run *run) {
+  if (!run) return;
+  ni_schedule_free(&run->plan);
+  for (int i = 0; i < NEAP_MAX_SPACES; i++) ni_free(run->layout[i].mem);
+  ni_free(run->view);
+  ni_free(run->grad);
+  ni_free(run->keep);
+  ni_free(run->fixed);
+  ni_free(run->fixed_mem);
+  ni_free(run->stale);
+  ni_free(run->scalar);
+  ni_free(run->params64);
+  ni_free(run->grads64);
+  ni_free(run->arena);
+  ni_free(run->still);
+  ni_free(run->item);
+  ni_free(run->slot);
+  ni_free(run->step_unit);
+  ni_state_release(run->state);
+  ni_pool_release(run->pool);
+  ni_program_release(run->pr);
+  ni_free(run);
+}
+
+static neap_status check_value(const neap_run *run, const char *who, int value) {
+  if (value >= 0 && value < run->pr->n_values) return NEAP_OK;
+  return ni_fail(NEAP_EARG, "%s: there is no value %d", who, value);
+}
+
+static const char *value_name(const neap_run *run, int value) {
+  const neap_program *pr = run->pr;
+  for (int i = 0; i < pr->n_outputs; i++)
+    if (pr->output[i].value == value) return pr->output[i].name;
+  const ni_node *n = &pr->node[pr->value[value].node];
+  return n->name ? n->name : n->op->name;
+}
+
+neap_status ni_run_keep(neap_run *run, int value, int gradient) {
+  neap_status rc = check_value(run, "keep", value);
+  if (rc) return rc;
+  run->keep[value] |= gradient ? 3 : 1;
+  run->phase = NI_SHAPED;
+  return NEAP_OK;
+}
+
+static neap_status ensure_placed(neap_run *run) {
+  return run->phase == NI_SHAPED ? ni_run_place(run) : NEAP_OK;
+}
+
+/* ---- between the caller's layout and rows ---- */
+
+/*
+** Calls visit(arg, row, at) for each row of a space with the caller's position `at`. In the padded
+** layout positions count [T,B]; T is as large as count says.
+*/
+typedef void (*visitor)(void *arg, size_t row, size_t at);
+
+static void visit_rows(const neap_run *run, int space, neap_layout layout, visitor visit,
+                       void *arg) {
+  if (space < 0) {
+    visit(arg, 0, 0);
+    return;
+  }
+  const ni_rows *r = &run->rows[space];
+  if (space == 0) {
+    for (size_t b = 0; b < r->rows; b++) visit(arg, b, b);
+  } else if (layout == NEAP_CONCAT) {
+    for (size_t j = 0; j < r->rows; j++) visit(arg, run->layout[space].concat[j], j);
+  } else {
+    for (size_t t = 0; t < r->steps; t++)
+      for (size_t row = r->off[t]; row < r->off[t + 1]; row++)
+        visit(arg, row, run->stream_space == space ? row : t * r->parents + r->owner[row]);
+  }
+}
+
+typedef struct mover {
+  char *rows;       /* the run's side */
+  char *outside;    /* the caller's side */
+  size_t width, from_size, to_size;
+  ni_kind kind;
+  bool in, bad;
+  size_t bad_row;
+} mover;
+
+static void move_row(void *arg, size_t row, size_t at) {
+  mover *m = arg;
+  size_t w = m->width;
+  if (m->in) {
+    if (m->from_size == m->to_size) {
+      memcpy(m->rows + row * w * m->to_size, m->outside + at * w * m->from_size, w * m->to_size);
+    } else {
+      double *to = (double *)m->rows + row * w;
+      const float *from = (const float *)m->outside + at * w;
+      for (size_t i = 0; i < w; i++) to[i] = (double)from[i];
+    }
+    if (m->kind == NI_AS_F32 && !m->bad) {
+      const float *from = (const float *)m->outside + at * w;
+      float sum = 0; /* NaN or infinity in any place shows in the sum of products with 0 */
+      for (size_t i = 0; i < w; i++) sum += from[i] * 0.0f;
+      if (!(sum == 0.0f)) m->bad = true, m->bad_row = row;
+    }
+    return;
+  }
+  const char *from = m->rows + row * w * m->from_size;
+  char *to = m->outside + at * w * m->to_size;
+  if (m->from_size == m->to_size) {
+    memcpy(to, from, w * m->to_size);
+  } else if (m->from_size == 8) {
+    for (size_t i = 0; i < w; i++) ((float *)to)[i] = (float)((const double *)from)[i];
+  } else {
+    for (size_t i = 0; i < w; i++) ((double *)to)[i] = (double)((const float *)from)[i];
+  }
+}
+
+neap_status ni_run_count(size_t *count, const neap_run *run, int value, neap_layout layout) {
+  *count = 0;
+  neap_status rc = check_value(run, "run", value);
+  if (rc) return rc;
+  int space = run->view[value].type.space;
+  if (space >= 0 && !run->layout[space].given)
+    return ni_fail(NEAP_ESTATE, "run: the rows of '%s' are not set", run->pr->space[space].name);
+  size_t width = 1;
+  for (int k = 0; k < run->view[value].type.rank; k++) {
+    int32_t d = run->view[value].type.dim[k];
+    width *= d >= 0 ? (size_t)d : run->rows[-1 - d].steps;
+  }
+  size_t rows = space < 0 ? 1 : run->rows[space].rows;
+  if (space > 0 && layout == NEAP_PADDED) {
+    if (run->pr->space[space].parent != 0)
+      return ni_fail(NEAP_EARG, "run: '%s' is in a nested space: its layout is concat",
+                     value_name(run, value));
+    rows = run->rows[space].steps * run->rows[space].parents;
+  }
+  *count = rows * width;
+  return NEAP_OK;
+}
+
+neap_status ni_run_input(neap_run *run, int value, neap_layout layout, neap_dtype dtype,
+                         const void *data, size_t count) {
+  neap_status rc = check_value(run, "input", value);
+  if (rc) return rc;
+  const ni_node *n = &run->pr->node[run->pr->value[value].node];
+  const ni_view *v = &run->view[value];
+  if (n->op != &ni_op_input)
+    return ni_fail(NEAP_EARG, "input: value %d (%s) is not an input", value, n->op->name);
+  if (v->type.dtype != dtype)
+    return ni_fail(NEAP_ETYPE, "input '%s': expected %s, got %s", n->name,
+                   v->type.dtype == NEAP_F32 ? "f32" : "i32", dtype == NEAP_F32 ? "f32" : "i32");
+  if ((rc = ensure_placed(run)) != NEAP_OK) return rc;
+  if (run->plan.unit_of[n->index] < 0) return NEAP_OK; /* nobody reads it */
+  size_t want;
+  if ((rc = ni_run_count(&want, run, value, layout)) != NEAP_OK) return rc;
+  bool fits = count == want;
+  if (!fits && layout == NEAP_PADDED && v->type.space > 0) {
+    size_t step = run->rows[v->type.space].parents * v->width;
+    fits = step && count > want && count % step == 0; /* more padding than the longest needs */
+  }
+  if (!fits)
+    return ni_fail(NEAP_ESHAPE, "input '%s' %s: expected %zu elements, got %zu", n->name,
+                   ni_program_type_text(run->pr, &v->type), want, count);
+  size_t size = dtype == NEAP_I32 ? 4 : run->real;
+  mover m = {v->data, (char *)(uintptr_t)data, v->width, 4, size,
+             dtype == NEAP_F32 ? NI_AS_F32 : NI_AS_I32, true, false, 0};
+  visit_rows(run, v->type.space, layout, move_row, &m);
+  if (m.bad)
+    return ni_fail(NEAP_ENONFINITE, "input '%s': NaN or infinity in %s", n->name,
+                   v->type.space < 0 ? "it" : ni_run_row_text(run, v->type.space, m.bad_row));
+  run->given[value] = 1;
+  run->phase = NI_PLACED;
+  return NEAP_OK;
+}
+
+neap_status ni_run_scalar(neap_run *run, int value, double number) {
+  neap_status rc = check_value(run, "scalar", value);
+  if (rc) return rc;
+  const ni_node *n = &run->pr->node[run->pr->value[value].node];
+  if (n->op != &ni_op_scalar)
+    return ni_fail(NEAP_EARG, "scalar: value %d (%s) is not one", value, n->op->name);
+  if (!isfinite(number))
+    return ni_fail(NEAP_ENONFINITE, "scalar '%s': expected a finite number", n->name);
+  if (run->real == 8)
+    ((double *)run->scalar)[value] = number;
+  else
+    ((float *)run->scalar)[value] = (float)number;
+  return NEAP_OK;
+}
+
+neap_status ni_run_state(neap_run *run, neap_state *state) {
+  if (state) {
+    bool fits = state->n_slots == run->pr->n_slots;
+    for (int i = 0; fits && i < state->n_slots; i++)
+      fits = state->slot[i].width == run->pr->slot[i].width &&
+             state->slot[i].dtype == run->pr->slot[i].dtype;
+    if (!fits) return ni_fail(NEAP_ESHAPE, "state: made for a program with other layers");
+    if (!run->slot && run->pr->n_slots) {
+      run->slot = ni_calloc((size_t)run->pr->n_slots, sizeof *run->slot);
+      if (!run->slot) return NEAP_EMEM;
+    }
+  }
+  ni_state_retain(state);
+  ni_state_release(run->state);
+  run->state = state;
+  return NEAP_OK;
+}
+
+/* ---- forward and backward ---- */
+
+static neap_status bind_state(neap_run *run) {
+  neap_state *s = run->state;
+  if (!s) return NEAP_OK;
+  for (int i = 0; i < s->n_slots; i++) {
+    size_t rows = run->rows[s->slot[i].space].parents;
+    if (s->rows != rows)
+      return ni_fail(NEAP_ESHAPE, "state: it has %zu rows, the batch has %zu", s->rows, rows);
+    run->slot[i] = (ni_slot){s->slot[i].data, s->slot[i].next, s->held, s->slot[i].width};
+  }
+  return NEAP_OK;
+}
+
+static neap_status execute(neap_run *run, bool backward, int only_step) {
+  unsigned mode = ni_denormals_flush();
+  neap_status rc;
+  if (run->real == 8)
+    rc = backward ? ni_exec_backward_f64(run) : ni_exec_forward_f64(run, only_step);
+  else
+    rc = backward ? ni_exec_backward_f32(run) : ni_exec_forward_f32(run, only_step);
+  ni_denormals_restore(mode);
+  return rc;
+}
+
+static void begin(neap_run *run) {
+  atomic_store(&run->canceled, 0);
+  atomic_store(&run->fault.set, 0);
+  if (run->packed_version != run->pr->params->version) {
+    memset(run->stale, 3, (size_t)run->pr->n_nodes);
+    run->packed_version = run->pr->params->version;
+  }
+}
+
+static bool outputs_finite(const neap_run *run) {
+  const neap_program *pr = run->pr;
+  for (int o = 0; o < pr->n_outputs; o++) {
+    const ni_view *v = &run->view[pr->output[o].value];
+    if (v->type.dtype != NEAP_F32) continue;
+    size_t n = (v->type.space < 0 ? 1 : run->rows[v->type.space].rows) * v->width;
+    if (run->real == 8) {
+      for (size_t i = 0; i < n; i++)
+        if (!isfinite(((double *)v->data)[i])) return false;
+    } else {
+      const float *d = v->data;
+      for (size_t i = 0; i < n; i++)
+        if (!isfinite(d[i])) return false;
+    }
+  }
+  return true;
+}
+
+neap_status ni_run_forward(neap_run *run) {
+  neap_status rc = ensure_placed(run);
+  if (rc) return rc;
+  const neap_program *pr = run->pr;
+  for (int i = 0; i < pr->n_inputs; i++) {
+    const ni_node *n = &pr->node[pr->value[pr->input[i].value].node];
+    if (n->op == &ni_op_input && run->plan.unit_of[n->index] >= 0 && !run->given[n->out])
+      return ni_fail(NEAP_ESTATE, "forward: input '%s' is not set", n->name);
+  }
+  if ((rc = bind_state(run)) != NEAP_OK) return rc;
+  begin(run);
+  run->phase = NI_PLACED;
+  rc = execute(run, false, 0);
+  if (!rc && !(run->flags & NEAP_CHECK) && !outputs_finite(run)) {
+    unsigned flags = run->flags; /* once more, looking at every node: which was the first? */
+    run->flags |= NEAP_CHECK;
+    rc = execute(run, false, 0);
+    run->flags = flags;
+    if (!rc) rc = ni_fail(NEAP_ENONFINITE, "forward: an output is not finite");
+  }
+  if (rc) return rc;
+  if (run->state) ni_state_commit(run->state, run->rows, false);
+  run->tick++;
+  run->phase = NI_RAN;
+  return NEAP_OK;
+}
+
+neap_status ni_run_stream(neap_run *run, int step) {
+  neap_status rc = step ? bind_state(run) : NEAP_OK;
+  if (rc) return rc;
+  begin(run);
+  rc = execute(run, false, step);
+  if (rc || !step) return rc;
+  if (run->state) ni_state_commit(run->state, run->rows, true);
+  run->tick++;
+  run->phase = NI_RAN;
+  return NEAP_OK;
+}
+
+neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const float *grad,
+                            size_t count, bool one) {
+  neap_status rc = check_value(run, "backward", value);
+  if (rc) return rc;
+  if (!(run->flags & NEAP_LEARN))
+    return ni_fail(NEAP_ESTATE, "backward: the run was opened without NEAP_LEARN");
+  if (run->phase != NI_RAN) return ni_fail(NEAP_ESTATE, "backward: forward has not run");
+  ni_view *v = &run->view[value];
+  size_t want, rows = v->type.space < 0 ? 1 : run->rows[v->type.space].rows;
+  if ((rc = ni_run_count(&want, run, value, layout)) != NEAP_OK) return rc;
+  if (one && rows * v->width != 1)
+    return ni_fail(NEAP_ESHAPE, "backward: '%s' is %s, expected a single number",
+                   value_name(run, value), ni_program_type_text(run->pr, &v->type));
+  if (!one && want != count)
+    return ni_fail(NEAP_ESHAPE, "backward: expected %zu elements for '%s', got %zu", want,
+                   value_name(run, value), count);
+  if (!run->need[value])
+    return ni_fail(NEAP_EARG, "backward: '%s' depends on no parameter that is trained",
+                   value_name(run, value));
+  if (run->real == 4 && run->pr->params->extent && !ni_params_grad(run->pr->params, 0))
+    return NEAP_EMEM;
+  if (run->real == 8) memset(run->grads64, 0, run->pr->params->extent * sizeof(double));
+  for (int i = 0; i < run->pr->n_values; i++) run->view[i].grad = NULL;
+  memset(run->touched, 0, (size_t)run->pr->n_values);
+  bool is_param = run->pr->node[run->pr->value[value].node].op == &ni_op_param;
+  if (is_param) return ni_fail(NEAP_EARG, "backward: '%s' is a parameter", value_name(run, value));
+  run->touched[value] = 1;
+  v->grad = run->grad[value];
+  memset(v->grad, 0, rows * v->width * run->real);
+  if (one) {
+    if (run->real == 8) *(double *)v->grad = 1;
+    else *(float *)v->grad = 1;
+  } else {
+    mover m = {v->grad, (char *)(uintptr_t)grad, v->width, 4, run->real, NI_AS_I32, true, false, 0};
+    visit_rows(run, v->type.space, layout, move_row, &m);
+  }
+  atomic_store(&run->canceled, 0);
+  run->tick--; /* the same random numbers as in forward */
+  rc = execute(run, true, 0);
+  run->tick++;
+  return rc;
+}
+
+neap_status ni_run_find_nonfinite(neap_run *run, int value) {
+  unsigned flags = run->flags;
+  if (run->phase != NI_RAN) return ni_fail(NEAP_ESTATE, "find: forward has not run");
+  run->flags |= NEAP_CHECK;
+  run->tick--;
+  begin(run);
+  neap_status rc = execute(run, false, 0);
+  run->tick++;
+  if (!rc) rc = ni_run_backward(run, value, NEAP_PADDED, NULL, 0, true);
+  run->flags = flags;
+  return rc;
+}
+
+neap_status ni_run_read(neap_run *run, int value, neap_layout layout, ni_kind kind, void *data,
+                        size_t count) {
+  neap_status rc = check_value(run, "read", value);
+  if (rc) return rc;
+  const ni_view *v = &run->view[value];
+  const char *name = value_name(run, value);
+  if (run->phase != NI_RAN) return ni_fail(NEAP_ESTATE, "read '%s': forward has not run", name);
+  bool gradient = kind == NI_AS_GRAD || kind == NI_AS_GRAD64, kept = run->keep[value] & 1;
+  for (int o = 0; o < run->pr->n_outputs; o++) kept |= run->pr->output[o].value == value;
+  const ni_node *n = &run->pr->node[run->pr->value[value].node];
+  kept |= (n->op->flags & NI_SOURCE) && n->op != &ni_op_state;
+  if (gradient ? !(run->keep[value] & 2) : !kept)
+    return ni_fail(NEAP_ESTATE, "read: %s'%s' was not kept", gradient ? "the gradient of " : "",
+                   name);
+  if (gradient && !v->grad)
+    return ni_fail(NEAP_ESTATE, "read: '%s' has no gradient: backward has not reached it", name);
+  if ((v->type.dtype == NEAP_I32) != (kind == NI_AS_I32))
+    return ni_fail(NEAP_ETYPE, "read '%s': it is %s", name,
+                   v->type.dtype == NEAP_I32 ? "i32" : "f32");
+  size_t want;
+  if ((rc = ni_run_count(&want, run, value, layout)) != NEAP_OK) return rc;
+  if (want != count)
+    return ni_fail(NEAP_ESHAPE, "read '%s': expected room for %zu elements, got %zu", name, want,
+                   count);
+  size_t to = kind == NI_AS_F64 || kind == NI_AS_GRAD64 ? 8 : 4;
+  memset(data, 0, count * to);
+  mover m = {gradient ? v->grad : v->data, data, v->width,
+             v->type.dtype == NEAP_I32 ? 4 : run->real, to, kind, false, false, 0};
+  visit_rows(run, v->type.space, layout, move_row, &m);
+  return NEAP_OK;
+}
+
+/* ---- the double twin's own parameters ---- */
+
+static neap_status param_range(const neap_run *run, int id, size_t *start, size_t *size) {
+  const neap_params *p = run->pr->params;
+  if (!run->params64) return ni_fail(NEAP_ESTATE, "run: it was opened without NEAP_DOUBLE");
+  if (id < 0 || id >= ni_params_count(p)) return ni_fail(NEAP_EARG, "run: no parameter %d", id);
+  *start = p->entries[id].start;
+  *size = p->entries[id].size;
+  return NEAP_OK;
+}
+
+neap_status ni_run_param_grad(neap_run *run, int id, double *data, size_t count) {
+  size_t start, size;
+  neap_status rc = param_range(run, id, &start, &size);
+  if (rc) return rc;
+  if (count != size)
+    return ni_fail(NEAP_ESHAPE, "run: parameter '%s' has %zu numbers, got room for %zu",
+                   ni_params_name(run->pr->params, id), size, count);
+  memcpy(data, run->grads64 + start, size * sizeof(double));
+  return NEAP_OK;
+}
+
+neap_status ni_run_param_shift(neap_run *run, int id, size_t element, double shift) {
+  size_t start, size;
+  neap_status rc = param_range(run, id, &start, &size);
+  if (rc) return rc;
+  if (element >= size)
+    return ni_fail(NEAP_ERANGE, "run: element %zu of '%s' is not in 0..%zu", element,
+                   ni_params_name(run->pr->params, id), size - 1);
+  if (run->params64_version != run->pr->params->version) {
+    for (size_t i = 0; i < run->pr->params->extent; i++)
+      run->params64[i] = (double)run->pr->params->data[i];
+    run->params64_version = run->pr->params->version;
+  }
+  run->params64[start + element] += shift;
+  memset(run->stale, 3, (size_t)run->pr->n_nodes);
+  return NEAP_OK;
+}

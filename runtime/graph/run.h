@@ -1,0 +1,100 @@
+/*
+** Floor 4: runs. A run has the memory and the row layouts of one batch at a time; place.c lays it
+** out, exec.c computes (compiled for float and double), run.c is the driver.
+*/
+#ifndef NI_RUN_H
+#define NI_RUN_H
+
+#include "state.h"
+#include "program.h"
+
+/* Memory of one space's layout, grown as needed. */
+typedef struct ni_layout {
+  uint32_t *mem;
+  size_t cap;
+  uint32_t *concat; /* [rows] position in the caller's order -> row */
+  bool given;
+} ni_layout;
+
+struct neap_run {
+  neap_program *pr;
+  neap_pool *pool;
+  unsigned flags;
+  size_t max_rows, real; /* real: bytes of a number */
+  uint64_t seed, tick;
+  bool learning;
+  ni_schedule plan;
+  ni_view *view;         /* by value */
+  ni_rows rows[NEAP_MAX_SPACES];
+  ni_layout layout[NEAP_MAX_SPACES];
+  void **fixed, **work;  /* by node */
+  char *fixed_mem;
+  char *arena;
+  size_t arena_cap, arena_used, fixed_bytes;
+  struct ni_item *item;  /* scratch of place.c */
+  size_t cap_items;
+  uint8_t *keep;         /* by value: 1 its data stay readable, 2 its gradient too */
+  uint8_t *given;        /* by value: input copied in */
+  uint8_t *need;         /* by value: a gradient flows here */
+  uint8_t *touched;      /* by value: gradient begun in this backward */
+  void **grad;           /* by value: where the gradient lives */
+  uint8_t *stale;        /* by node: 1 forward, 2 backward packing is old */
+  uint64_t packed_version;
+  void *scalar;          /* by value: the numbers of scalars and constants, reals */
+  double *params64, *grads64; /* NEAP_DOUBLE: own copies of the whole vectors */
+  uint64_t params64_version;
+  neap_state *state;
+  ni_slot *slot;
+  int stream_space;      /* > 0 in a stream */
+  uint8_t *step_unit;    /* by unit, in a stream: 1 runs at each step; NULL in a run */
+  bool still_placed;     /* in a stream: what does not change with the steps has its place */
+  char *still;           /* and lies in an arena of its own, so that rows may come and go */
+  size_t still_cap, still_used;
+  enum { NI_SHAPED, NI_PLACED, NI_RAN } phase;
+  _Atomic int canceled;
+  ni_fault fault;
+};
+
+/* ---- place.c ---- */
+
+neap_status ni_run_batch(neap_run *run, size_t rows);
+neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, size_t n);
+/* A layout of n rows that step together; row i belongs to parent row source[i] (NULL: i). */
+neap_status ni_run_steps_layout(neap_run *run, int space, const int32_t *source, size_t n);
+/* Gives every value its place for the present shapes; in a stream only those of a step, unless
+** still_placed is false. */
+neap_status ni_run_place(neap_run *run);
+
+/* ---- exec.c, for float and double ---- */
+
+neap_status ni_exec_forward_f32(neap_run *run, int only_step);
+neap_status ni_exec_backward_f32(neap_run *run);
+neap_status ni_exec_forward_f64(neap_run *run, int only_step);
+neap_status ni_exec_backward_f64(neap_run *run);
+
+/* ---- run.c ---- */
+
+neap_status ni_run_open(neap_run **run, neap_program *pr, const neap_run_options *options);
+void ni_run_close(neap_run *run);
+neap_status ni_run_keep(neap_run *run, int value, int gradient);
+neap_status ni_run_input(neap_run *run, int value, neap_layout layout, neap_dtype dtype,
+                         const void *data, size_t count);
+neap_status ni_run_scalar(neap_run *run, int value, double number);
+/* Runs the units of a stream that run at each step (1) or only once (0). */
+neap_status ni_run_stream(neap_run *run, int step);
+neap_status ni_run_state(neap_run *run, neap_state *state);
+neap_status ni_run_forward(neap_run *run);
+/* Runs forward and backward once more, looking at every number: ENONFINITE names the first bad one. */
+neap_status ni_run_find_nonfinite(neap_run *run, int value);
+neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const float *grad,
+                            size_t count, bool one);
+neap_status ni_run_count(size_t *count, const neap_run *run, int value, neap_layout layout);
+typedef enum ni_kind { NI_AS_F32, NI_AS_I32, NI_AS_F64, NI_AS_GRAD, NI_AS_GRAD64 } ni_kind;
+neap_status ni_run_read(neap_run *run, int value, neap_layout layout, ni_kind kind, void *data,
+                        size_t count);
+neap_status ni_run_param_grad(neap_run *run, int id, double *data, size_t count);
+neap_status ni_run_param_shift(neap_run *run, int id, size_t element, double shift);
+/* "sequence 3, step 2" of a row of a space, counted from 1, in a per-thread buffer. */
+const char *ni_run_row_text(const neap_run *run, int space, size_t row);
+
+#endif

@@ -1,0 +1,184 @@
+/*
+** A stream is a run whose sequences are one step long and whose state is attached. What the steps
+** do not change (encoder outputs, attention keys) is computed once, in memory of its own.
+*/
+#include <string.h>
+
+#include "model.h"
+
+static bool is_step_input(const neap_stream *s, const ni_node *n) {
+  return n->op == &ni_op_input && s->run->pr->value[n->out].type.space == s->space;
+}
+
+static neap_status shape(neap_stream *s, const int32_t *source, size_t n) {
+  neap_status rc = ni_run_steps_layout(s->run, s->space, source, n);
+  if (!rc) s->rows = n;
+  return rc;
+}
+
+neap_status ni_stream_open(neap_stream **out, neap_program *pr, const neap_stream_options *o) {
+  static const neap_stream_options none;
+  *out = NULL;
+  if (!o) o = &none;
+  int space = ni_schedule_stream_space(pr);
+  if (space < 1) return NEAP_EUNSUPPORTED;
+  const char *why = ni_schedule_future(pr, space);
+  if (why) return ni_fail(NEAP_EUNSUPPORTED, "stream: cannot step: %s", why);
+  neap_stream *s = ni_calloc(1, sizeof *s);
+  if (!s) return NEAP_EMEM;
+  s->space = space;
+  size_t rows = o->rows ? o->rows : 1;
+  neap_run_options ro = {.seed = o->seed};
+  neap_status rc = ni_run_open(&s->run, pr, &ro);
+  if (!rc) rc = ni_state_new(&s->state, pr, rows);
+  if (!rc) rc = ni_run_state(s->run, s->state);
+  if (rc) goto fail;
+  neap_run *run = s->run;
+  run->stream_space = space;
+  run->step_unit = ni_calloc((size_t)run->plan.n_units + 1, 1);
+  uint8_t *moves = ni_calloc((size_t)pr->n_nodes + 1, 1);
+  if (!run->step_unit || !moves) {
+    ni_free(moves);
+    rc = NEAP_EMEM;
+    goto fail;
+  }
+  for (int i = 0; i < pr->n_nodes; i++) {
+    const ni_node *n = &pr->node[i];
+    moves[i] = pr->value[n->out].type.space == space || (n->op->flags & NI_RANDOM);
+    for (int k = 0; k < n->n_in; k++)
+      if (n->in[k] >= 0) moves[i] |= moves[pr->value[n->in[k]].node];
+    if (run->plan.unit_of[i] >= 0) run->step_unit[run->plan.unit_of[i]] |= moves[i];
+    s->own_context |= n->op == &ni_op_input && !is_step_input(s, n) && run->plan.unit_of[i] >= 0;
+  }
+  ni_free(moves);
+  for (int i = 1; i < pr->n_spaces; i++) s->own_context |= i != space;
+  rc = ni_run_batch(run, rows);
+  if (!rc) rc = shape(s, NULL, rows);
+  if (!rc && !s->own_context) rc = ni_run_place(run);
+  if (rc) goto fail;
+  *out = s;
+  return NEAP_OK;
+fail:
+  ni_stream_close(s);
+  return rc;
+}
+
+void ni_stream_close(neap_stream *s) {
+  if (!s) return;
+  ni_run_close(s->run);
+  ni_state_release(s->state);
+  ni_free(s);
+}
+
+int ni_stream_input(const neap_stream *s, int index) {
+  const neap_program *pr = s->run->pr;
+  for (int i = 0; i < pr->n_inputs; i++) {
+    const ni_node *n = &pr->node[pr->value[pr->input[i].value].node];
+    if (is_step_input(s, n) && index-- == 0) return n->out;
+  }
+  return -1;
+}
+
+int ni_stream_output(const neap_stream *s, int index) {
+  return index >= 0 && index < s->run->pr->n_outputs ? s->run->pr->output[index].value : -1;
+}
+
+void *ni_stream_buffer(const neap_stream *s, int value, neap_dtype dtype, size_t *count) {
+  if (count) *count = 0;
+  const neap_run *run = s->run;
+  if (value < 0 || run->phase == NI_SHAPED || run->view[value].type.dtype != dtype) return NULL;
+  int space = run->view[value].type.space;
+  size_t rows = space < 0 ? 1 : run->rows[space].rows;
+  if (count) *count = rows * run->view[value].width;
+  return run->view[value].data;
+}
+
+neap_status ni_stream_step(neap_stream *s) {
+  neap_run *run = s->run;
+  neap_status rc;
+  if (run->phase == NI_SHAPED) return ni_fail(NEAP_ESTATE, "stream step: the context is not set");
+  if (!s->still_done || run->packed_version != run->pr->params->version) {
+    const neap_program *pr = run->pr;
+    for (int i = 0; i < pr->n_inputs; i++) {
+      const ni_node *n = &pr->node[pr->value[pr->input[i].value].node];
+      if (n->op == &ni_op_input && !is_step_input(s, n) && run->plan.unit_of[n->index] >= 0 &&
+          !run->given[n->out])
+        return ni_fail(NEAP_ESTATE, "stream step: the context '%s' is not set", n->name);
+    }
+    if ((rc = ni_run_stream(run, 0)) != NEAP_OK) return rc;
+    s->still_done = true;
+  }
+  return ni_run_stream(run, 1);
+}
+
+neap_status ni_stream_batch(neap_stream *s, size_t rows) {
+  neap_status rc = ni_state_reset(s->state, NULL, 0);
+  if (!rc && s->state->rows != rows) {
+    neap_state *fresh;
+    rc = ni_state_new(&fresh, s->run->pr, rows);
+    if (rc) return rc;
+    rc = ni_run_state(s->run, fresh);
+    ni_state_release(s->state);
+    s->state = fresh;
+  }
+  if (!rc) rc = ni_run_batch(s->run, rows);
+  if (!rc) rc = shape(s, NULL, rows);
+  s->run->still_placed = s->still_done = false;
+  return rc;
+}
+
+neap_status ni_stream_lengths(neap_stream *s, int space, const int32_t *lengths, size_t n) {
+  if (space == s->space)
+    return ni_fail(NEAP_EARG, "stream: '%s' is stepped along, it has no lengths",
+                   s->run->pr->space[space].name);
+  s->run->still_placed = s->still_done = false;
+  return ni_run_lengths(s->run, space, lengths, n);
+}
+
+neap_status ni_stream_context(neap_stream *s, int value, neap_layout layout, neap_dtype dtype,
+                              const void *data, size_t count) {
+  if (value >= 0 && value < s->run->pr->n_values &&
+      is_step_input(s, &s->run->pr->node[s->run->pr->value[value].node]))
+    return ni_fail(NEAP_EARG, "stream: input '%s' belongs to the steps, not to the context",
+                   s->run->pr->node[s->run->pr->value[value].node].name);
+  s->still_done = false;
+  return ni_run_input(s->run, value, layout, dtype, data, count);
+}
+
+neap_status ni_stream_rows(neap_stream *s, const int32_t *source, const int32_t *from, size_t n) {
+  neap_run *run = s->run;
+  if (!source) return ni_fail(NEAP_EARG, "stream rows: expected the source row of each row");
+  size_t batch = run->rows[0].rows;
+  for (size_t i = 0; i < n; i++) {
+    if (source[i] < 0 || (size_t)source[i] >= batch)
+      return ni_fail(NEAP_ERANGE, "stream rows: source row %d is not in 0..%zu", (int)source[i],
+                     batch ? batch - 1 : 0);
+    if (from && (from[i] < 0 || (size_t)from[i] >= s->rows))
+      return ni_fail(NEAP_ERANGE, "stream rows: row %d is not in 0..%zu", (int)from[i],
+                     s->rows ? s->rows - 1 : 0);
+  }
+  neap_status rc;
+  if (from) {
+    rc = ni_state_gather(s->state, from, n);
+  } else if (s->state->rows == n) {
+    rc = ni_state_reset(s->state, NULL, 0);
+  } else {
+    neap_state *fresh;
+    rc = ni_state_new(&fresh, run->pr, n);
+    if (!rc) {
+      rc = ni_run_state(run, fresh);
+      ni_state_release(s->state);
+      s->state = fresh;
+    }
+  }
+  if (rc) return rc;
+  bool same = n == s->rows && run->phase != NI_SHAPED;
+  int phase = run->phase;
+  rc = shape(s, source, n);
+  if (rc) return rc;
+  if (same)
+    run->phase = phase; /* the same shapes: every value keeps its place */
+  else
+    rc = ni_run_place(run);
+  return rc;
+}

@@ -1,0 +1,264 @@
+#include "optim.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../kernel/kernel.h"
+
+neap_optim_options ni_optim_preset(neap_optim_kind kind) {
+  neap_optim_options o = {.kind = kind, .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
+  if (kind == NEAP_SGD) o.rate = 1e-2;
+  if (kind == NEAP_RMSPROP) o.rate = 1e-2, o.decay = 0.99;
+  if (kind == NEAP_ADAMW) o.weight_decay = 1e-2;
+  return o;
+}
+
+static neap_status check(const neap_optim_options *o) {
+  struct {
+    const char *name;
+    double value, low, high;
+  } bound[] = {{"rate", o->rate, 0, 1e6},         {"momentum", o->momentum, 0, 1},
+               {"decay", o->decay, 0, 1},         {"beta1", o->beta1, 0, 1},
+               {"beta2", o->beta2, 0, 1},         {"eps", o->eps, 0, 1},
+               {"weight_decay", o->weight_decay, 0, 1e6}, {"clip_norm", o->clip_norm, 0, 1e30},
+               {"clip_value", o->clip_value, 0, 1e30}};
+  if ((int)o->kind < NEAP_SGD || o->kind > NEAP_ADAMW)
+    return ni_fail(NEAP_EARG, "optimizer: there is no kind %d", (int)o->kind);
+  for (size_t i = 0; i < sizeof bound / sizeof bound[0]; i++)
+    if (!(bound[i].value >= bound[i].low && bound[i].value <= bound[i].high))
+      return ni_fail(NEAP_EARG, "optimizer: expected %s in %g..%g, got %g", bound[i].name,
+                     bound[i].low, bound[i].high, bound[i].value);
+  return NEAP_OK;
+}
+
+neap_status ni_optim_new(neap_optim **out, neap_params *p, const int *ids, int n,
+                         const neap_optim_options *options) {
+  *out = NULL;
+  neap_optim_options o = options ? *options : ni_optim_preset(NEAP_ADAM);
+  neap_status rc = check(&o);
+  if (rc) return rc;
+  for (int i = 0; ids && i < n; i++)
+    if (ids[i] < 0 || ids[i] >= ni_params_count(p))
+      return ni_fail(NEAP_EARG, "optimizer: there is no parameter %d", ids[i]);
+  neap_optim *opt = ni_calloc(1, sizeof *opt);
+  if (!opt) return NEAP_EMEM;
+  opt->o = o;
+  opt->report.rate = o.rate;
+  if (ids) {
+    opt->ids = ni_alloc(((size_t)n + 1) * sizeof *opt->ids);
+    if (!opt->ids) {
+      ni_free(opt);
+      return NEAP_EMEM;
+    }
+    memcpy(opt->ids, ids, (size_t)n * sizeof *ids);
+    opt->n_ids = n;
+  }
+  opt->params = p;
+  ni_params_retain(p);
+  *out = opt;
+  return NEAP_OK;
+}
+
+void ni_optim_release(neap_optim *o) {
+  if (!o) return;
+  ni_params_release(o->params);
+  ni_free(o->ids);
+  ni_free(o->m);
+  ni_free(o->v);
+  ni_free(o);
+}
+
+/* Room for the optimizer's memory of every parameter there is now. */
+static neap_status reserve(neap_optim *o) {
+  size_t extent = o->params->extent;
+  if (extent <= o->extent) return NEAP_OK;
+  float *m = ni_calloc(extent, sizeof *m), *v = ni_calloc(extent, sizeof *v);
+  if (!m || !v) {
+    ni_free(m);
+    ni_free(v);
+    return NEAP_EMEM;
+  }
+  if (o->extent) {
+    memcpy(m, o->m, o->extent * sizeof *m);
+    memcpy(v, o->v, o->extent * sizeof *v);
+  }
+  ni_free(o->m);
+  ni_free(o->v);
+  o->m = m;
+  o->v = v;
+  o->extent = extent;
+  return NEAP_OK;
+}
+
+/* The i-th parameter that this optimizer updates; NULL past the end, frozen ones left out. */
+static const ni_param *member(const neap_optim *o, int *i) {
+  int n = o->ids ? o->n_ids : ni_params_count(o->params);
+  while (*i < n) {
+    const ni_param *p = &o->params->entries[o->ids ? o->ids[*i] : *i];
+    (*i)++;
+    if (!p->frozen) return p;
+  }
+  return NULL;
+}
+
+static void update(neap_optim *o, const ni_param *p, float scale) {
+  const neap_optim_options *c = &o->o;
+  float *w = o->params->data + p->start, *m = o->m + p->start, *v = o->v + p->start;
+  const float *g = o->params->grad + p->start;
+  float rate = (float)c->rate, wd = (float)c->weight_decay;
+  size_t n = p->size;
+  double t = (double)o->report.steps;
+  if (c->kind == NEAP_ADAM || c->kind == NEAP_ADAMW) {
+    bool decoupled = c->kind == NEAP_ADAMW;
+    ni_kernel_f32()->adam(n, w, g, scale, m, v, rate, (float)c->beta1, (float)c->beta2,
+                          (float)(1 - pow(c->beta1, t)), (float)(1 - pow(c->beta2, t)),
+                          (float)c->eps, decoupled ? 0 : wd, decoupled ? wd : 0);
+  } else if (c->kind == NEAP_RMSPROP) {
+    /* v = d*v + (1-d)*g^2; w -= rate * g / (sqrt(v) + eps), through momentum as in PyTorch */
+    float d = (float)c->decay, eps = (float)c->eps, mu = (float)c->momentum;
+    for (size_t i = 0; i < n; i++) {
+      float gi = g[i] * scale + wd * w[i];
+      v[i] = d * v[i] + (1 - d) * gi * gi;
+      float step = gi / (sqrtf(v[i]) + eps);
+      m[i] = mu * m[i] + step;
+      w[i] -= rate * m[i];
+    }
+  } else {
+    /* m = mu*m + g; w -= rate*m (Polyak 1964, as PyTorch writes it) */
+    float mu = (float)c->momentum;
+    for (size_t i = 0; i < n; i++) {
+      float gi = g[i] * scale + wd * w[i];
+      m[i] = mu * m[i] + gi;
+      w[i] -= rate * m[i];
+    }
+  }
+}
+
+neap_status ni_optim_step(neap_optim *o) {
+  neap_params *p = o->params;
+  const ni_param *e;
+  if (p->extent && !ni_params_grad(p, 0)) return NEAP_EMEM;
+  neap_status rc = reserve(o);
+  if (rc) return rc;
+  double square = 0;
+  bool cut = false;
+  for (int i = 0; (e = member(o, &i)) != NULL;) {
+    const float *g = p->grad + e->start;
+    double sum = 0;
+    float most = 0;
+    for (size_t at = 0; at < e->size; at += 4096) {
+      size_t n = e->size - at < 4096 ? e->size - at : 4096;
+      sum += (double)ni_kernel_f32()->dot(n, g + at, g + at);
+    }
+    if (!isfinite(sum)) {
+      for (size_t k = 0; k < e->size; k++)
+        if (!isfinite(g[k]))
+          return ni_fail(NEAP_ENONFINITE,
+                         "optimizer: %s in the gradient of '%s' (element %zu); nothing was updated",
+                         isnan(g[k]) ? "NaN" : "infinity", e->name, k);
+      sum = 0; /* finite, but its square is not: sum again in double */
+      for (size_t k = 0; k < e->size; k++) sum += (double)g[k] * (double)g[k];
+    }
+    if (o->o.clip_value > 0) {
+      for (size_t k = 0; k < e->size; k++) most = fmaxf(most, fabsf(g[k]));
+      cut |= (double)most > o->o.clip_value;
+    }
+    square += sum;
+  }
+  if (cut) {
+    float c = (float)o->o.clip_value;
+    square = 0;
+    for (int i = 0; (e = member(o, &i)) != NULL;) {
+      float *g = p->grad + e->start;
+      for (size_t k = 0; k < e->size; k++) {
+        g[k] = g[k] > c ? c : g[k] < -c ? -c : g[k];
+        square += (double)g[k] * (double)g[k];
+      }
+    }
+    o->report.clipped_value++;
+  }
+  o->report.norm = sqrt(square);
+  float scale = 1;
+  if (o->o.clip_norm > 0 && o->report.norm > o->o.clip_norm) {
+    scale = (float)(o->o.clip_norm / o->report.norm);
+    o->report.clipped_norm++;
+  }
+  o->report.steps++;
+  o->report.rate = o->o.rate;
+  for (int i = 0; (e = member(o, &i)) != NULL;) update(o, e, scale);
+  ni_params_touch(p);
+  return NEAP_OK;
+}
+
+/* ---- resuming ---- */
+
+static neap_status put(neap_archive *a, const char *prefix, const char *what, const ni_param *e,
+                       const float *data) {
+  neap_tensor *t;
+  size_t dim = e->size;
+  neap_status rc = ni_tensor_new(&t, NEAP_F32, 1, &dim);
+  if (rc) return rc;
+  memcpy(t->data, data + e->start, e->size * sizeof *data);
+  ni_text name = {0};
+  ni_text_add(&name, "%s%s.%s", prefix, what, e->name);
+  rc = name.failed ? NEAP_EMEM : ni_archive_add(a, name.s, t);
+  ni_text_free(&name);
+  ni_tensor_release(t);
+  return rc;
+}
+
+neap_status ni_optim_save(const neap_optim *o, neap_archive *a, const char *prefix) {
+  const neap_params *p = o->params;
+  int n = o->ids ? o->n_ids : ni_params_count(p);
+  neap_status rc = NEAP_OK;
+  for (int i = 0; i < n && !rc; i++) {
+    const ni_param *e = &p->entries[o->ids ? o->ids[i] : i];
+    if (e->start + e->size > o->extent) continue; /* never stepped: nothing to remember */
+    rc = put(a, prefix, "m", e, o->m);
+    if (!rc) rc = put(a, prefix, "v", e, o->v);
+  }
+  if (rc) return rc;
+  ni_text t = {0}, key = {0};
+  ni_text_add(&t, "%llu %llu %llu", (unsigned long long)o->report.steps,
+              (unsigned long long)o->report.clipped_norm,
+              (unsigned long long)o->report.clipped_value);
+  ni_text_add(&key, "%ssteps", prefix);
+  rc = t.failed || key.failed ? NEAP_EMEM : ni_archive_set_text(a, key.s, t.s);
+  ni_text_free(&t);
+  ni_text_free(&key);
+  return rc;
+}
+
+neap_status ni_optim_load(neap_optim *o, neap_archive *a, const char *prefix) {
+  const neap_params *p = o->params;
+  ni_text key = {0};
+  ni_text_add(&key, "%ssteps", prefix);
+  const char *steps = key.failed ? NULL : ni_archive_text(a, key.s);
+  ni_text_free(&key);
+  unsigned long long n_steps, norm, value;
+  if (!steps || sscanf(steps, "%llu %llu %llu", &n_steps, &norm, &value) != 3)
+    return ni_fail(NEAP_EFORMAT, "optimizer: the file has no state under '%s'", prefix);
+  neap_status rc = reserve(o);
+  if (rc) return rc;
+  int n = o->ids ? o->n_ids : ni_params_count(p);
+  for (int pass = 0; pass < 2; pass++) /* first look, then take: all or nothing */
+    for (int i = 0; i < n; i++)
+      for (int k = 0; k < 2; k++) {
+        const ni_param *e = &p->entries[o->ids ? o->ids[i] : i];
+        ni_text name = {0};
+        ni_text_add(&name, "%s%s.%s", prefix, k ? "v" : "m", e->name);
+        if (name.failed) return NEAP_EMEM;
+        const neap_tensor *t = ni_archive_tensor(a, name.s);
+        bool fits = t && t->dtype == NEAP_F32 && t->size == e->size;
+        if (!fits && n_steps > 0)
+          rc = ni_fail(NEAP_EFORMAT, "optimizer: expected '%s' with %zu numbers", name.s, e->size);
+        ni_text_free(&name);
+        if (rc) return rc;
+        if (pass && fits) memcpy((k ? o->v : o->m) + e->start, t->data, e->size * sizeof(float));
+      }
+  o->report.steps = n_steps;
+  o->report.clipped_norm = norm;
+  o->report.clipped_value = value;
+  return NEAP_OK;
+}

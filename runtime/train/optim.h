@@ -1,0 +1,28 @@
+/*
+** Floor 6: clipping and the update of a group of parameters.
+*/
+#ifndef NI_OPTIM_H
+#define NI_OPTIM_H
+
+#include "../file/safetensors.h"
+#include "../tensor/params.h"
+
+struct neap_optim {
+  neap_params *params;
+  int *ids; /* NULL: all */
+  int n_ids;
+  neap_optim_options o;
+  neap_optim_report report;
+  float *m, *v; /* laid out as the parameters' vector */
+  size_t extent;
+};
+
+neap_optim_options ni_optim_preset(neap_optim_kind kind);
+neap_status ni_optim_new(neap_optim **o, neap_params *p, const int *ids, int n,
+                         const neap_optim_options *options);
+void ni_optim_release(neap_optim *o);
+neap_status ni_optim_step(neap_optim *o);
+neap_status ni_optim_save(const neap_optim *o, neap_archive *a, const char *prefix);
+neap_status ni_optim_load(neap_optim *o, neap_archive *a, const char *prefix);
+
+#endif
