@@ -42,6 +42,7 @@ OP(less_equal, 2, 2, 1, NI_ALIGN | NI_NOGRAD, "", 0, 0, compare, none, none, les
 OP(greater, 2, 2, 1, NI_ALIGN | NI_NOGRAD, "", 0, 0, compare, none, none, greater, "1 if a > b else 0")
 OP(greater_equal, 2, 2, 1, NI_ALIGN | NI_NOGRAD, "", 0, 0, compare, none, none, greater_equal, "1 if a >= b else 0")
 OP(where, 3, 3, 1, NI_ALIGN, "", 1, 0, where, none, none, where, "a where c != 0, else b; a and b f32 or both i32 (then no gradient)")
+OP(bce_with_logits, 2, 2, 1, NI_ALIGN, "", 3, 0, same, none, none, bce_with_logits, "max(x,0) - x*y + ln(1+e^-|x|), y in 0..1")
 OP(dropout, 2, 2, 1, NI_RANDOM, "", 0, 0, dropout, dropout, none, dropout, "x*m/(1-rate), m 0 with probability rate (input 2, a number) while learning; x else")
 OP(uniform, 1, 1, 1, NI_RANDOM | NI_NOGRAD, "", 0, 0, copy, none, none, uniform, "numbers in [0,1), shaped like x")
 
@@ -69,15 +70,14 @@ OP(sum_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 0, 0, over_time, none,
 OP(mean_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 0, 0, over_time, none, none, mean_time, "[T,B,w] -> [B,w]: mean over the valid steps; 0 for an empty sequence")
 OP(max_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 1, 1, over_time, none, none, max_time, "[T,B,w] -> [B,w]: largest over the valid steps; 0 for an empty sequence")
 OP(sum_rows, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 0, 0, over_rows, none, none, sum_rows, "sum over all rows -> no space; the same order for any number of threads")
-OP(mean_rows, 1, 2, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 2, 0, mean_rows, mean_rows, none, mean_rows, "sum(w*x)/sum(w) over all rows; w (input 2, [..] one number a row) 1 if left out; 0 if sum(w) is 0")
+OP(mean_rows, 1, 2, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 3, 1, mean_rows, mean_rows, none, mean_rows, "sum(w*x)/sum(w) over all rows; w (input 2, [..] one number a row) 1 if left out; 0 if sum(w) is 0")
 
 /* lookup.c */
-OP(embedding, 2, 2, 1, 0, "", 1, 0, embedding, none, none, embedding, "row ids[..] of table [V,w]: [..] -> [..,w]; ids out of 0..V-1 are an error")
+OP(embedding, 2, 2, 1, 0, "", 1, 0, embedding, none, none, embedding, "ids [..], table [V,w] -> [..,w]: the row of each id; ids out of 0..V-1 are an error")
 OP(one_hot, 1, 1, 1, NI_NOGRAD, "size", 0, 0, one_hot, none, none, one_hot, "ids [..] -> [..,size], 1 at the id")
 OP(argmax, 1, 1, 1, NI_NOGRAD, "", 0, 0, pick, none, none, argmax, "index of the first largest along the last axis, i32")
 OP(sample, 2, 2, 1, NI_RANDOM | NI_NOGRAD, "", 0, 0, sample, none, none, sample, "an index drawn from softmax(x / temperature) (input 2, a number), i32")
 OP(cross_entropy, 2, 2, 1, 0, "smoothing=0", 3, 0, cross_entropy, cross_entropy, none, cross_entropy, "-ln softmax(x)[id] by row; 0 where id is -1; smoothing spreads that share over all classes")
-OP(bce_with_logits, 2, 2, 1, NI_ALIGN, "", 3, 0, same, none, none, bce_with_logits, "max(x,0) - x*y + ln(1+e^-|x|), y in 0..1")
 
 /* product.c */
 OP(matmul, 2, 2, 1, 0, "", 3, 0, matmul, none, matmul, matmul, "x [..,K] * w [K,N]; w in no space is packed once")

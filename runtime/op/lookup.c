@@ -1,0 +1,251 @@
+/*
+** Ops on ids: looking rows up, picking one of many, and the loss of a pick.
+*/
+#include <math.h>
+#include <string.h>
+
+#include "../kernel/kernel.h"
+#include "util.h"
+
+/* ---- types ---- */
+
+#ifndef NI_F64
+
+/* The type of the ids with one more dimension. */
+static neap_status widen(ni_infer *i, int32_t size) {
+  neap_type *out = &i->out[0];
+  *out = *i->in[0];
+  neap_status rc = ni_want(i, 0, NEAP_I32, "ids");
+  if (!rc && out->rank == NEAP_MAX_FEATURES)
+    rc = ni_fail(NEAP_ESHAPE, "ids may have %d feature dimensions at most: %s",
+                 NEAP_MAX_FEATURES - 1, ni_type_text(i, i->in[0]));
+  if (rc) return rc;
+  out->dtype = NEAP_F32;
+  out->dim[out->rank++] = size;
+  return NEAP_OK;
+}
+
+neap_status ni_infer_embedding(ni_infer *i) {
+  const neap_type *t = i->in[1];
+  neap_status rc = ni_want(i, 1, NEAP_F32, "the table");
+  if (!rc && (t->space >= 0 || t->rank != 2 || t->dim[0] < 1 || t->dim[1] < 1))
+    rc = ni_fail(NEAP_ESHAPE, "the table must be [V,w] in no space, not %s", ni_type_text(i, t));
+  return rc ? rc : widen(i, t->dim[1]);
+}
+
+neap_status ni_infer_one_hot(ni_infer *i) {
+  int size = 0;
+  neap_status rc = ni_want_whole(i, 0, "size", 1, INT32_MAX, &size);
+  return rc ? rc : widen(i, size);
+}
+
+/* x without its last dimension. */
+static neap_status drop_last(ni_infer *i, neap_dtype dtype) {
+  i->out[0] = *i->in[0];
+  i->out[0].dtype = dtype;
+  neap_status rc = ni_want(i, 0, NEAP_F32, "x");
+  if (rc || i->out[0].rank-- > 0) return rc;
+  return ni_fail(NEAP_ESHAPE, "x must have a feature dimension: %s", ni_type_text(i, i->in[0]));
+}
+
+neap_status ni_infer_pick(ni_infer *i) { return drop_last(i, NEAP_I32); }
+
+neap_status ni_infer_sample(ni_infer *i) {
+  neap_status rc = ni_want_number(i, 1, "temperature");
+  return rc ? rc : drop_last(i, NEAP_I32);
+}
+
+neap_status ni_infer_cross_entropy(ni_infer *i) {
+  neap_status rc = drop_last(i, NEAP_F32);
+  if (!rc) rc = ni_want(i, 1, NEAP_I32, "ids");
+  if (rc) return rc;
+  if (!(i->attr[0] >= 0 && i->attr[0] <= 1))
+    return ni_fail(NEAP_ERANGE, "smoothing must be in 0..1, not %g", i->attr[0]);
+  if (i->in[1]->space == i->in[0]->space && ni_same_features(i->in[1], &i->out[0]))
+    return NEAP_OK;
+  return ni_fail(NEAP_ESHAPE, "ids must have the shape of x without its last dimension: x %s, "
+                 "ids %s", ni_type_text(i, i->in[0]), ni_type_text(i, i->in[1]));
+}
+
+/* The largest number of each line and the sum of e^(x - it). */
+size_t ni_work_cross_entropy(const ni_exec *x, const ni_node *n) {
+  return 2 * ni_rows_of(x, n->out) * x->view[n->out].width;
+}
+
+#endif
+
+/* Id number `at`, 0 where it is not below size: noted as an error by forward. */
+static size_t id_at(const ni_exec *x, const ni_node *n, int value, size_t at, size_t size,
+                    bool note) {
+  const ni_view *v = &x->view[value];
+  int32_t id = ((const int32_t *)v->data)[at];
+  if (id >= 0 && (size_t)id < size) return (size_t)id;
+  if (note)
+    ni_exec_fault(x, n, NEAP_ERANGE, at / v->width, "id %d is not in 0..%zu", (int)id, size - 1);
+  return 0;
+}
+
+/* ---- rows of a table ---- */
+
+static void embedding_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  const ni_view *table = &x->view[n->in[1]];
+  size_t ids = x->view[n->in[0]].width, w = (size_t)table->type.dim[1];
+  size_t size = (size_t)table->type.dim[0];
+  for (size_t i = r0 * ids; i < r1 * ids; i++)
+    memcpy((real *)x->view[n->out].data + i * w,
+           (const real *)table->data + id_at(x, n, n->in[0], i, size, true) * w, w * sizeof(real));
+}
+
+/* Columns from .. to-1, id after id. */
+static void embedding_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
+  const ni_view *table = &x->view[n->in[1]];
+  size_t ids = ni_rows_of(x, n->in[0]) * x->view[n->in[0]].width;
+  size_t w = (size_t)table->type.dim[1], size = (size_t)table->type.dim[0];
+  for (size_t i = 0; i < ids; i++) {
+    const real *dy = (const real *)x->view[n->out].grad + i * w;
+    real *to_row = (real *)table->grad + id_at(x, n, n->in[0], i, size, false) * w;
+    for (size_t c = from; c < to; c++) to_row[c] += dy[c];
+  }
+}
+
+static void embedding_const(const ni_exec *x, const ni_node *n) {
+  const ni_view *table = &x->view[n->in[1]];
+  if (table->grad && ni_space_of(x, n->out) >= 0)
+    ni_exec_share(x, n, (size_t)table->type.dim[1], 16, embedding_share);
+}
+
+static void embedding_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  (void)r0, (void)r1;
+  const ni_view *table = &x->view[n->in[1]];
+  if (table->grad && ni_space_of(x, n->out) < 0)
+    embedding_share(x, n, 0, (size_t)table->type.dim[1]);
+}
+const ni_code NI_R(ni_code_embedding) = {embedding_forward, embedding_backward, embedding_const,
+                                         NULL};
+
+static void one_hot_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  size_t ids = x->view[n->in[0]].width, size = (size_t)n->attr[0];
+  real *y = x->view[n->out].data;
+  memset(y + r0 * ids * size, 0, (r1 - r0) * ids * size * sizeof *y);
+  for (size_t i = r0 * ids; i < r1 * ids; i++)
+    y[i * size + id_at(x, n, n->in[0], i, size, true)] = 1;
+}
+const ni_code NI_R(ni_code_one_hot) = {one_hot_forward, NULL, NULL, NULL};
+
+/* ---- one of many ---- */
+
+/* The lines of x stand one for one with the elements of the output. */
+static size_t line_length(const ni_exec *x, const ni_node *n) {
+  const neap_type *t = &x->view[n->in[0]].type;
+  return ni_dim(x, t->dim[t->rank - 1]);
+}
+
+static int32_t largest(size_t n, const real *x) {
+  size_t at = 0;
+  for (size_t i = 1; i < n && x[at] == x[at]; i++)
+    if (!(x[i] <= x[at])) at = i;
+  return (int32_t)at;
+}
+
+static void argmax_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  size_t size = line_length(x, n), w = x->view[n->out].width;
+  for (size_t o = r0 * w; o < r1 * w; o++)
+    ((int32_t *)x->view[n->out].data)[o] =
+        largest(size, (const real *)x->view[n->in[0]].data + o * size);
+}
+const ni_code NI_R(ni_code_argmax) = {argmax_forward, NULL, NULL, NULL};
+
+/* e^((x - top)/temperature) of a chunk into `to`; returns their sum. */
+static real weigh(size_t n, const real *x, real top, double temperature, real *to) {
+  for (size_t i = 0; i < n; i++) to[i] = (real)((double)(x[i] - top) / temperature);
+  return NI_R(ni_kernel)()->exp_sum(n, to, 0, to);
+}
+
+/* The first index at which the running sum of the weights passes u times their sum. */
+static int32_t draw(size_t n, const real *x, double temperature, double u) {
+  real part[NI_CHUNK], top = NI_R(ni_kernel)()->max(n, x);
+  double total = 0, sum = 0;
+  size_t at = 0;
+  for (size_t c = 0; c < n; c += NI_CHUNK)
+    total += (double)weigh(n - c < NI_CHUNK ? n - c : NI_CHUNK, x + c, top, temperature, part);
+  for (size_t c = 0; c < n; c += NI_CHUNK) {
+    size_t m = n - c < NI_CHUNK ? n - c : NI_CHUNK;
+    weigh(m, x + c, top, temperature, part);
+    for (size_t i = 0; i < m; i++) {
+      if (part[i] > 0) at = c + i;
+      sum += (double)part[i];
+      if (sum > u * total) return (int32_t)at;
+    }
+  }
+  return (int32_t)at;
+}
+
+/* Temperature 0 is its limit: the first largest. */
+static void sample_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  size_t size = line_length(x, n), w = x->view[n->out].width;
+  double temperature = (double)*(const real *)x->view[n->in[1]].data;
+  if (!(temperature >= 0)) {
+    ni_exec_fault(x, n, NEAP_ERANGE, r0, "temperature %g is not 0 or more", temperature);
+    temperature = 0;
+  }
+  for (size_t o = r0 * w; o < r1 * w; o++) {
+    const real *in = (const real *)x->view[n->in[0]].data + o * size;
+    ((int32_t *)x->view[n->out].data)[o] =
+        temperature == 0 ? largest(size, in)
+                         : draw(size, in, temperature,
+                                (double)ni_uniform(x->seed, (uint64_t)n->index, o));
+  }
+}
+const ni_code NI_R(ni_code_sample) = {sample_forward, NULL, NULL, NULL};
+
+/* ---- the loss ---- */
+
+static bool no_target(const ni_exec *x, const ni_node *n, size_t at) {
+  return ((const int32_t *)x->view[n->in[1]].data)[at] == -1;
+}
+
+/* ln sum e^x - (1-smoothing) * x[id] - smoothing * mean(x); Szegedy et al. 2016, section 7. */
+static void cross_entropy_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  size_t size = line_length(x, n), w = x->view[n->out].width;
+  real smoothing = (real)n->attr[0], *keep = x->work[n->index], *y = x->view[n->out].data;
+  real part[NI_CHUNK];
+  for (size_t o = r0 * w; o < r1 * w; o++) {
+    y[o] = 0;
+    if (!size || no_target(x, n, o)) continue;
+    const real *in = (const real *)x->view[n->in[0]].data + o * size;
+    size_t id = id_at(x, n, n->in[1], o, size, true);
+    real top = k->max(size, in), sum = 0, mean = 0;
+    for (size_t c = 0; c < size; c += NI_CHUNK)
+      sum += k->exp_sum(size - c < NI_CHUNK ? size - c : NI_CHUNK, in + c, top, part);
+    keep[2 * o] = top;
+    keep[2 * o + 1] = sum;
+    y[o] = (real)log((double)sum) + (1 - smoothing) * (top - in[id]);
+    if (smoothing == 0) continue;
+    for (size_t i = 0; i < size; i++) mean += top - in[i];
+    y[o] += smoothing * mean / (real)size;
+  }
+}
+
+/* dx += dy * (softmax(x) - (1-smoothing) * [id] - smoothing/V) */
+static void cross_entropy_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  if (!x->view[n->in[0]].grad) return;
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  size_t size = line_length(x, n), w = x->view[n->out].width;
+  real smoothing = (real)n->attr[0], part[NI_CHUNK];
+  const real *keep = x->work[n->index], *dy = x->view[n->out].grad;
+  for (size_t o = r0 * w; o < r1 * w; o++) {
+    if (!size || no_target(x, n, o)) continue;
+    const real *in = (const real *)x->view[n->in[0]].data + o * size;
+    real *dx = (real *)x->view[n->in[0]].grad + o * size;
+    real scale = dy[o] / keep[2 * o + 1], share = dy[o] * smoothing / (real)size;
+    for (size_t c = 0; c < size; c += NI_CHUNK) {
+      size_t m = size - c < NI_CHUNK ? size - c : NI_CHUNK;
+      k->exp_sum(m, in + c, keep[2 * o], part);
+      for (size_t i = 0; i < m; i++) dx[c + i] += part[i] * scale - share;
+    }
+    dx[id_at(x, n, n->in[1], o, size, false)] -= dy[o] * (1 - smoothing);
+  }
+}
+const ni_code NI_R(ni_code_cross_entropy) = {cross_entropy_forward, cross_entropy_backward, NULL,
+                                             NULL};
