@@ -9,7 +9,8 @@
 
 /* ---- buffers: neap.ints, neap.floats ---- */
 
-/* The elements lie in a userdata of their own, the user value: Lua counts and frees them. */
+/* The elements lie in memory of Lua's allocator, freed by __gc. Scripts cannot reach __gc, so a
+** buffer never shrinks while it is in use. */
 typedef struct buffer {
   size_t used, room;
   void *data; /* int32_t or float */
@@ -19,7 +20,7 @@ typedef struct buffer {
 #define FLOATS "neap.floats"
 
 static int make(lua_State *L, const char *name) {
-  buffer *b = lua_newuserdatauv(L, sizeof *b, 1);
+  buffer *b = lua_newuserdatauv(L, sizeof *b, 0);
   *b = (buffer){0, 0, NULL};
   luaL_setmetatable(L, name);
   return 1;
@@ -41,23 +42,31 @@ static buffer *check(lua_State *L, int arg, neap_dtype *dtype) {
   return b;
 }
 
-/* Makes room for n more. A loop, for a finalizer may push to b while memory is found. */
-static void reserve(lua_State *L, int arg, buffer *b, size_t n) {
-  while (n > b->room - b->used) {
-    if (n > PTRDIFF_MAX / sizeof(float) - b->used)
-      nb_raise(L, "buffer: too many elements");
-    size_t need = b->used + n, room = b->room + b->room / 2 + 16;
-    if (room < need)
-      room = need;
-    void *data = lua_newuserdatauv(L, room * sizeof(float), 0);
-    if (room < b->used)
-      continue;
-    if (b->used)
-      memcpy(data, b->data, b->used * sizeof(float));
-    lua_setiuservalue(L, arg, 1);
-    b->data = data;
-    b->room = room;
-  }
+static void resize(lua_State *L, buffer *b, size_t room) {
+  void *ud;
+  lua_Alloc alloc = lua_getallocf(L, &ud);
+  void *data = alloc(ud, b->data, b->room * sizeof(float), room * sizeof(float));
+  if (!data && room)
+    nb_raise(L, "buffer: no memory for %I elements", (LUAI_UACINT)room);
+  b->data = data;
+  b->room = room;
+}
+
+static int collect(lua_State *L) {
+  buffer *b = lua_touserdata(L, 1);
+  resize(L, b, b->used = 0);
+  return 0;
+}
+
+/* Makes room for n more. */
+static void reserve(lua_State *L, buffer *b, size_t n) {
+  if (n <= b->room - b->used)
+    return;
+  if (n > PTRDIFF_MAX / 8 - b->room)
+    nb_raise(L, "buffer: too many elements");
+  nb_outside(L, (b->room / 2 + n) * sizeof(float)); /* first: a finalizer may push to b */
+  size_t room = b->room + b->room / 2 + 16;
+  resize(L, b, room < b->used + n ? b->used + n : room);
 }
 
 /* b:push(number, ...) -> b */
@@ -65,7 +74,7 @@ static int push(lua_State *L) {
   neap_dtype dtype;
   buffer *b = check(L, 1, &dtype);
   int n = lua_gettop(L) - 1;
-  reserve(L, 1, b, (size_t)n);
+  reserve(L, b, (size_t)n);
   for (int i = 0; i < n; i++)
     if (dtype == NEAP_I32)
       ((int32_t *)b->data)[b->used + (size_t)i] =
@@ -86,7 +95,7 @@ static int push_bytes(lua_State *L) {
   double scale = lua_isnoneornil(L, 3) ? 1 : nb_number(L, 3);
   if (dtype == NEAP_I32 && scale != 1)
     return nb_raise(L, "push_bytes: ints take bytes as they are, without a scale");
-  reserve(L, 1, b, n);
+  reserve(L, b, n);
   for (size_t i = 0; i < n; i++)
     if (dtype == NEAP_I32)
       ((int32_t *)b->data)[b->used + i] = s[i];
@@ -116,7 +125,7 @@ static int append(lua_State *L) {
   if (!lua_isnoneornil(L, 4))
     to = nb_integer_in(L, 4, from - 1, to);
   size_t n = (size_t)(to - from + 1);
-  reserve(L, 1, b, n);
+  reserve(L, b, n);
   const float *data = other ? other->data : neap_tensor_data(nb_tensor(L, 2));
   if (n)
     memcpy((float *)b->data + b->used, data + from - 1, n * sizeof *data);
@@ -421,6 +430,10 @@ static void open_buffer(lua_State *L, const char *name) {
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, length);
   lua_setfield(L, -2, "__len");
+  lua_pushcfunction(L, collect);
+  lua_setfield(L, -2, "__gc");
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__metatable");
   lua_pop(L, 1);
 }
 

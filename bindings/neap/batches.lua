@@ -1,0 +1,222 @@
+--- Batches: some sequences at a time, each exactly once, grouped by length.
+--
+-- Fields come from `corpus:encode`, `corpus:label`, `corpus:characters`, or are tables of tensors
+-- of one's own: `{ data, offsets }` a sequence of rows, `{ data }` one row for each sequence,
+-- `{ data, inner, outer }` a sequence of sequences. Offsets are i32 [n+1] and count from 0.
+-- @module neap.batches
+local check = require "neap.check"
+local core = require "neap.core"
+
+local batches = {}
+
+-- Number of sequences of a field.
+local function count(name, field)
+  if type(field) ~= "table" or not field.data or (field.inner ~= nil) ~= (field.outer ~= nil) or
+    (field.inner and field.offsets) then
+    check.fail("batches: field %s: expected { data, offsets }, { data } or { data, inner, outer }",
+      tostring(name))
+  end
+  local offsets = field.offsets or field.outer
+  return offsets and #offsets - 1 or #field.data
+end
+
+local function sorted(map)
+  local names = {}
+  for name in pairs(map) do
+    check.type("batches", "a field's name", name, "string")
+    if name == "rows" or name == "order" then
+      check.fail("batches: a field cannot be called %s: a batch has that already", name)
+    end
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return names
+end
+
+-- Stable counting sort of order by length.
+local function sort_by(order, lengths)
+  local begin, longest = {}, 0
+  for _, i in ipairs(order) do
+    local length = lengths[i]
+    begin[length] = (begin[length] or 0) + 1
+    if length > longest then longest = length end
+  end
+  local at = 1
+  for length = 0, longest do
+    local n = begin[length]
+    if n then begin[length], at = at, at + n end
+  end
+  local out = {}
+  for _, i in ipairs(order) do
+    local length = lengths[i]
+    out[begin[length]] = i
+    begin[length] = begin[length] + 1
+  end
+  return out
+end
+
+local meta = { __name = "neap.batches" }
+
+function meta:__len() return #self.cuts end
+
+-- Gives the next batch; nil past the last.
+function meta:__call()
+  local order = self.cuts[self.at]
+  if not order then return nil end
+  self.at = self.at + 1
+  local batch, most = { rows = #order, order = order }, self.most
+  for name, field in pairs(self.fields) do
+    if field.outer then
+      local data, inner, outer = core.gather_nested(field.data, field.inner, field.outer, order, most)
+      batch[name] = { data = data, inner = inner, outer = outer }
+    elseif field.offsets then
+      local data, lengths = core.gather_rows(field.data, field.offsets, order, most)
+      batch[name] = { data = data, lengths = lengths }
+    else
+      batch[name] = { data = (core.gather_rows(field.data, nil, order)) }
+    end
+  end
+  return batch
+end
+
+--- One pass over all sequences: `for batch in batches(fields, options) do`. `#` is the number of
+-- batches. A batch has `rows`, `order` (its sequences' numbers, from 1) and for each field a table
+-- of tensors: `data`, the sequences one after the other (no padding), with `lengths` i32 [rows];
+-- or with `inner`, the lengths of all inner sequences, and `outer` i32 [rows]; or alone, one row a
+-- sequence.
+-- @tab fields name -> field, all of as many sequences
+-- @tab[opt] options `size`: sequences in a batch (32); `bucket`: put sequences of like length
+--   together (true: by all fields with offsets in the order of their names; or a name, or a list of
+--   names, the first counting most; false: not); `rng`: the source of chance; `shuffle`: another
+--   order each time (true if there is an rng); `drop_last`: leave out a last batch that is not
+--   full; `max_length`: longest sequence allowed; `long`: what to do with longer ones: "error" (the
+--   preset), "drop" or "cut"
+-- @treturn batches
+function batches.new(fields, options)
+  options = check.options("batches", options, { "size", "bucket", "shuffle", "rng", "drop_last",
+    "max_length", "long" })
+  check.type("batches", "fields", fields, "table")
+  local size = check.integer("batches", "size", options.size or 32, 1)
+  local max = options.max_length and
+    check.integer("batches", "max_length", options.max_length, 0)
+  local long, rng = options.long or "error", options.rng
+  if long ~= "error" and long ~= "drop" and long ~= "cut" then
+    check.fail("batches: long: expected \"error\", \"drop\" or \"cut\", came \"%s\"", tostring(long))
+  end
+  local shuffle = options.shuffle
+  if shuffle == nil then shuffle = rng ~= nil end
+  if shuffle and rng == nil then check.fail("batches: shuffle needs an rng, came none") end
+
+  local names = sorted(fields)
+  local n
+  for _, name in ipairs(names) do
+    local here = count(name, fields[name])
+    if n and here ~= n then
+      check.fail("batches: %d sequences in field %s, %d in %s", here, name, n, names[1])
+    end
+    n = here
+  end
+  if not n then check.fail("batches: expected at least one field, came none") end
+
+  local all = {} -- lengths by field
+  local function lengths_of(name)
+    local field = fields[name]
+    local offsets = field and (field.offsets or field.outer)
+    if not offsets then
+      check.fail("batches: bucket: no field \"%s\" with lengths", tostring(name))
+    end
+    if not all[name] then
+      local lengths, from = {}, offsets[1]
+      for i = 1, n do
+        local to = offsets[i + 1]
+        if to < from then
+          check.fail("batches: field %s: offset %d is %d after %d", name, i + 1, to, from)
+        end
+        lengths[i], from = to - from, to
+      end
+      all[name] = lengths
+    end
+    return all[name]
+  end
+
+  local sequences = {}
+  for _, name in ipairs(names) do
+    if fields[name].offsets or fields[name].outer then sequences[#sequences + 1] = name end
+  end
+  local order = {}
+  for i = 1, n do
+    local keep = true
+    if max and long ~= "cut" then
+      for _, name in ipairs(sequences) do
+        local length = lengths_of(name)[i]
+        if length > max and long == "error" then
+          check.fail("batches: sequence %d of field %s has %d steps, max_length is %d "
+            .. "(long = \"drop\" or \"cut\" lets it pass)", i, name, length, max)
+        end
+        keep = keep and length <= max
+      end
+    end
+    if keep then order[#order + 1] = i end
+  end
+
+  if shuffle then rng:shuffle(order) end
+  local bucket = options.bucket
+  if bucket == nil or bucket == true then
+    bucket = sequences
+  elseif type(bucket) == "string" then
+    bucket = { bucket }
+  end
+  for k = bucket and #bucket or 0, 1, -1 do
+    order = sort_by(order, lengths_of(bucket[k]))
+  end
+  local cuts = {}
+  for from = 1, #order, size do
+    local to = math.min(from + size - 1, #order)
+    if to - from + 1 == size or not options.drop_last then
+      cuts[#cuts + 1] = table.move(order, from, to, 1, {})
+    end
+  end
+  if shuffle then rng:shuffle(cuts) end
+  return setmetatable({ fields = fields, cuts = cuts, at = 1, most = long == "cut" and max or nil },
+    meta)
+end
+
+local stream_meta = { __name = "neap.stream" }
+
+function stream_meta:__len() return (self.length - 2) // self.steps + 1 end
+
+function stream_meta:__call()
+  local at, steps = self.at, math.min(self.steps, self.length - self.at)
+  if steps < 1 then return nil end
+  self.at = at + steps
+  local lengths = core.zeros({ self.batch }, "i32"):fill(steps)
+  return { rows = self.batch, steps = steps, first = at == 1, lengths = lengths,
+    input = core.columns(self.ids, self.batch, at, steps),
+    target = core.columns(self.ids, self.batch, at + 1, steps) }
+end
+
+--- One long text as a language model reads it: cut into as many contiguous columns as `batch` says,
+-- a few steps at a time, so that the state of each row is carried from one batch to the next.
+-- A batch has `rows`, `steps`, `first` (true where states begin anew), `input` and `target` (i32
+-- [steps,rows], the target one step further on) and `lengths` i32 [rows], all equal to `steps`.
+-- What is left when the text does not divide by `batch` is not used.
+-- @param ids i32 tensor [n], or a field of `corpus:encode`
+-- @tab[opt] options `batch`: columns (64); `steps`: in a batch, the last has fewer (100)
+-- @treturn batches to be called in a `for`; `#` is the number of batches
+function batches.stream(ids, options)
+  options = check.options("batches.stream", options, { "batch", "steps" })
+  local batch = check.integer("batches.stream", "batch", options.batch or 64, 1)
+  local steps = check.integer("batches.stream", "steps", options.steps or 100, 1)
+  if type(ids) == "table" then ids = ids.data end
+  if type(ids) ~= "userdata" then
+    check.fail("batches.stream: ids: expected an i32 tensor or an encoded field, came %s", type(ids))
+  end
+  local length = #ids // batch
+  if length < 2 then
+    check.fail("batches.stream: %d ids do not make %d columns of at least 2", #ids, batch)
+  end
+  return setmetatable({ ids = ids, batch = batch, steps = steps, length = length, at = 1 },
+    stream_meta)
+end
+
+return setmetatable(batches, { __call = function(_, ...) return batches.new(...) end })

@@ -1,0 +1,733 @@
+--- Corpora: sequences of symbols or of numbers, read from files and kept out of Lua tables.
+--
+-- A corpus has `#corpus` sequences, and fields by name. In a field of symbols each sequence is a
+-- row of ids into the field's own list of strings, where each string stands once; in a field of
+-- numbers each is a run of rows of one tensor.
+--
+-- Readers return `nil, message, code` for what is wrong with a file: "EIO" where it cannot be read,
+-- "EFORMAT" where it is damaged, with `file:line` or the byte.
+-- @module neap.corpus
+local check = require "neap.check"
+local core = require "neap.core"
+
+local corpus = {}
+local methods = {}
+local meta = { __index = methods, __name = "neap.corpus" }
+
+-- ---- making -----------------------------------------------------------------------------------
+
+local splits = {
+  symbol = function(text, take) take(text) end,
+  characters = function(text, take)
+    for c in text:gmatch(utf8.charpattern) do take(c) end
+  end,
+  words = function(text, take)
+    for w in text:gmatch("%S+") do take(w) end
+  end,
+}
+
+-- A field of symbols while it grows.
+local function symbol_field(split)
+  local ids, offsets = core.ints(), core.ints():push(0)
+  local symbols, index = {}, {}
+  local field = { split = split }
+  local function take(symbol)
+    local id = index[symbol]
+    if not id then
+      id = #symbols
+      symbols[id + 1], index[symbol] = symbol, id
+    end
+    ids:push(id)
+  end
+  field.take = take
+  function field.close() offsets:push(#ids) end
+  function field.add(text)
+    splits[split](text, take)
+    offsets:push(#ids)
+  end
+  function field.done()
+    return { ids = ids:tensor(), offsets = offsets:tensor(), symbols = symbols, split = split }
+  end
+  return field
+end
+
+local function new(source, fields)
+  local self = { source = source, fields = fields }
+  local _, any = next(fields)
+  self.n = #any.offsets - 1
+  return setmetatable(self, meta)
+end
+
+local function check_split(who, name, split)
+  if not splits[split] then
+    local near = core.nearest(tostring(split), { "symbol", "characters", "words" })
+    check.fail("%s: split of %s: expected \"symbol\", \"characters\" or \"words\", came \"%s\"%s", who,
+      name, tostring(split), near and ("; did you mean \"%s\"?"):format(near) or "")
+  end
+end
+
+--- A corpus of what a script has made.
+-- @tab fields name -> list of sequences, as many in each field. A sequence is a string (cut as
+--   `split` says), a list of strings, or a list of numbers (or of lists of numbers, all as long)
+-- @tab[opt] options `split`: table of field name -> "symbol" (the string is one symbol; the preset),
+--   "characters" (of UTF-8) or "words" (between blanks)
+-- @treturn corpus
+function corpus.from(fields, options)
+  options = check.options("corpus.from", options, { "split" })
+  check.type("corpus.from", "fields", fields, "table")
+  local made, count, first = {}, nil, nil
+  for name, list in pairs(fields) do
+    check.type("corpus.from", "field " .. tostring(name), list, "table")
+    count, first = count or #list, first or name
+    if #list ~= count then
+      check.fail("corpus.from: %d sequences in %s, %d in %s", #list, name, count, first)
+    end
+    local split = (options.split or {})[name] or "symbol"
+    check_split("corpus.from", name, split)
+    local sample = list[1]
+    if type(sample) == "table" and type(sample[1]) ~= "string" and sample[1] ~= nil then
+      local rows, offsets = {}, core.ints():push(0)
+      for _, sequence in ipairs(list) do
+        table.move(sequence, 1, #sequence, #rows + 1, rows)
+        offsets:push(#rows)
+      end
+      local data = core.tensor(rows)
+      if data:rank() == 1 then data = data:reshape{ #rows, 1 } end
+      made[name] = { data = data, offsets = offsets:tensor() }
+    else
+      local field = symbol_field(split)
+      for i, sequence in ipairs(list) do
+        if type(sequence) == "table" then
+          for _, symbol in ipairs(sequence) do
+            field.take(check.type("corpus.from", ("sequence %d of %s"):format(i, name), symbol,
+              "string"))
+          end
+          field.close()
+        else
+          check.type("corpus.from", ("sequence %d of %s"):format(i, name), sequence, "string")
+          if not utf8.len(sequence) then
+            check.fail("corpus.from: sequence %d of %s is not UTF-8", i, name)
+          end
+          field.add(sequence)
+        end
+      end
+      made[name] = field.done()
+    end
+  end
+  if not count then check.fail("corpus.from: expected at least one field, came none") end
+  return new("a script", made)
+end
+
+-- ---- reading ----------------------------------------------------------------------------------
+
+local function bad(code, format, ...)
+  return nil, "corpus: " .. format:format(...), code
+end
+
+local function open(path, mode)
+  check.type("corpus", "path", path, "string")
+  local file, message = io.open(path, mode)
+  if not file then return bad("EIO", "cannot open %s", message) end
+  return file
+end
+
+-- Calls each(line, number) for the lines of a UTF-8 file, without their ends. each returns a
+-- message to refuse the line. Gives the number of lines and whether the last one had an end; or
+-- nil, message, code.
+local function each_line(path, each)
+  local file, message, code = open(path, "r")
+  if not file then return nil, message, code end
+  local number, ended = 0, true
+  while true do
+    local line, why = file:read("L")
+    if not line then
+      file:close()
+      if why then return bad("EIO", "cannot read %s: %s", path, why) end
+      return number, ended
+    end
+    number = number + 1
+    if number == 1 and line:sub(1, 3) == "\xEF\xBB\xBF" then line = line:sub(4) end
+    ended = line:sub(-1) == "\n"
+    if ended then line = line:sub(1, line:sub(-2, -2) == "\r" and -3 or -2) end
+    local valid, at = utf8.len(line)
+    local problem
+    if valid then
+      problem = each(line, number)
+    else
+      problem = ("not UTF-8: byte %d of the line is 0x%02X"):format(at, line:byte(at))
+    end
+    if problem then
+      file:close()
+      return bad("EFORMAT", "%s:%d: %s", path, number, problem)
+    end
+  end
+end
+
+--- Lines of cells between tabs. Empty lines are passed over.
+-- @string path
+-- @tab options `columns`: the fields' names, as many as cells in a line; `split`: table of name ->
+--   "symbol" (the cell is one symbol; the preset), "characters" (of UTF-8) or "words" (between
+--   blanks)
+-- @treturn[1] corpus one sequence a line
+-- @return[2] nil
+-- @treturn[2] string message with file:line
+-- @treturn[2] string "EIO" or "EFORMAT"
+function corpus.tsv(path, options)
+  options = check.options("corpus.tsv", options, { "columns", "split" })
+  local columns = check.type("corpus.tsv", "columns", options.columns, "table")
+  local split = options.split or {}
+  local fields, known = {}, {}
+  for i, name in ipairs(columns) do
+    check.type("corpus.tsv", "columns", name, "string")
+    check_split("corpus.tsv", name, split[name] or "symbol")
+    fields[i], known[name] = symbol_field(split[name] or "symbol"), true
+  end
+  if #fields == 0 then check.fail("corpus.tsv: columns: expected at least one name, came none") end
+  for name in pairs(split) do
+    if not known[name] then
+      check.fail("corpus.tsv: split: \"%s\" is not among the columns", tostring(name))
+    end
+  end
+  local n = 0
+  local cells = {}
+  local lines, message, code = each_line(path, function(line)
+    if line == "" then return end
+    local count = 0
+    for cell in (line .. "\t"):gmatch("([^\t]*)\t") do
+      count = count + 1
+      cells[count] = cell
+    end
+    if count ~= #fields then
+      return ("expected %d columns (%s), came %d"):format(#fields, table.concat(columns, ", "), count)
+    end
+    for i, field in ipairs(fields) do field.add(cells[i]) end
+    n = n + 1
+  end)
+  if not lines then return nil, message, code end
+  if n == 0 then return bad("EFORMAT", "%s: no lines in it", path) end
+  local made = {}
+  for i, name in ipairs(columns) do made[name] = fields[i].done() end
+  return new(path, made)
+end
+
+--- A whole text as one sequence, field "text".
+-- @string path
+-- @tab[opt] options `split`: "characters" (of UTF-8, line ends among them; the preset) or "words"
+-- @treturn[1] corpus of one sequence
+-- @return[2] nil
+-- @treturn[2] string message with the line and byte of what is not UTF-8
+-- @treturn[2] string "EIO" or "EFORMAT"
+function corpus.text(path, options)
+  options = check.options("corpus.text", options, { "split" })
+  local split = options.split or "characters"
+  check_split("corpus.text", "text", split)
+  local file, message, code = open(path, "rb")
+  if not file then return nil, message, code end
+  local text, why = file:read("a")
+  file:close()
+  if not text then return bad("EIO", "cannot read %s: %s", path, why) end
+  local valid, at = utf8.len(text)
+  if not valid then
+    local before = text:sub(1, at - 1)
+    local _, ends = before:gsub("\n", "")
+    return bad("EFORMAT", "%s:%d: not UTF-8: byte %d of the line is 0x%02X", path, ends + 1,
+      at - (before:match(".*\n()") or 1) + 1, text:byte(at))
+  end
+  if text == "" then return bad("EFORMAT", "%s: nothing in it", path) end
+  local field = symbol_field(split)
+  field.add(text)
+  return new(path, { text = field.done() })
+end
+
+local conllu_columns = { "id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps",
+  "misc" }
+
+--- Annotated sentences in CoNLL-U (Universal Dependencies). Multi-word tokens and empty nodes are
+-- passed over.
+-- @string path
+-- @tab[opt] options `fields`: a list of columns to keep: form lemma upos xpos feats head deprel deps
+--   misc; form, lemma, upos and xpos if left out
+-- @treturn[1] corpus one sequence a sentence
+-- @return[2] nil
+-- @treturn[2] string message with file:line
+-- @treturn[2] string "EIO" or "EFORMAT"
+function corpus.conllu(path, options)
+  options = check.options("corpus.conllu", options, { "fields" })
+  local keep = {}
+  for i, name in ipairs(options.fields or { "form", "lemma", "upos", "xpos" }) do
+    local column
+    for c, known in ipairs(conllu_columns) do
+      if known == name then column = c end
+    end
+    if not column then
+      local near = core.nearest(tostring(name), conllu_columns)
+      check.fail("corpus.conllu: fields: no column \"%s\"%s", tostring(name),
+        near and ("; did you mean \"%s\"?"):format(near) or "")
+    end
+    keep[i] = { name = name, column = column, field = symbol_field("symbol") }
+  end
+  if #keep == 0 then check.fail("corpus.conllu: fields: expected at least one name, came none") end
+  local words, sentences, cells = 0, 0, {}
+  local function close()
+    if words == 0 then return end
+    for _, k in ipairs(keep) do k.field.close() end
+    words, sentences = 0, sentences + 1
+  end
+  local lines, ended, code = each_line(path, function(line)
+    if line == "" then return close() end
+    if line:sub(1, 1) == "#" then return end
+    local count = 0
+    for cell in (line .. "\t"):gmatch("([^\t]*)\t") do
+      count = count + 1
+      cells[count] = cell
+    end
+    if count ~= 10 then return ("expected 10 columns, came %d"):format(count) end
+    local id = cells[1]
+    if not id:find("^%d+$") then
+      if id:find("^%d+[-.]%d+$") then return end
+      return ("expected a word number, came \"%s\""):format(id)
+    elseif tonumber(id) ~= words + 1 then
+      return ("expected word number %d, came %s"):format(words + 1, id)
+    end
+    words = words + 1
+    for _, k in ipairs(keep) do
+      if cells[k.column] == "" then
+        return ("column %s is empty"):format(k.name)
+      end
+      k.field.take(cells[k.column])
+    end
+  end)
+  if not lines then return nil, ended, code end
+  if words > 0 and not ended then
+    return bad("EFORMAT", "%s:%d: ends within a sentence: the file was cut short", path, lines)
+  end
+  close()
+  if sentences == 0 then return bad("EFORMAT", "%s: no sentences in it", path) end
+  local fields = {}
+  for _, k in ipairs(keep) do fields[k.name] = k.field.done() end
+  return new(path, fields)
+end
+
+-- Reads an IDX file of bytes, chunk by chunk into take(string): gives the dimensions.
+local function read_idx(path, rank, take)
+  local plain, message, code = open(path, "rb")
+  if not plain then return nil, message, code end
+  local file = plain
+  local packed = path:sub(-3) == ".gz"
+  if packed then
+    plain:close()
+    file = io.popen("gzip -dc '" .. path:gsub("'", "'\\''") .. "' 2>/dev/null", "r")
+  end
+  local function fail(kind, format, ...)
+    file:close()
+    return bad(kind, "%s: " .. format, path, ...)
+  end
+  local function short(format, ...) -- gzip's own failure also shows as an early end
+    if not file:close() then return bad("EFORMAT", "%s: gzip cannot unpack it", path) end
+    return bad("EFORMAT", "%s: " .. format, path, ...)
+  end
+  local head, why = file:read(4 + 4 * rank)
+  if why then return fail("EIO", "%s", why) end
+  if not head then return short("nothing in it") end
+  if #head < 4 then return short("ends after %d bytes, within the header", #head) end
+  local zero, kind, axes = string.unpack(">I2BB", head)
+  if zero ~= 0 then
+    return fail("EFORMAT", "not an IDX file: begins with 0x%04X, not with 0", zero)
+  elseif kind ~= 8 then
+    return fail("EFORMAT", "expected unsigned bytes (type 0x08), came type 0x%02X", kind)
+  elseif axes ~= rank then
+    return fail("EFORMAT", "expected %d dimensions, came %d", rank, axes)
+  elseif #head < 4 + 4 * rank then
+    return short("ends after %d bytes, within the header", #head)
+  end
+  local dims, size = {}, 1
+  for i = 1, rank do
+    dims[i] = string.unpack(">I4", head, 1 + 4 * i)
+    if dims[i] == 0 then return fail("EFORMAT", "dimension %d is 0", i) end
+    if size > (1 << 31) // dims[i] then
+      return fail("EFORMAT", "its header says more than 2^31 bytes")
+    end
+    size = size * dims[i]
+  end
+  local got = 0
+  while got < size do
+    local chunk, trouble = file:read(math.min(size - got, 1 << 20))
+    if trouble then return fail("EIO", "%s", trouble) end
+    if not chunk then
+      return short("ends after %d bytes, its header says %d", #head + got, #head + size)
+    end
+    take(chunk)
+    got = got + #chunk
+  end
+  if file:read(1) then
+    return fail("EFORMAT", "goes on after the %d bytes its header says", #head + size)
+  end
+  if not file:close() then return bad("EFORMAT", "%s: gzip cannot unpack it", path) end
+  return dims
+end
+
+--- Pictures and their labels in IDX files, as of MNIST; also packed, where the name ends in .gz.
+-- @string images path of bytes [N,rows,columns]
+-- @string labels path of bytes [N]
+-- @treturn[1] corpus field "image": each sequence the rows [rows,columns] of a picture, f32 from 0
+--   to 1; field "label": one symbol each, the number
+-- @return[2] nil
+-- @treturn[2] string message
+-- @treturn[2] string "EIO" or "EFORMAT"
+function corpus.idx(images, labels)
+  local pixels, offsets = core.floats(), core.ints():push(0)
+  local dims, message, code = read_idx(images, 3, function(s) pixels:push_bytes(s, 1 / 255) end)
+  if not dims then return nil, message, code end
+  local n, rows, columns = table.unpack(dims)
+  local field = symbol_field("symbol")
+  local label_dims
+  label_dims, message, code = read_idx(labels, 1, function(s)
+    for i = 1, #s do field.add(tostring(s:byte(i))) end
+  end)
+  if not label_dims then return nil, message, code end
+  if label_dims[1] ~= n then
+    return bad("EFORMAT", "%s: %d labels for the %d pictures of %s", labels, label_dims[1], n, images)
+  end
+  for i = 1, n do offsets:push(i * rows) end
+  return new(images, { label = field.done(),
+    image = { data = pixels:tensor{ n * rows, columns }, offsets = offsets:tensor() } })
+end
+
+--- A lexicon of Festival, such as cmudict-0.4.out: lines
+-- `("adversity" nil (((ae d) 0) ((v er) 1) ((s ih) 0) ((t iy) 0)))`.
+-- @string path
+-- @treturn[1] corpus one sequence an entry: "word" (characters), "pos" (one symbol), "phonemes",
+--   "stress" (one mark a syllable), "marks" (one a phoneme: the syllable's stress where a syllable
+--   begins, "-" inside)
+-- @return[2] nil
+-- @treturn[2] string message with file:line
+-- @treturn[2] string "EIO" or "EFORMAT"
+function corpus.festival(path)
+  local names = { "word", "pos", "phonemes", "stress", "marks" }
+  local fields = {}
+  for _, name in ipairs(names) do fields[name] = symbol_field("symbol") end
+  fields.word = symbol_field("characters")
+  local n = 0
+  local lines, message, code = each_line(path, function(line, number)
+    if line == "" or (number == 1 and line == "MNCL") then return end
+    local word, pos, syllables = line:match('^%("([^"]+)" (%S+) %((.+)%)%)%s*$')
+    local rest = syllables
+    while rest and rest ~= "" do
+      local phonemes, stress, more = rest:match("^%(%(([^()]+)%) (%d)%)%s*(.*)$")
+      if not phonemes then
+        word = nil
+        break
+      end
+      local mark = stress
+      for phoneme in phonemes:gmatch("%S+") do
+        fields.phonemes.take(phoneme)
+        fields.marks.take(mark)
+        mark = "-"
+      end
+      fields.stress.take(stress)
+      rest = more
+    end
+    if not word then
+      return 'expected ("word" pos (((ph ...) stress) ...)), came ' .. line:sub(1, 60)
+    end
+    fields.word.add(word)
+    fields.pos.add(pos)
+    fields.phonemes.close()
+    fields.stress.close()
+    fields.marks.close()
+    n = n + 1
+  end)
+  if not lines then return nil, message, code end
+  if n == 0 then return bad("EFORMAT", "%s: no entries in it", path) end
+  for _, name in ipairs(names) do fields[name] = fields[name].done() end
+  return new(path, fields)
+end
+
+--- A time series: comma-separated values with a header, the first column the time.
+-- @string path
+-- @tab[opt] options `gaps`: "skip" leaves out lines with an empty value; else they are errors
+-- @treturn[1] corpus of one sequence: the first column as symbols, each other one as numbers [T,1]
+-- @return[2] nil
+-- @treturn[2] string message with file:line
+-- @treturn[2] string "EIO" or "EFORMAT"
+function corpus.series(path, options)
+  options = check.options("corpus.series", options, { "gaps" })
+  if options.gaps ~= nil and options.gaps ~= "skip" then
+    check.fail("corpus.series: gaps: expected \"skip\", came \"%s\"", tostring(options.gaps))
+  end
+  local names, columns, numbers, n = nil, {}, {}, 0
+  local moments = symbol_field("symbol")
+  local lines, message, code = each_line(path, function(line)
+    if line == "" then return end
+    local cells = {}
+    for cell in (line .. ","):gmatch("([^,]*),") do
+      cells[#cells + 1] = cell:match('^%s*"?(.-)"?%s*$')
+    end
+    if not names then
+      names = cells
+      if #names < 2 then return ("expected a header of 2 columns or more, came %d"):format(#names) end
+      local seen = {}
+      for i, name in ipairs(names) do
+        if name == "" or seen[name] then
+          return ("header: column %d has %s"):format(i, name == "" and "no name" or
+            "the name of another")
+        end
+        seen[name], columns[i] = true, core.floats()
+      end
+      return
+    end
+    if #cells ~= #names then
+      return ("expected %d columns, came %d"):format(#names, #cells)
+    end
+    for i = 2, #cells do
+      if cells[i] == "" and options.gaps then return end
+      numbers[i] = tonumber(cells[i])
+      if not numbers[i] or numbers[i] - numbers[i] ~= 0 then
+        return ("column %s: expected a number, came \"%s\""):format(names[i], cells[i])
+      end
+    end
+    moments.take(cells[1])
+    for i = 2, #cells do columns[i]:push(numbers[i]) end
+    n = n + 1
+  end)
+  if not lines then return nil, message, code end
+  if n == 0 then return bad("EFORMAT", "%s: no values in it", path) end
+  moments.close()
+  local fields = { [names[1]] = moments.done() }
+  for i = 2, #names do
+    fields[names[i]] = { data = columns[i]:tensor{ n, 1 }, offsets = core.tensor({ 0, n }, "i32") }
+  end
+  return new(path, fields)
+end
+
+-- ---- using ------------------------------------------------------------------------------------
+
+local function sorted(map)
+  local names = {}
+  for name in pairs(map) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+-- The field of that name; kind "symbols", "numbers" or nil for either.
+local function find(self, who, name, kind)
+  local field = self.fields[name]
+  if not field then
+    local names = sorted(self.fields)
+    local near = core.nearest(tostring(name), names)
+    check.fail("%s: no field \"%s\"; %s", who, tostring(name),
+      near and ("did you mean \"%s\"?"):format(near) or "there are: " .. table.concat(names, ", "))
+  end
+  if kind and (field.ids and "symbols" or "numbers") ~= kind then
+    check.fail("%s: field %s: expected a field of %s, came one of %s", who, name, kind,
+      field.ids and "symbols" or "numbers")
+  end
+  return field
+end
+
+--- The names of the fields, in the order of the alphabet.
+-- @treturn {string,...}
+function methods:names() return sorted(self.fields) end
+
+--- Length of a sequence.
+-- @string name field
+-- @int i sequence, from 1
+-- @treturn int
+function methods:length(name, i)
+  local field = find(self, "corpus:length", name)
+  check.integer("corpus:length", "i", i, 1, self.n)
+  return field.offsets[i + 1] - field.offsets[i]
+end
+
+--- A sequence.
+-- @string name field
+-- @int i sequence, from 1
+-- @return a list of symbols, or a tensor [T,...] of numbers
+function methods:get(name, i)
+  local field = find(self, "corpus:get", name)
+  check.integer("corpus:get", "i", i, 1, self.n)
+  if field.data then return (core.gather_rows(field.data, field.offsets, { i })) end
+  local list = {}
+  for k = field.offsets[i] + 1, field.offsets[i + 1] do
+    list[#list + 1] = field.symbols[field.ids[k] + 1]
+  end
+  return list
+end
+
+--- A sequence of symbols as text: characters side by side, all else with blanks between.
+-- @string name field
+-- @int i sequence, from 1
+-- @treturn string
+function methods:string(name, i)
+  local field = find(self, "corpus:string", name, "symbols")
+  return table.concat(self:get(name, i), field.split == "characters" and "" or " ")
+end
+
+--- How often each symbol comes.
+-- @string name field
+-- @treturn {[string]=int,...}
+function methods:counts(name)
+  local field = find(self, "corpus:counts", name, "symbols")
+  local counts = {}
+  for i, times in ipairs(core.count(field.ids, #field.symbols)) do
+    if times > 0 then counts[field.symbols[i]] = times end
+  end
+  return counts
+end
+
+--- Some of the sequences, in that order.
+-- @tab order a list, or an i32 tensor, of sequence numbers from 1
+-- @treturn corpus
+function methods:select(order)
+  local fields = {}
+  for name, field in pairs(self.fields) do
+    local data, lengths = core.gather_rows(field.ids or field.data, field.offsets, order)
+    fields[name] = { ids = field.ids and data, data = field.data and data,
+      offsets = core.offsets(lengths), symbols = field.symbols, split = field.split }
+  end
+  if #order == 0 then check.fail("corpus:select: expected at least one sequence, came none") end
+  return new(self.source, fields)
+end
+
+--- Cuts the corpus in two by chance. Each part keeps the order.
+-- @tab options `share`: of the first part, between 0 and 1; `rng`; `by`: a field whose equal
+--   sequences stay together (all pronunciations of a word)
+-- @treturn corpus
+-- @treturn corpus the rest
+function methods:split(options)
+  options = check.options("corpus:split", options, { "share", "rng", "by" })
+  local share = check.type("corpus:split", "share", options.share, "number")
+  local rng = check.type("corpus:split", "rng", options.rng, "table")
+  local groups, group_of, seen = 0, {}, {}
+  for i = 1, self.n do
+    local key = i
+    if options.by then
+      find(self, "corpus:split", options.by, "symbols")
+      key = table.concat(self:get(options.by, i), "\0")
+    end
+    if not seen[key] then
+      groups = groups + 1
+      seen[key] = groups
+    end
+    group_of[i] = seen[key]
+  end
+  local taken, list = {}, {}
+  for g = 1, groups do list[g] = g end
+  rng:shuffle(list)
+  local first = math.floor(share * groups + 0.5)
+  if not (first >= 1 and first < groups) then
+    check.fail("corpus:split: a share of %g leaves one part of %d without a sequence", share, groups)
+  end
+  for k = 1, first do taken[list[k]] = true end
+  local a, b = {}, {}
+  for i = 1, self.n do
+    local part = taken[group_of[i]] and a or b
+    part[#part + 1] = i
+  end
+  return self:select(a), self:select(b)
+end
+
+-- For each of the field's symbols its stored id in the vocabulary, as ints.
+local function id_map(self, who, name, field, vocab, unknown)
+  if type(vocab) ~= "table" or type(vocab.id) ~= "function" then
+    check.fail("%s: vocab: expected a vocabulary, came %s", who, type(vocab))
+  elseif unknown ~= nil and unknown ~= "ignore" then
+    check.fail("%s: unknown: expected \"ignore\", came \"%s\"", who, tostring(unknown))
+  end
+  local map, counts = core.ints(), nil
+  for i, symbol in ipairs(field.symbols) do
+    local id = vocab:id(symbol)
+    if not id and unknown ~= "ignore" then
+      counts = counts or core.count(field.ids, #field.symbols)
+      if counts[i] > 0 then
+        check.fail("%s: field %s of %s: symbol \"%s\" is not in the vocabulary, which has no unk", who,
+          name, self.source, symbol)
+      end
+    end
+    map:push(id and id - 1 or -1)
+  end
+  return map
+end
+
+--- A field ready for batches.
+-- @string name field
+-- @tab[opt] vocab a vocabulary; none for a field of numbers
+-- @tab[opt] options `start`, `stop`: put the vocabulary's start or stop symbol before or after each
+--   sequence; `unknown`: "ignore" makes symbols without an id -1 (a loss leaves them out) where
+--   the vocabulary has no `unk`; else they raise
+-- @treturn tab `data`: i32 [rows] ids from 0, or f32 [rows,...]; `offsets`: i32 [n+1]
+function methods:encode(name, vocab, options)
+  options = check.options("corpus:encode", options, { "start", "stop", "unknown" })
+  if vocab == nil then
+    local field = find(self, "corpus:encode", name)
+    if field.ids then check.fail("corpus:encode: field %s of symbols needs a vocabulary", name) end
+    return { data = field.data, offsets = field.offsets }
+  end
+  local field = find(self, "corpus:encode", name, "symbols")
+  local data = core.remap(field.ids,
+    id_map(self, "corpus:encode", name, field, vocab, options.unknown))
+  if not options.start and not options.stop then return { data = data, offsets = field.offsets } end
+  for _, special in ipairs{ "start", "stop" } do
+    if options[special] and not vocab[special] then
+      check.fail("corpus:encode: the vocabulary has no %s symbol", special)
+    end
+  end
+  local ids, ends, offsets = core.ints(), core.ints():push(0), field.offsets
+  for i = 1, self.n do
+    if options.start then ids:push(vocab.start - 1) end
+    ids:append(data, offsets[i] + 1, offsets[i + 1])
+    if options.stop then ids:push(vocab.stop - 1) end
+    ends:push(#ids)
+  end
+  return { data = ids:tensor(), offsets = ends:tensor() }
+end
+
+--- A field of one symbol, or one row of numbers, for each sequence: its class or its target.
+-- @string name field
+-- @tab[opt] vocab a vocabulary; none for a field of numbers
+-- @tab[opt] options `unknown` as in @{encode}
+-- @treturn tab `data`: i32 [n] ids from 0, or f32 [n,...]
+function methods:label(name, vocab, options)
+  options = check.options("corpus:label", options, { "unknown" })
+  local field = find(self, "corpus:label", name)
+  for i = 1, self.n do
+    if field.offsets[i] ~= i - 1 or field.offsets[i + 1] ~= i then
+      check.fail("corpus:label: field %s of %s: expected one symbol in sequence %d, came %d", name,
+        self.source, i, field.offsets[i + 1] - field.offsets[i])
+    end
+  end
+  return { data = self:encode(name, vocab, { unknown = options.unknown }).data }
+end
+
+--- The characters of each symbol, ready for batches: sequences of sequences.
+-- @string name field
+-- @tab vocab of characters (`vocab.count(corpus, name, { characters = true })`)
+-- @tab[opt] options `max`: keep at most so many characters of a symbol; `unknown` as in @{encode}
+-- @treturn tab `data`: i32 [characters] ids from 0; `inner`: i32 [words+1] where the characters of
+--   each word begin; `outer`: i32 [n+1] where the words of each sequence begin
+function methods:characters(name, vocab, options)
+  options = check.options("corpus:characters", options, { "max", "unknown" })
+  local max = options.max and check.integer("corpus:characters", "max", options.max, 1) or math.huge
+  local field = find(self, "corpus:characters", name, "symbols")
+  local spelled, place = symbol_field("characters"), core.ints()
+  local counts = core.count(field.ids, #field.symbols)
+  for i, symbol in ipairs(field.symbols) do
+    local cut = utf8.len(symbol) > max and symbol:sub(1, utf8.offset(symbol, max + 1) - 1) or symbol
+    spelled.add(counts[i] > 0 and cut or "")
+    place:push(i)
+  end
+  local letters = spelled.done()
+  letters.ids = core.remap(letters.ids,
+    id_map(self, "corpus:characters", name, letters, vocab, options.unknown))
+  local data, lengths = core.gather_rows(letters.ids, letters.offsets, core.remap(field.ids, place))
+  return { data = data, inner = core.offsets(lengths), outer = field.offsets }
+end
+
+function meta:__len() return self.n end
+
+function meta:__tostring()
+  return ("corpus %s: %d sequences; %s"):format(self.source, self.n,
+    table.concat(self:names(), ", "))
+end
+
+return corpus

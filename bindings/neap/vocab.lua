@@ -1,0 +1,259 @@
+--- Vocabularies: symbols (words, UTF-8 characters, tags) to numbers and back.
+-- Ids count from 1 in Lua; tensors, files and C hold id - 1.
+-- @module neap.vocab
+local check = require "neap.check"
+local core = require "neap.core"
+
+local vocab = {}
+local methods = {}
+local meta = { __name = "neap.vocab" }
+meta.__index = methods
+
+local special_names = { "unk", "start", "stop" }
+local spelling = { unk = "<unk>", start = "<s>", stop = "</s>" }
+
+-- Adds a symbol, or says why not.
+local function add(self, symbol)
+  if type(symbol) ~= "string" then
+    return ("expected strings as symbols, came %s"):format(type(symbol))
+  elseif not utf8.len(symbol) then
+    return ("symbol %q is not UTF-8"):format(symbol)
+  elseif self.index[symbol] then
+    return ("symbol \"%s\" came twice"):format(symbol)
+  end
+  self.symbols[#self.symbols + 1] = symbol
+  self.index[symbol] = #self.symbols
+end
+
+-- Adds the special symbols that options ask for, in a fixed order.
+local function add_specials(self, options)
+  for _, name in ipairs(special_names) do
+    local symbol = options[name]
+    if symbol == true then symbol = spelling[name] end
+    if symbol then
+      local problem = add(self, symbol)
+      if problem then return problem end
+      self[name] = #self.symbols
+    end
+  end
+  for _, symbol in ipairs(options.specials or {}) do
+    local problem = add(self, symbol)
+    if problem then return problem end
+  end
+end
+
+local function empty(lower)
+  return setmetatable({ symbols = {}, index = {}, lower = lower or false }, meta)
+end
+
+--- A vocabulary of given symbols, in their order, the special ones first.
+-- @tab list symbols; and by name:
+--   `unk`, `start`, `stop` (true for `<unk>`, `<s>`, `</s>`, or a spelling): the symbol for all
+--   unknown ones, those that begin and end a sequence; `specials`: a list of further ones;
+--   `lower`: ASCII capitals are taken as small letters
+-- @treturn vocab fields `unk`, `start`, `stop` hold their ids or nil
+function vocab.new(list)
+  check.type("vocab.new", "symbols", list, "table")
+  local options = {}
+  for key, value in pairs(list) do
+    if math.type(key) ~= "integer" then options[key] = value end
+  end
+  check.options("vocab.new", options, { "unk", "start", "stop", "specials", "lower" })
+  local self = empty(options.lower)
+  local problem = add_specials(self, options)
+  for i = 1, problem and 0 or #list do
+    local symbol = list[i]
+    if self.lower and type(symbol) == "string" then symbol = symbol:lower() end
+    problem = problem or add(self, symbol)
+  end
+  if problem then check.fail("vocab.new: %s", problem) end
+  return self
+end
+
+-- Strings by their bytes, whatever the locale.
+local function before(a, b)
+  local n = math.min(#a, #b)
+  for i = 1, n do
+    local x, y = a:byte(i), b:byte(i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+--- A vocabulary of what is there, most frequent first, equals in the order of their bytes.
+-- @param source a corpus; or a list of symbols; or an iterator function that gives symbols
+-- @string[opt] field of the corpus
+-- @tab[opt] options `min`: take symbols that come at least so often (1); `max_size`: at most so
+--   many, the special ones included; `characters`: count the UTF-8 characters of the symbols
+--   instead; `lower`, `unk`, `start`, `stop`, `specials` as in @{new}. Where min or max_size may
+--   leave symbols out, `unk` is true unless it is given as false.
+-- @treturn vocab
+function vocab.count(source, field, options)
+  if type(field) == "table" and options == nil then field, options = nil, field end
+  options = check.options("vocab.count", options,
+    { "min", "max_size", "characters", "lower", "unk", "start", "stop", "specials" })
+  local min = check.integer("vocab.count", "min", options.min or 1, 1)
+  local max_size = options.max_size and
+    check.integer("vocab.count", "max_size", options.max_size, 1)
+
+  local counts = {}
+  local function take(symbol, times)
+    if type(symbol) ~= "string" or not utf8.len(symbol) then
+      check.fail("vocab.count: expected symbols in UTF-8, came %s", tostring(symbol))
+    end
+    if options.lower then symbol = symbol:lower() end
+    if options.characters then
+      for c in symbol:gmatch(utf8.charpattern) do counts[c] = (counts[c] or 0) + times end
+    else
+      counts[symbol] = (counts[symbol] or 0) + times
+    end
+  end
+  if type(source) == "table" and type(source.counts) == "function" then
+    if field == nil then check.fail("vocab.count: expected a field of the corpus, came nil") end
+    for symbol, times in pairs(source:counts(field)) do take(symbol, times) end
+  elseif type(source) == "table" then
+    for _, symbol in ipairs(source) do take(symbol, 1) end
+  elseif type(source) == "function" then
+    for symbol in source do take(symbol, 1) end
+  else
+    check.fail("vocab.count: expected a corpus, a list or an iterator, came %s", type(source))
+  end
+
+  local unk = options.unk
+  if unk == nil then unk = min > 1 or max_size ~= nil end
+  local self = empty(options.lower)
+  local problem = add_specials(self, { unk = unk, start = options.start, stop = options.stop,
+    specials = options.specials })
+  if problem then check.fail("vocab.count: %s", problem) end
+  local found = {}
+  for symbol, times in pairs(counts) do
+    if self.index[symbol] then
+      check.fail("vocab.count: the special symbol \"%s\" comes in the data; give it another spelling",
+        symbol)
+    end
+    if times >= min then found[#found + 1] = symbol end
+  end
+  table.sort(found, function(a, b)
+    if counts[a] ~= counts[b] then return counts[a] > counts[b] end
+    return before(a, b)
+  end)
+  local room = max_size and math.max(max_size - #self.symbols, 0) or #found
+  for i = 1, math.min(room, #found) do add(self, found[i]) end
+  return self
+end
+
+--- The id of a symbol.
+-- @string symbol
+-- @treturn ?int from 1; that of `unk` for an unknown one; nil if there is none
+function methods:id(symbol)
+  if self.lower then symbol = symbol:lower() end
+  return self.index[symbol] or self.unk
+end
+
+--- Is this very symbol in the vocabulary?
+-- @string symbol
+-- @treturn bool
+function methods:has(symbol)
+  return self.index[self.lower and symbol:lower() or symbol] ~= nil
+end
+
+--- The symbol of an id. Raises if there is none.
+-- @int id from 1
+-- @treturn string
+function methods:symbol(id)
+  return self.symbols[check.integer("vocab:symbol", "id", id, 1, #self.symbols)]
+end
+
+--- The ids of a sequence. An unknown symbol raises if the vocabulary has no `unk`.
+-- @param sequence a list of symbols, or a string: its UTF-8 characters
+-- @treturn {int,...} from 1
+function methods:encode(sequence)
+  local ids = {}
+  local function take(symbol)
+    ids[#ids + 1] = type(symbol) == "string" and self:id(symbol) or
+      check.fail("vocab:encode: unknown symbol \"%s\", and no unk", tostring(symbol))
+  end
+  if type(sequence) == "string" then
+    if not utf8.len(sequence) then check.fail("vocab:encode: the string is not UTF-8") end
+    for c in sequence:gmatch(utf8.charpattern) do take(c) end
+  else
+    check.type("vocab:encode", "sequence", sequence, "table")
+    for _, symbol in ipairs(sequence) do take(symbol) end
+  end
+  return ids
+end
+
+--- The same as an i32 tensor [n] of ids from 0, as programs take them.
+-- @param sequence a list of symbols, or a string
+-- @treturn tensor
+function methods:tensor(sequence)
+  local ids = self:encode(sequence)
+  for i = 1, #ids do ids[i] = ids[i] - 1 end
+  return core.tensor(ids, "i32")
+end
+
+--- The symbols of ids.
+-- @param ids a list of ids from 1, or an i32 tensor [n] of ids from 0
+-- @treturn {string,...}
+function methods:decode(ids)
+  local base = 0
+  if type(ids) == "userdata" then
+    ids, base = ids:totable(), 1
+  end
+  check.type("vocab:decode", "ids", ids, "table")
+  local symbols = {}
+  for i, id in ipairs(ids) do symbols[i] = self:symbol(id + base) end
+  return symbols
+end
+
+--- The vocabulary as a plain table, for JSON.
+-- @treturn tab
+function methods:plain()
+  return { symbols = table.move(self.symbols, 1, #self.symbols, 1, {}), unk = self.unk,
+    start = self.start, stop = self.stop, lower = self.lower }
+end
+
+--- A vocabulary from what @{plain} gave, perhaps by way of a file.
+-- @tab plain
+-- @treturn[1] vocab
+-- @return[2] nil
+-- @treturn[2] string what is wrong with it
+-- @treturn[2] string "EFORMAT"
+function vocab.from(plain)
+  local function refuse(format, ...)
+    return nil, "vocab: " .. format:format(...), "EFORMAT"
+  end
+  if type(plain) ~= "table" or type(plain.symbols) ~= "table" then
+    return refuse("expected a list of symbols, came none")
+  end
+  local self = empty(plain.lower == true)
+  for _, symbol in ipairs(plain.symbols) do
+    local problem = add(self, symbol)
+    if problem then return refuse("%s", problem) end
+  end
+  for _, name in ipairs(special_names) do
+    local id = plain[name]
+    if id ~= nil then
+      id = type(id) == "number" and math.tointeger(id)
+      if not id or not self.symbols[id] then
+        return refuse("%s: expected an id in 1..%d, came %s", name, #self.symbols,
+          tostring(plain[name]))
+      end
+      self[name] = id
+    end
+  end
+  return self
+end
+
+function meta:__len() return #self.symbols end
+
+function meta:__tostring()
+  local specials = {}
+  for _, name in ipairs(special_names) do
+    if self[name] then specials[#specials + 1] = name .. " " .. self.symbols[self[name]] end
+  end
+  return ("vocab of %d symbols%s"):format(#self.symbols,
+    #specials > 0 and ": " .. table.concat(specials, ", ") or "")
+end
+
+return setmetatable(vocab, { __call = function(_, ...) return vocab.count(...) end })
