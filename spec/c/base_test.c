@@ -55,15 +55,17 @@ static void test_names(void) {
       {"abc", 3, 3},
       {"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80", 9, 9},
       {"\xEF\xBF\xBF\xF4\x8F\xBF\xBF\xED\x9F\xBF\xEE\x80\x80", 13, 13},
-      {"a\x80", 2, 1},         /* a tail without a lead */
-      {"\xC0\xAF", 2, 0},      /* overlong */
-      {"\xE0\x9F\xBF", 3, 0},  /* overlong */
+      {"a\x80", 2, 1},        /* a tail without a lead */
+      {"\xC0\xAF", 2, 0},     /* overlong */
+      {"\xE0\x9F\xBF", 3, 0}, /* overlong */
       {"\xF0\x8F\xBF\xBF", 4, 0},
-      {"\xED\xA0\x80", 3, 0},  /* a surrogate */
+      {"\xED\xA0\x80", 3, 0},     /* a surrogate */
       {"\xF4\x90\x80\x80", 4, 0}, /* past U+10FFFF */
       {"\xF5\x80\x80\x80", 4, 0},
-      {"ab\xE2\x82", 4, 2},    /* cut */
-      {"\xE2\x82" "a", 3, 0},
+      {"ab\xE2\x82", 4, 2}, /* cut */
+      {"\xE2\x82"
+       "a",
+       3, 0},
   };
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
     CHECK(ni_utf8(texts[i].s, texts[i].n) == texts[i].good);
@@ -180,8 +182,12 @@ static void test_text(void) {
   static const struct {
     double x;
     const char *s;
-  } numbers[] = {{0, "0"},       {-1.5, "-1.5"},           {0.1, "0.1"},
-                 {1e300, "1e+300"}, {1.0 / 3, "0.3333333333333333"}, {5e-324, "4.94065645841247e-324"},
+  } numbers[] = {{0, "0"},
+                 {-1.5, "-1.5"},
+                 {0.1, "0.1"},
+                 {1e300, "1e+300"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {5e-324, "4.94065645841247e-324"},
                  {16777217, "16777217"}};
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
     ni_text_number(&t, numbers[i].x);
@@ -260,7 +266,8 @@ static void test_rng(void) {
   CHECK(fabs(moments[3]) < 5 * sqrt(15.0 / N) && fabs(moments[4] - 3) < 5 * sqrt(96.0 / N));
   CHECK(ni_normal(5, 6, 7) == ni_normal(5, 6, 7));
   /* The published FNV-1a answers. */
-  CHECK(ni_hash("") == UINT64_C(0xcbf29ce484222325) && ni_hash("a") == UINT64_C(0xaf63dc4c8601ec8c));
+  CHECK(ni_hash("") == UINT64_C(0xcbf29ce484222325) &&
+        ni_hash("a") == UINT64_C(0xaf63dc4c8601ec8c));
   CHECK(ni_hash("foobar") == UINT64_C(0x85944171f73967e8));
 }
 
@@ -458,11 +465,16 @@ static void test_json(void) {
     const char *s;
     int64_t x;
     bool good;
-  } integers[] = {{"[9223372036854775807]", INT64_MAX, true}, {"[-9223372036854775808]", INT64_MIN, true},
-                  {"[9223372036854775808]", 0, false},        {"[-9223372036854775809]", 0, false},
-                  {"[-0]", 0, false},                         {"[0]", 0, true},
-                  {"[1.0]", 0, false},                        {"[1e2]", 0, false},
-                  {"[18446744073709551617]", 0, false},       {"[-7]", -7, true}};
+  } integers[] = {{"[9223372036854775807]", INT64_MAX, true},
+                  {"[-9223372036854775808]", INT64_MIN, true},
+                  {"[9223372036854775808]", 0, false},
+                  {"[-9223372036854775809]", 0, false},
+                  {"[-0]", 0, false},
+                  {"[0]", 0, true},
+                  {"[1.0]", 0, false},
+                  {"[1e2]", 0, false},
+                  {"[18446744073709551617]", 0, false},
+                  {"[-7]", -7, true}};
   for (size_t k = 0; k < sizeof integers / sizeof *integers; k++) {
     CHECK(ni_json_parse(&doc, integers[k].s, strlen(integers[k].s), 2) == NEAP_OK);
     bool read = ni_json_integer(&i, &doc, 1, INT64_MIN, INT64_MAX) == NEAP_OK;
@@ -489,22 +501,91 @@ static void test_json(void) {
   setlocale(LC_ALL, "C");
   ni_json_free(&doc);
 
-  static const char *const bad[] = {
-      "", " ", "{", "}", "[", "]", "[]]", "{}}", "{}{}", "[] x", "[1 2]", "[1,]", "[,1]", "[1,,2]",
-      "[}", "{]", "{\"a\"}", "{\"a\":}", "{\"a\" 1}", "{\"a\":1,}", "{,\"a\":1}", "{\"a\":1 \"b\":2}",
-      "{\"a\":1:2}", "{\"a\":\"b\":\"c\"}", "{a:1}", "{1:2}", "{[]:1}", "{\"a\":1,\"a\":2}",
-      "{\"a\":1,\"\\u0061\":2}", "[{\"k\":1,\"l\":2,\"k\":3}]", "[01]", "[-]", "[1.]", "[.5]", "[1e]",
-      "[1e+]", "[+1]", "[0x10]", "[nul]", "[nulll]", "[True]", "[NaN]", "[Infinity]", "[-Infinity]",
-      "[tru]", "[1a]", "[--1]", "[\"a\nb\"]", "[\"\t\"]", "[\"\\x\"]", "[\"\\u12\"]", "[\"\\u12g4\"]",
-      "[\"\\u0000\"]", "[\"\\ud800\"]", "[\"\\udc00\"]", "[\"\\ud800\\u0041\"]", "[\"\\ud800x\"]",
-      "[\"a]", "[\"a\\\"]", "[\"\xFF\"]", "[\"\xED\xA0\x80\"]", "\xEF\xBB\xBF[]", "['a']", "[1]//",
-      "/**/[1]", "[:1]", "[1:2]", "{:\"a\"}", "[\"a\":1]", "{\"a\":1}:}", "[\"a\"\"b\"]", "[[1]2]",
-      "[1[2]]", "[{}\"a\"]", "{\"a\":{}\"b\":1}", "[1,2", "{\"a\":[1}", "[truefalse]", "\f[]"};
+  static const char *const bad[] = {"",
+                                    " ",
+                                    "{",
+                                    "}",
+                                    "[",
+                                    "]",
+                                    "[]]",
+                                    "{}}",
+                                    "{}{}",
+                                    "[] x",
+                                    "[1 2]",
+                                    "[1,]",
+                                    "[,1]",
+                                    "[1,,2]",
+                                    "[}",
+                                    "{]",
+                                    "{\"a\"}",
+                                    "{\"a\":}",
+                                    "{\"a\" 1}",
+                                    "{\"a\":1,}",
+                                    "{,\"a\":1}",
+                                    "{\"a\":1 \"b\":2}",
+                                    "{\"a\":1:2}",
+                                    "{\"a\":\"b\":\"c\"}",
+                                    "{a:1}",
+                                    "{1:2}",
+                                    "{[]:1}",
+                                    "{\"a\":1,\"a\":2}",
+                                    "{\"a\":1,\"\\u0061\":2}",
+                                    "[{\"k\":1,\"l\":2,\"k\":3}]",
+                                    "[01]",
+                                    "[-]",
+                                    "[1.]",
+                                    "[.5]",
+                                    "[1e]",
+                                    "[1e+]",
+                                    "[+1]",
+                                    "[0x10]",
+                                    "[nul]",
+                                    "[nulll]",
+                                    "[True]",
+                                    "[NaN]",
+                                    "[Infinity]",
+                                    "[-Infinity]",
+                                    "[tru]",
+                                    "[1a]",
+                                    "[--1]",
+                                    "[\"a\nb\"]",
+                                    "[\"\t\"]",
+                                    "[\"\\x\"]",
+                                    "[\"\\u12\"]",
+                                    "[\"\\u12g4\"]",
+                                    "[\"\\u0000\"]",
+                                    "[\"\\ud800\"]",
+                                    "[\"\\udc00\"]",
+                                    "[\"\\ud800\\u0041\"]",
+                                    "[\"\\ud800x\"]",
+                                    "[\"a]",
+                                    "[\"a\\\"]",
+                                    "[\"\xFF\"]",
+                                    "[\"\xED\xA0\x80\"]",
+                                    "\xEF\xBB\xBF[]",
+                                    "['a']",
+                                    "[1]//",
+                                    "/**/[1]",
+                                    "[:1]",
+                                    "[1:2]",
+                                    "{:\"a\"}",
+                                    "[\"a\":1]",
+                                    "{\"a\":1}:}",
+                                    "[\"a\"\"b\"]",
+                                    "[[1]2]",
+                                    "[1[2]]",
+                                    "[{}\"a\"]",
+                                    "{\"a\":{}\"b\":1}",
+                                    "[1,2",
+                                    "{\"a\":[1}",
+                                    "[truefalse]",
+                                    "\f[]"};
   for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
     check(!parses(bad[k]), __FILE__, __LINE__, bad[k]);
     CHECK(strncmp(ni_message(), "json: byte ", 11) == 0);
   }
-  CHECK(parses("[0,-1,1.5,2E-3,\"\\u0001\\ud7ff\\ue000\"]") && parses("{\"a\":{\"a\":1},\"b\":{\"a\":1}}"));
+  CHECK(parses("[0,-1,1.5,2E-3,\"\\u0001\\ud7ff\\ue000\"]") &&
+        parses("{\"a\":{\"a\":1},\"b\":{\"a\":1}}"));
   CHECK_FAILS(NEAP_EFORMAT, "byte 5: expected ',' or ']', came '2'",
               ni_json_parse(&doc, "[1,2 2]", 7, 9) ? NEAP_EFORMAT : NEAP_OK);
   CHECK(ni_json_parse(&doc, "[1]\0[2]", 7, 100) == NEAP_EFORMAT);
@@ -582,7 +663,11 @@ static void test_tensor(void) {
   size_t big[][4] = {{SIZE_MAX}, {SIZE_MAX / 2, 3}, {0, SIZE_MAX}, {1u << 31, 1u << 31, 2, 0}};
   for (int i = 0; i < 4; i++)
     CHECK_FAILS(NEAP_ERANGE, "came more: dimension",
-                ni_tensor_new(&t, NEAP_F32, i == 0 ? 1 : i == 3 ? 4 : 2, big[i]));
+                ni_tensor_new(&t, NEAP_F32,
+                              i == 0   ? 1
+                              : i == 3 ? 4
+                                       : 2,
+                              big[i]));
   size_t most[] = {(size_t)PTRDIFF_MAX / 4};
   CHECK(ni_tensor_new(&t, NEAP_F32, 1, most) == NEAP_EMEM && t == NULL);
   check_each_failure("tensor", use_tensor, dims);
@@ -741,7 +826,8 @@ static void test_params(void) {
   CHECK(ni_params_dim(p, a, 1) == 5 && ni_params_dim(p, a, 2) == 0 && ni_params_dim(p, a, -1) == 0);
   for (int i = 0; i < 3; i++)
     CHECK((uintptr_t)ni_params_data(p, i) % 64 == 0 && (uintptr_t)ni_params_grad(p, i) % 64 == 0);
-  CHECK(ni_params_name(p, 3) == NULL && ni_params_data(p, -1) == NULL && ni_params_rank(p, 9) == -1);
+  CHECK(ni_params_name(p, 3) == NULL && ni_params_data(p, -1) == NULL &&
+        ni_params_rank(p, 9) == -1);
   CHECK(ni_params_grad(p, 3) == NULL && !ni_params_frozen(p, 3));
   ni_params_freeze(p, b, true);
   CHECK(ni_params_frozen(p, b) && !ni_params_frozen(p, a));

@@ -49,7 +49,8 @@ static inline void *rationed(void *ud, void *ptr, size_t osize, size_t nsize) {
   return realloc(ptr, nsize);
 }
 
-/* Runs use() with 0, 1, 2, ... allocations allowed until it succeeds. It gives back what it took. */
+/* Runs use() with 0, 1, 2, ... allocations allowed until it succeeds. It gives back what it took.
+ */
 static inline void check_each_failure(const char *what, neap_status (*use)(void *), void *arg) {
   size_t before = ni_memory_live();
   for (long n = 0; n < 1000; n++) {
