@@ -1,0 +1,64 @@
+--- neap: recurrent sequence models. `local neap = require "neap"`.
+-- @module neap
+local core = require "neap.core"
+local check = require "neap.check"
+local record = require "neap.record"
+local layer = require "neap.layer"
+local program = require "neap.program"
+local optim = require "neap.optim"
+
+-- Scripts are hosts of ours: OpenBLAS shall not start threads beside those of a pool.
+core.blas_threads(1)
+
+local neap = { version = core.version(), op = require "neap.op", cell = require "neap.cell" }
+
+for _, name in ipairs { "embed", "linear", "dropout", "layer_norm", "activation", "elman", "lstm",
+  "gru", "chain", "bidir", "residual", "attention" } do
+  neap[name] = layer[name]
+end
+for _, name in ipairs { "sgd", "rmsprop", "adam", "adamw" } do neap[name] = optim[name] end
+
+neap.program, neap.grad, neap.gradcheck = program.new, program.grad, program.gradcheck
+neap.tensor, neap.zeros = core.tensor, core.zeros
+
+--- Threads for runs. @int n counts the calling thread
+neap.pool = core.pool
+--- The kernels in use: "avx512", "avx2" or "generic".
+neap.cpu_level = core.cpu_level
+
+--- A number of the program that is being recorded, to be changed between runs.
+-- @string name
+-- @number preset
+function neap.scalar(name, preset) return record.current("scalar"):scalar(name, preset) end
+
+--- A parameter of the layer or function that is being recorded.
+-- @string name
+-- @tab dims
+-- @param[opt] init "xavier", "zeros", "ones", "orthogonal", a number or { kind, a, b }
+function neap.param(name, dims, init) return record.current("param"):param(name, dims, init) end
+
+-- Modules that are loaded when first asked for.
+local lazy = {
+  vocab = "neap.vocab", corpus = "neap.corpus", batches = "neap.batches", rng = "neap.rng",
+  progress = "neap.progress", metrics = "neap.metrics", jordan = "neap.jordan",
+  seq2class = "neap.seq2class", synced_seq2seq = "neap.synced_seq2seq",
+  async_seq2seq = "neap.async_seq2seq", language_model = "neap.language_model",
+  forecaster = "neap.forecaster", fit = "neap.fit", load = "neap.load", show = "neap.show",
+  debug = "neap.debug",
+}
+
+return setmetatable(neap, { __index = function(t, name)
+  local module = lazy[name]
+  if not module then
+    local names = {}
+    for k in pairs(t) do names[#names + 1] = k end
+    for k in pairs(lazy) do names[#names + 1] = k end
+    table.sort(names)
+    local near = core.nearest(tostring(name), names)
+    check.fail("there is no neap.%s%s", tostring(name), near and "; did you mean neap." .. near .. "?"
+      or "")
+  end
+  local m = require(module)
+  rawset(t, name, m)
+  return m
+end })

@@ -1,0 +1,492 @@
+--- Layers: callables that record ops and own parameters. A layer's parameters are made when it is
+-- first recorded, since only then its input's width is known; recorded again, it finds them.
+-- @module neap.layer
+local check = require "neap.check"
+local core = require "neap.core"
+local record = require "neap.record"
+local op = require "neap.op"
+
+local layer = {}
+
+local meta = { __name = "neap.layer" }
+local methods = {}
+meta.__index = methods
+
+function layer.is_layer(x) return getmetatable(x) == meta end
+
+--- Makes a layer.
+-- @string kind its name in paths and printing
+-- @tab options
+-- @func forward called as forward(self, rec, ...) with the layer's path set
+-- @tab[opt] more further fields: step, states, describe, layers
+function layer.new(kind, options, forward, more)
+  local self = { kind = kind, options = options, forward = forward, line = core.where() }
+  for k, v in pairs(more or {}) do self[k] = v end
+  return setmetatable(self, meta)
+end
+
+--- Records the layer. What it takes and gives depends on its kind; sequence layers take x [T,B,I]
+-- and give y [T,B,O] and, if recurrent, the table of last states.
+function meta.__call(self, ...)
+  local rec = record.current(self.kind)
+  local path = rec:path(self, self.name or self.kind)
+  self.built = path
+  return rec:at(path, nil, self.forward, self, rec, ...)
+end
+
+--- Runs fn with this layer's path, for layers that are used step by step.
+function methods:inside(fn, ...)
+  local rec = record.current(self.kind)
+  return rec:at(rec:path(self, self.name or self.kind), nil, fn, ...)
+end
+
+--- A layer with the same options and parameters of its own.
+function methods:copy()
+  local twin = {}
+  for k, v in pairs(self) do twin[k] = v end
+  twin.built = nil
+  if self.layers then
+    twin.layers = {}
+    for i, l in ipairs(self.layers) do twin.layers[i] = layer.is_layer(l) and l:copy() or l end
+  end
+  return setmetatable(twin, meta)
+end
+
+function meta.__tostring(self)
+  if self.layers then
+    local lines = { self.kind }
+    for i, l in ipairs(self.layers) do
+      lines[#lines + 1] = ("  %d %s"):format(i, (tostring(l):gsub("\n", "\n  ")))
+    end
+    return table.concat(lines, "\n")
+  end
+  local parts = {}
+  for k, v in pairs(self.options) do
+    if type(v) ~= "table" and type(v) ~= "function" then
+      parts[#parts + 1] = ("%s=%s"):format(k, tostring(v))
+    end
+  end
+  table.sort(parts)
+  local text = self.kind .. (#parts > 0 and " " .. table.concat(parts, " ") or "")
+  if self.describe then text = text .. " (" .. self.describe(self) .. ")" end
+  return text
+end
+
+local function options_of(who, options, names)
+  names[#names + 1] = "name"
+  return check.options(who, options, names)
+end
+
+local function named(l, options)
+  l.name = options.name
+  return l
+end
+
+local function sequence(who, x)
+  if not record.is_value(x) then
+    check.fail("%s: expected a recorded value, came %s", who, tostring(x))
+  end
+  if x.space < 1 then
+    check.fail("%s: expected a sequence such as [T,B,64], came %s", who, x:shape())
+  end
+  if #x.dims ~= 1 or x.dtype ~= "f32" then
+    check.fail("%s: expected a sequence of vectors such as [T,B,64], came %s", who, x:shape())
+  end
+  return x
+end
+
+local function size_of(who, options)
+  return check.integer(who, "size", options.size, 1)
+end
+
+-- ---- layers without state ----
+
+--- Ids to vectors: [T,B] -> [T,B,size].
+-- @tab options `{ size =, input = vocabulary size (a task knows it), init = }`
+function layer.embed(options)
+  options = options_of("embed", options, { "size", "input", "init" })
+  local size = size_of("embed", options)
+  return named(layer.new("embed", options, function(_, rec, ids)
+    local v = options.input or rec.hints.input_size
+    if not v then check.fail("embed: how many ids are there? say embed{ input = n }") end
+    local table_ = rec:param("weight", { v, size }, options.init or { "normal", 0, 1 / size ^ 0.5 })
+    return op.embedding(ids, table_)
+  end), options)
+end
+
+--- x W^T + b: [..,I] -> [..,size].
+-- @tab options `{ size = (a task knows it), bias = true, init = }`
+function layer.linear(options)
+  options = options_of("linear", options, { "size", "bias", "init" })
+  if options.size then size_of("linear", options) end
+  return named(layer.new("linear", options, function(_, rec, x)
+    local size = options.size or rec.hints.output_size
+    if not size then check.fail("linear: how wide is the output? say linear{ size = n }") end
+    local k = 1 / x.width ^ 0.5
+    local w = rec:param("weight", { size, x.width }, options.init or { "uniform", -k, k })
+    local b = options.bias ~= false and rec:param("bias", { size }, { "uniform", -k, k }) or nil
+    return op.linear(x, w, b)
+  end), options)
+end
+
+--- Dropout; the rate is a number of the run, named after the layer.
+-- @tab options `{ rate = }`
+function layer.dropout(options)
+  options = options_of("dropout", options, { "rate" })
+  local rate = options.rate
+  if type(rate) ~= "number" or rate < 0 or rate >= 1 then
+    check.fail("dropout: rate: expected a number in [0,1), came %s", tostring(rate))
+  end
+  return named(layer.new("dropout", options, function(_, rec, x)
+    if rate == 0 then return x end
+    return op.dropout(x, rec:scalar(rec.scope .. ".rate", rate))
+  end), options)
+end
+
+--- Layer normalisation over the last dimension (Ba et al. 2016).
+-- @tab[opt] options `{ eps = 1e-5 }`
+function layer.layer_norm(options)
+  options = options_of("layer_norm", options, { "eps" })
+  return named(layer.new("layer_norm", options, function(_, rec, x)
+    return op.layer_norm(x, rec:param("weight", { x.width }, "ones"),
+      rec:param("bias", { x.width }, "zeros"), options.eps)
+  end), options)
+end
+
+--- An op of one input as a layer.
+-- @string name such as "tanh" or "relu"
+function layer.activation(name)
+  check.type("activation", "name", name, "string")
+  local fn = op[name]
+  return layer.new(name, {}, function(_, _, x) return fn(x) end)
+end
+
+-- ---- recurrent layers ----
+
+-- States given by the caller, checked.
+local function initial(who, init, names)
+  init = init or {}
+  for name, v in pairs(init) do
+    local known = false
+    for _, n in ipairs(names) do known = known or n == name end
+    if not known then
+      check.fail("%s: it has no state %s, only %s", who, tostring(name), table.concat(names, ", "))
+    end
+    if not record.is_value(v) then
+      check.fail("%s: first state %s: expected a recorded value, came %s", who, name, tostring(v))
+    end
+  end
+  return init
+end
+
+-- The recorded twin of a layer: its step, looped. Gives y and the table of last states.
+local function loop(self, rec, x, init)
+  local states, order = {}, {}
+  for i, s in ipairs(self.states(self)) do
+    order[i] = s.name
+    states[s.name] = { dims = { s.size }, init = init[s.name] }
+  end
+  local y, final = rec:scan(x.space, states, order, function(s) return self.step(self, rec, x, s) end)
+  local last = {}
+  for _, name in ipairs(order) do
+    last[name] = init[name] and op.last(final[name], init[name]) or op.last(final[name])
+  end
+  return y, last
+end
+
+local function weights(rec, gates, size, width, bias, prefix)
+  local k = 1 / size ^ 0.5 -- PyTorch's start for every weight
+  local init = { "uniform", -k, k }
+  prefix = prefix or ""
+  return rec:param(prefix .. "weight_ih", { gates * size, width }, init),
+    rec:param(prefix .. "weight_hh", { gates * size, size }, init),
+    bias and rec:param(prefix .. "bias_ih", { gates * size }, init) or nil,
+    bias and rec:param(prefix .. "bias_hh", { gates * size }, init) or nil
+end
+
+local function activation(who, name)
+  if type(name) == "function" then return name end
+  local fn = name == "identity" and op.identity or rawget(op, name)
+  if type(fn) ~= "function" then
+    check.fail("%s: unknown activation %q", who, tostring(name))
+  end
+  return fn
+end
+
+-- What a recurrent layer's call does: fused where the options allow it, else the twin.
+local function recurrent(self, rec, x, init, fused)
+  sequence(self.kind, x)
+  local names = {}
+  for i, s in ipairs(self.states(self)) do names[i] = s.name end
+  init = initial(self.kind, init, names)
+  if self.fused and not rec.hints.recorded then return fused(init) end
+  return loop(self, rec, x, init)
+end
+
+--- Elman network: h = act(W x + b + U h' + c) (Elman 1990).
+-- @tab options `{ size =, activation = "tanh", bias = true, fused = true }`; an activation other
+--   than tanh, relu, sigmoid, identity, and fused = false, select the recorded twin
+function layer.elman(options)
+  options = options_of("elman", options, { "size", "activation", "bias", "fused" })
+  local size, act = size_of("elman", options), options.activation or "tanh"
+  local fn = activation("elman", act)
+  local standard = act == "tanh" or act == "relu" or act == "sigmoid" or act == "identity"
+  return named(layer.new("elman", options, function(self, rec, x, init)
+    return recurrent(self, rec, x, init, function(s)
+      local w, u, b, c = weights(rec, 1, size, x.width, options.bias ~= false)
+      local y, h = op.elman(x, w, u, b, c, s.h, act)
+      return y, { h = h }
+    end)
+  end, {
+    fused = standard and options.fused ~= false,
+    describe = function(self) return self.fused and "fused" or "recorded" end,
+    states = function() return { { name = "h", size = size } } end,
+    step = function(_, rec, x, s)
+      local w, u, b, c = weights(rec, 1, size, x.width, options.bias ~= false)
+      local h = fn(op.linear(x, w, b) + op.linear(s.h, u, c))
+      return h, { h = h }
+    end,
+  }), options)
+end
+
+local gate_names = { i = true, f = true, g = true, o = true }
+
+--- LSTM (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000):
+-- i, f, o = sigmoid(..), g = tanh(..), c = f c' + i g, h = o tanh(c). Blocks i f g o as in PyTorch.
+-- @tab options `{ size =, bias = true, forget_bias = nil (number added to the forget gate's start),
+--   peepholes = false (i, f see c', o sees c; Gers et al. 2002), gates = { f = 0, .. } (frozen to a
+--   number), gate = "sigmoid", candidate = "tanh", output = "tanh" (activations), watch = false
+--   (gates readable as "PATH.i" ..), fused = true }`; all but size, bias and forget_bias select the
+--   recorded twin, and print says so
+function layer.lstm(options)
+  options = options_of("lstm", options, { "size", "bias", "forget_bias", "peepholes", "gates", "gate",
+    "candidate", "output", "watch", "fused" })
+  local size = size_of("lstm", options)
+  local bias = options.bias ~= false
+  local frozen = options.gates or {}
+  for name, v in pairs(frozen) do
+    if not gate_names[name] or type(v) ~= "number" then
+      check.fail("lstm: gates: expected numbers for i, f, g or o, came %s = %s", tostring(name),
+        tostring(v))
+    end
+  end
+  local gate = activation("lstm", options.gate or "sigmoid")
+  local candidate = activation("lstm", options.candidate or "tanh")
+  local output = activation("lstm", options.output or "tanh")
+  local plain = not options.peepholes and not next(frozen) and not options.gate
+    and not options.candidate and not options.output and not options.watch
+  local function params(rec, x)
+    local fresh = not rec.params:has(rec.scope .. ".bias_ih")
+    local w, u, b, c = weights(rec, 4, size, x.width, bias)
+    if options.forget_bias and bias and fresh then
+      -- Jozefowicz et al. 2015: a forget gate that starts open remembers sooner
+      local name = rec.scope .. ".bias_ih"
+      local t = rec.params:get(name)
+      for k = size + 1, 2 * size do t[k] = options.forget_bias end
+      rec.params:set(name, t)
+    end
+    return w, u, b, c
+  end
+  return named(layer.new("lstm", options, function(self, rec, x, init)
+    return recurrent(self, rec, x, init, function(s)
+      local w, u, b, c = params(rec, x)
+      local y, h, cell = op.apply("lstm", { x, w, u, b or false, c or false, s.h or false,
+        s.c or false })
+      return y, { h = h, c = cell }
+    end)
+  end, {
+    fused = plain and options.fused ~= false,
+    describe = function(self) return self.fused and "fused" or "recorded" end,
+    states = function() return { { name = "h", size = size }, { name = "c", size = size } } end,
+    step = function(_, rec, x, s)
+      local w, u, b, c = params(rec, x)
+      local i, f, g, o = op.split(op.linear(x, w, b) + op.linear(s.h, u, c), 4)
+      if options.peepholes then
+        i = i + s.c * rec:param("peephole_i", { size }, "zeros")
+        f = f + s.c * rec:param("peephole_f", { size }, "zeros")
+      end
+      i, f, g = frozen.i or gate(i), frozen.f or gate(f), frozen.g or candidate(g)
+      local cell = f * s.c + i * g
+      if options.peepholes then o = o + cell * rec:param("peephole_o", { size }, "zeros") end
+      o = frozen.o or gate(o)
+      local h = o * output(cell)
+      if options.watch then
+        for name, v in pairs { i = i, f = f, g = g, o = o, c = cell } do
+          if record.is_value(v) then op.watch(rec.scope .. "." .. name, v) end
+        end
+      end
+      return h, { h = h, c = cell }
+    end,
+  }), options)
+end
+
+--- GRU (Cho et al. 2014): r, z = sigmoid(..), h = (1 - z) n + z h'. Blocks r z n as in PyTorch.
+-- @tab options `{ size =, bias = true, reset = "after" (n = tanh(W x + b + r (U h' + c)), PyTorch) or
+--   "before" (n = tanh(W x + b + U (r h') + c), the paper's), watch = false, fused = true }`
+function layer.gru(options)
+  options = options_of("gru", options, { "size", "bias", "reset", "watch", "fused" })
+  local size = size_of("gru", options)
+  local bias = options.bias ~= false
+  local reset = options.reset or "after"
+  if reset ~= "after" and reset ~= "before" then
+    check.fail("gru: reset: expected \"after\" or \"before\", came %s", tostring(reset))
+  end
+  return named(layer.new("gru", options, function(self, rec, x, init)
+    return recurrent(self, rec, x, init, function(s)
+      local w, u, b, c = weights(rec, 3, size, x.width, bias)
+      local y, h = op.gru(x, w, u, b, c, s.h, reset == "before")
+      return y, { h = h }
+    end)
+  end, {
+    fused = not options.watch and options.fused ~= false,
+    describe = function(self) return self.fused and "fused" or "recorded" end,
+    states = function() return { { name = "h", size = size } } end,
+    step = function(_, rec, x, s)
+      local w, u, b, c = weights(rec, 3, size, x.width, bias)
+      local xr, xz, xn = op.split(op.linear(x, w, b), 3)
+      local r, z, n
+      if reset == "after" then
+        local hr, hz, hn = op.split(op.linear(s.h, u, c), 3)
+        r, z = op.sigmoid(xr + hr), op.sigmoid(xz + hz)
+        n = op.tanh(xn + r * hn)
+      else
+        local u_rz, u_n = op.slice(u, 1, 2 * size, 1), op.slice(u, 2 * size + 1, 3 * size, 1)
+        local c_rz = c and op.slice(c, 1, 2 * size, 1)
+        local hr, hz = op.split(op.linear(s.h, u_rz, c_rz), 2)
+        r, z = op.sigmoid(xr + hr), op.sigmoid(xz + hz)
+        n = op.tanh(xn + op.linear(r * s.h, u_n, c and op.slice(c, 2 * size + 1, 3 * size, 1)))
+      end
+      local h = (1 - z) * n + z * s.h
+      if options.watch then
+        op.watch(rec.scope .. ".r", r)
+        op.watch(rec.scope .. ".z", z)
+      end
+      return h, { h = h }
+    end,
+  }), options)
+end
+
+--- A recurrent layer as a cell: one step inside another cell's step.
+-- @param x [B,I] of the step
+-- @tab s its states by name
+-- @return y, the next states
+function methods:at_step(x, s)
+  if not self.step then check.fail("%s: it has no step", self.kind) end
+  return self:inside(function() return self.step(self, record.current(self.kind), x, s) end)
+end
+
+-- ---- combinations ----
+
+local function check_layer(who, l)
+  if type(l) ~= "function" and not layer.is_layer(l) then
+    check.fail("%s: expected layers or functions, came %s", who, tostring(l))
+  end
+  return l
+end
+
+--- Layers one after the other. Gives what the last one gives.
+-- @tab list of layers and functions; `name` may name it
+function layer.chain(list)
+  check.type("chain", "layers", list, "table")
+  if #list == 0 then check.fail("chain: expected at least one layer") end
+  for _, l in ipairs(list) do check_layer("chain", l) end
+  return named(layer.new("chain", {}, function(self, rec, x, ...)
+    local out = table.pack(x, ...)
+    for i, l in ipairs(self.layers) do
+      if layer.is_layer(l) then
+        local path = rec:path(l, l.name or l.kind .. i)
+        l.built = path
+        out = table.pack(rec:at(path, nil, l.forward, l, rec, out[1]))
+      else
+        out = table.pack(l(out[1]))
+      end
+    end
+    return table.unpack(out, 1, out.n)
+  end, { layers = list }), list)
+end
+
+--- The same layer in both directions (Schuster and Paliwal 1997).
+-- @tab options `{ layer, merge = "concat" | "sum" }`
+-- @return y [T,B,2H] or [T,B,H]; last states by name, merged likewise: each direction's own last
+function layer.bidir(options)
+  check.type("bidir", "options", options, "table")
+  local inner = check_layer("bidir", options[1])
+  local merge = options.merge or "concat"
+  if merge ~= "concat" and merge ~= "sum" then
+    check.fail("bidir: merge: expected \"concat\" or \"sum\", came %s", tostring(merge))
+  end
+  if not layer.is_layer(inner) then check.fail("bidir: expected a layer, came a function") end
+  local function join(a, b) return merge == "concat" and op.concat({ a, b }) or a + b end
+  local l = layer.new("bidir", { merge = merge }, function(self, rec, x)
+    sequence("bidir", x)
+    local function run(l, name, v)
+      local path = rec:path(l, name)
+      return rec:at(path, nil, l.forward, l, rec, v)
+    end
+    local y, s = run(self.layers[1], "forward", x)
+    local z, r = run(self.layers[2], "backward", op.reverse(x))
+    local last
+    if type(s) == "table" and not record.is_value(s) then
+      last = {}
+      for name, v in pairs(s) do last[name] = join(v, r[name]) end
+    end
+    return join(y, op.reverse(z)), last
+  end, { layers = { inner, inner:copy() } })
+  return named(l, options)
+end
+
+--- x + layer(x); the widths must agree.
+-- @tab options `{ layer }`
+function layer.residual(options)
+  check.type("residual", "options", options, "table")
+  check_layer("residual", options[1])
+  return named(layer.new("residual", {}, function(self, rec, x)
+    local l = self.layers[1]
+    local y, s
+    if layer.is_layer(l) then
+      y, s = rec:at(rec:path(l, l.name or l.kind), nil, l.forward, l, rec, x)
+    else
+      y, s = l(x)
+    end
+    if y.width ~= x.width then
+      check.fail("residual: the layer makes %s from %s: the widths must agree", y:shape(), x:shape())
+    end
+    return x + y, s
+  end, { layers = { options[1] } }), options)
+end
+
+--- Attention over a memory: called with a query [..,Q] and the memory [S,..,M], gives the context
+-- [..,M] and the weights [..,S] (each row's sum is 1, padding exactly 0).
+-- @tab options `{ kind = "dot" | "general" | "additive" (Luong et al. 2015; Bahdanau et al. 2015),
+--   size = width of the additive layer (the query's width if nil), scale = 1 }`
+function layer.attention(options)
+  options = options_of("attention", options, { "kind", "size", "scale" })
+  local kind = options.kind or "dot"
+  if kind ~= "dot" and kind ~= "general" and kind ~= "additive" then
+    local near = core.nearest(tostring(kind), { "dot", "general", "additive" })
+    check.fail("attention: kind: expected \"dot\", \"general\" or \"additive\", came %s%s",
+      tostring(kind), near and "; did you mean " .. near .. "?" or "")
+  end
+  -- What does not change over the steps: the keys.
+  local function prepare(_, rec, memory, query_width)
+    if kind == "dot" then return memory end
+    local n = kind == "additive" and (options.size or query_width) or query_width
+    local k = 1 / memory.width ^ 0.5
+    return op.linear(memory, rec:param("key", { n, memory.width }, { "uniform", -k, k }))
+  end
+  local function attend(_, rec, query, memory, keys)
+    if kind ~= "additive" then return op.attend_dot(query, keys, memory, options.scale) end
+    local n, k = keys.width, 1 / query.width ^ 0.5
+    local q = op.linear(query, rec:param("query", { n, query.width }, { "uniform", -k, k }),
+      rec:param("bias", { n }, "zeros"))
+    return op.attend_additive(q, keys, memory, rec:param("score", { n }, { "uniform", -k, k }))
+  end
+  return named(layer.new("attention", options, function(self, rec, query, memory)
+    return attend(self, rec, query, memory, prepare(self, rec, memory, query.width))
+  end, { prepare = prepare, attend = attend }), options)
+end
+
+layer.recurrent_loop = loop
+layer.initial = initial
+layer.sequence_of = sequence
+return layer

@@ -1,0 +1,270 @@
+--- Programs and runs: what a recorded function becomes, and one batch at a time through it.
+-- @module neap.program
+local core = require "neap.core"
+local check = require "neap.check"
+local record = require "neap.record"
+
+local program = {}
+local methods, meta = {}, { __name = "neap.program" }
+meta.__index = methods
+local run_methods, run_meta = {}, { __name = "neap.run" }
+run_meta.__index = run_methods
+
+--- Wraps a program of the runtime.
+function program.wrap(c)
+  local self = setmetatable({ core = c, params = c:params(), inputs = c:inputs(),
+    outputs = c:outputs(), spaces = c:spaces() }, meta)
+  self.types = {}
+  for name, id in pairs(self.inputs) do
+    local dtype, space, dims = c:type(id)
+    self.types[name] = { dtype = dtype, space = space, dims = dims }
+  end
+  return self
+end
+
+--- Records a function as a program.
+-- @func fn called with the recorder: `rec:input(name, { space = "T", dims = { 3 } })`,
+--   `rec:scalar(name, preset)`, `rec:param(name, dims, init)`; returns a table of named outputs
+-- @tab[opt] options `{ params = a set to share, seed = 1, input_size =, output_size = }`
+-- @treturn program
+function program.new(fn, options)
+  check.type("program", "function", fn, "function")
+  options = check.options("program", options, { "params", "seed", "input_size", "output_size",
+    "recorded" })
+  local rec = record.program(fn, options.params, options.seed, options)
+  return program.wrap(rec.core)
+end
+
+function meta:__tostring() return (self.core:print():gsub("\n$", "")) end
+
+--- Why it cannot be streamed; nil if it can.
+function methods:reads_future() return self.core:reads_future() end
+
+--- Opens a run: memory and shapes of one batch at a time.
+-- @tab[opt] options `{ learn = false, double = false, check = false, pool =, seed = 0, max_rows = }`
+-- @treturn run
+function methods:run(options)
+  return setmetatable({ program = self, core = core.run(self.core, options) }, run_meta)
+end
+
+--- Opens a stream: one step at a time, the state carried.
+-- @tab[opt] options `{ rows = 1, seed = 0 }`
+function methods:stream(options) return core.stream(self.core, options) end
+
+--- A state for that many rows.
+function methods:state(rows) return core.state(self.core, rows) end
+
+local function id_of(self, kind, name)
+  local list = self.program[kind]
+  local id = list[name]
+  if id then return id end
+  local names = {}
+  for k in pairs(list) do names[#names + 1] = k end
+  table.sort(names)
+  local near = core.nearest(tostring(name), names)
+  check.fail("the program has no %s %s%s", kind == "inputs" and "input" or "output",
+    tostring(name), near and "; did you mean " .. near .. "?" or "")
+end
+
+-- The fields of a batch by input: lengths of spaces, parents before children, then data.
+local function shapes(self, batch)
+  local spaces, rows, lengths = self.program.spaces, batch.rows, {}
+  for name, field in pairs(batch) do
+    local t = self.program.types[name]
+    if t and type(field) == "table" and t.space > 0 then
+      local space = t.space
+      if field.outer then
+        lengths[space], lengths[spaces[space + 1].parent] = field.inner, field.outer
+        rows = rows or #field.outer
+      elseif field.lengths then
+        lengths[space] = field.lengths
+        rows = rows or #field.lengths
+      else
+        check.fail("feed: input %s is a sequence: expected { data =, lengths = }", name)
+      end
+    elseif t and type(field) == "userdata" and t.space > 0 then
+      local shape = field:shape()
+      if #shape < 2 then
+        check.fail("feed: input %s is a sequence: expected [T,B,..], came %s", name, tostring(field))
+      end
+      local full = core.zeros({ shape[2] }, "i32")
+      full:fill(shape[1])
+      lengths[space] = lengths[space] or full
+      rows = rows or shape[2]
+    elseif t and t.space == 0 then
+      local data = type(field) == "table" and field.data or field
+      rows = rows or #data
+    end
+  end
+  return rows, lengths
+end
+
+--- Gives a batch to the run: a table of input name -> field. Other names in it are passed over.
+-- A field is a tensor ([T,B,..] for a sequence, [B,..] for a row each, any shape without rows), or
+-- `{ data, lengths }` (sequences one after the other, as @{neap.batches} makes them), or
+-- `{ data, lengths, padded = true }` ([T,B,..]), or `{ data, inner, outer }` (nested), or a number
+-- for a scalar.
+-- @tab batch `rows` may say how many rows the batch has
+function run_methods:feed(batch)
+  local rows, lengths = shapes(self, batch)
+  if rows then
+    self.core:batch(rows)
+    for space = 1, #self.program.spaces - 1 do
+      if lengths[space] then self.core:lengths(space, lengths[space]) end
+    end
+  end
+  for name, field in pairs(batch) do
+    local id = self.program.inputs[name]
+    if id then
+      if type(field) == "number" then
+        self.core:scalar(id, field)
+      elseif type(field) == "table" then
+        self.core:input(id, field.data, (field.padded or not (field.lengths or field.inner))
+          and "padded" or "concat")
+      else
+        self.core:input(id, field)
+      end
+    end
+  end
+  return self
+end
+
+--- Sets a number of the program (neap.scalar).
+function run_methods:set(name, number) self.core:scalar(id_of(self, "inputs", name), number) end
+
+function run_methods:forward() self.core:forward() return self end
+
+--- Adds the gradient of an output (one number) to the parameters' gradients.
+-- @string[opt="loss"] name
+function run_methods:backward(name) self.core:backward(id_of(self, "outputs", name or "loss")) end
+
+--- An output or watched value as a tensor: [T,B,..] with padding 0, or as layout "concat".
+-- @string name
+-- @tparam[opt] string|int layout "padded", "concat", or a time step from 1
+function run_methods:value(name, layout)
+  local id = id_of(self, "outputs", name)
+  if math.type(layout) == "integer" then
+    local t = self.core:read(id)
+    return t[layout]
+  end
+  return self.core:read(id, layout)
+end
+
+--- An output that is one number.
+function run_methods:item(name) return self.core:item(id_of(self, "outputs", name or "loss")) end
+
+--- Keeps the gradient of an input or output, to be called before feeding.
+function run_methods:want_gradient(name)
+  self.core:keep(self.program.inputs[name] or id_of(self, "outputs", name), true)
+end
+
+--- The gradient of an input or output after backward.
+function run_methods:gradient(name, layout)
+  return self.core:grad(self.program.inputs[name] or id_of(self, "outputs", name), layout)
+end
+
+--- The state to start from and to leave the last state in; nil: none.
+function run_methods:state(state) self.core:state(state) end
+function run_methods:seed(seed) self.core:seed(seed) end
+function run_methods:learning(on) self.core:learning(on) end
+function run_methods:bytes() return self.core:bytes() end
+
+-- ---- checks and small tools ----
+
+--- Gradients of a function of tensors.
+-- @func f called with values of the tensors' shapes; gives one number
+-- @param ... tensors
+-- @return f's value, then the gradient of each tensor
+function program.grad(f, ...)
+  local given = { ... }
+  local params = core.params()
+  for i, t in ipairs(given) do
+    params:add("x" .. i, t:shape())
+    params:set("x" .. i, t)
+  end
+  local pr = program.new(function(rec)
+    local values = {}
+    for i, t in ipairs(given) do values[i] = rec:param("x" .. i, t:shape()) end
+    return { loss = f(table.unpack(values)) }
+  end, { params = params })
+  local run = pr:run { learn = true }
+  run:forward()
+  params:zero_grad()
+  run:backward()
+  local out = { run:item() }
+  for i = 1, #given do out[i + 1] = params:grad("x" .. i) end
+  return table.unpack(out)
+end
+
+--- Compares the gradients of a layer with finite differences, in double precision. The loss is a
+-- weighted sum of all outputs on random input.
+-- @tparam layer|function l
+-- @tab options `{ T = 5, B = 2, input = width, lengths = {..}, seed = 1, step = 1e-5,
+--   ids = vocabulary size for layers that take ids }`
+-- @treturn tab worst relative error by parameter (over the parameter's largest gradient); prints well
+function program.gradcheck(l, options)
+  options = check.options("gradcheck", options, { "T", "B", "input", "lengths", "seed", "step", "ids" })
+  local rng = require "neap.rng".new(options.seed or 1)
+  local T, B = options.T or 5, options.B or 2
+  local lengths = options.lengths or {}
+  for b = #lengths + 1, B do lengths[b] = b == 1 and T or rng:int(T) end
+  B = #lengths
+  local op = require "neap.op"
+  local width = options.input or 3
+  local pr = program.new(function(rec)
+    local x = options.ids and rec:input("x", { space = "T", dtype = "i32" })
+      or rec:input("x", { space = "T", dims = { width } })
+    local y = l(x)
+    local z = op.sin(y * 3 + 0.3) -- no symmetry that could hide an error
+    for _ = 1, #z.dims do z = op.sum(z) end
+    local total = op.sum_rows(op.reshape(z, { 1 }))
+    return { loss = op.reshape(total, {}) }
+  end, { seed = options.seed or 1 })
+  local total = 0
+  for _, n in ipairs(lengths) do total = total + n end
+  local data
+  if options.ids then
+    data = core.zeros({ total }, "i32")
+    for i = 1, total do data[i] = rng:int(options.ids) - 1 end
+  else
+    local flat = {}
+    for i = 1, total * width do flat[i] = rng:normal() end
+    data = core.tensor(flat):reshape({ total, width })
+  end
+  local run = pr:run { learn = true, double = true }
+  run:learning(false)
+  run:feed { x = { data = data, lengths = core.tensor(lengths, "i32") } }
+  local h = options.step or 1e-5
+  local function loss()
+    run:feed { x = { data = data, lengths = core.tensor(lengths, "i32") } }
+    run:forward()
+    return run:item()
+  end
+  loss()
+  run:backward()
+  local grads = {}
+  for _, name in ipairs(pr.params:names()) do grads[name] = run.core:param_grad(name) end
+  local result = {}
+  for name, grad in pairs(grads) do
+    local worst, largest = 0, 1e-8
+    for i = 1, #grad do
+      run.core:param_shift(name, i, h)
+      local up = loss()
+      run.core:param_shift(name, i, -2 * h)
+      local down = loss()
+      run.core:param_shift(name, i, h)
+      local numeric = (up - down) / (2 * h)
+      worst = math.max(worst, math.abs(numeric - grad[i]))
+      largest = math.max(largest, math.abs(numeric), math.abs(grad[i]))
+    end
+    result[name] = worst / largest
+  end
+  return setmetatable(result, { __tostring = function(t)
+    local lines = {}
+    for name, e in pairs(t) do lines[#lines + 1] = ("%-32s %.2e"):format(name, e) end
+    table.sort(lines)
+    return table.concat(lines, "\n")
+  end })
+end
+
+return program

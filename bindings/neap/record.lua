@@ -1,0 +1,351 @@
+--- Recording: ordinary Lua functions run once, on values that have shapes but no numbers, and leave
+-- a program that the C runtime runs without Lua.
+-- @module neap.record
+local core = require "neap.core"
+local check = require "neap.check"
+
+local record = {}
+
+-- The recorder that ops append to now; nil when nothing is being recorded.
+local current
+
+--- @type value
+-- A recorded value: a dtype, a row space and feature dimensions.
+local value_meta = { __name = "neap.value" }
+local value_methods = {}
+record.value_meta = value_meta
+
+function record.is_value(x) return getmetatable(x) == value_meta end
+
+local recorder = {}
+recorder.__index = recorder
+
+local function wrap(rec, id)
+  local dtype, space, dims = rec.core:type(id)
+  return setmetatable({ rec = rec, id = id, dtype = dtype, space = space, dims = dims }, value_meta)
+end
+
+value_meta.__index = function(v, key)
+  if key == "width" then return v.dims[#v.dims] or 1 end
+  return value_methods[key]
+end
+
+--- The shape as text, such as "[T,B,64]".
+function value_methods:shape()
+  local parts, space = {}, self.space
+  local spaces = self.rec.spaces
+  while space >= 0 do
+    parts[#parts + 1] = spaces[space + 1].name
+    space = spaces[space + 1].parent
+  end
+  for _, d in ipairs(self.dims) do
+    parts[#parts + 1] = d >= 0 and tostring(d) or "max " .. spaces[-d].name
+  end
+  return (self.dtype == "i32" and "i32 " or "") .. "[" .. table.concat(parts, ",") .. "]"
+end
+
+value_meta.__tostring = function(v) return "value " .. v:shape() end
+
+local function no_number(what, instead)
+  return function()
+    check.fail("%s: a recorded value has a shape but no number yet; %s", what, instead)
+  end
+end
+value_meta.__lt = no_number("<", "use op.less(a, b) and op.where(condition, a, b)")
+value_meta.__le = no_number("<=", "use op.less_equal(a, b) and op.where(condition, a, b)")
+value_meta.__len = no_number("#", "its last dimension is x.width; the number of steps is only "
+  .. "known when the program runs (op.lengths)")
+value_meta.__concat = no_number("..", "print(x) shows its shape; op.watch(name, x) keeps its "
+  .. "numbers for reading after a run")
+value_meta.__idiv = no_number("//", "use op.div and op.cast(x, \"i32\")")
+value_meta.__mod = no_number("%", "it is not an op of the table")
+
+--- The recorder now at work; raises outside of a recording.
+-- @string who for the message
+function record.current(who)
+  if not current then
+    check.fail("%s: only inside a function that neap records (a network, a cell's step, "
+      .. "neap.program)", who)
+  end
+  return current
+end
+
+function record.active() return current end
+
+-- Where the nodes recorded now come from: a line of the script, the layer's path.
+local function note(rec)
+  local line = core.where() or rec.line
+  if line ~= rec.noted_line or rec.scope ~= rec.noted_scope then
+    rec.core:where(line, rec.scope ~= "" and rec.scope or nil)
+    rec.noted_line, rec.noted_scope = line, rec.scope
+  end
+end
+
+--- Appends a node. inputs: value, number or false (left out) each.
+-- @string name of the op
+-- @tab inputs
+-- @tab[opt] attrs options, numbers by name
+-- @return its values
+function recorder:add(name, inputs, attrs)
+  local ids = {}
+  for i = 1, #inputs do
+    local x = inputs[i]
+    if getmetatable(x) == value_meta then
+      if x.rec ~= self then
+        check.fail("%s: input %d was recorded in another program", name, i)
+      end
+      ids[i] = x.id
+    elseif type(x) == "number" then
+      note(self)
+      ids[i] = self.core:constant(x)
+    elseif x == false then
+      ids[i] = false
+    else
+      check.fail("%s: input %d: expected a recorded value or a number, came %s", name, i,
+        tostring(x))
+    end
+  end
+  note(self)
+  local out = table.pack(self.core:add(name, ids, attrs))
+  for i = 1, out.n do out[i] = wrap(self, out[i]) end
+  return table.unpack(out, 1, out.n)
+end
+
+--- A sequence space: steps over the batch or over another sequence's rows.
+-- @string name such as "T"
+-- @string[opt] parent name of the space below which it stands; the batch if nil
+-- @treturn int
+function recorder:sequence(name, parent)
+  local at = 0
+  if parent then
+    for i, s in ipairs(self.spaces) do if s.name == parent then at = i - 1 end end
+    if at == 0 then check.fail("sequence: there is no sequence %q", parent) end
+  end
+  local id = self.core:space(name, at)
+  self.spaces = self.core:spaces()
+  return id
+end
+
+--- An input of the program.
+-- @string name
+-- @tab type `{ space = "T" | "B" | nil, dims = {..}, dtype = "f32" | "i32" }`
+-- @treturn value
+function recorder:input(name, type)
+  local space = -1
+  if type.space then
+    for i, s in ipairs(self.spaces) do if s.name == type.space then space = i - 1 end end
+    if space < 0 then space = self:sequence(type.space, type.parent) end
+  end
+  note(self)
+  return wrap(self, self.core:input(name, type.dtype or "f32", space, type.dims or {}))
+end
+
+--- A number that may change between runs (a dropout rate, a temperature).
+-- @string name a second call with the same name gives the same value
+-- @number preset
+-- @treturn value
+function recorder:scalar(name, preset)
+  if self.scalars[name] then return self.scalars[name] end
+  note(self)
+  local v = wrap(self, self.core:scalar(name, preset))
+  self.scalars[name] = v
+  return v
+end
+
+-- Start values by name: kind, a, b of params:init.
+local function start(init, dims)
+  if init == nil or init == "xavier" then -- Glorot and Bengio 2010
+    local a = (6 / ((dims[1] or 1) + (dims[2] or dims[1] or 1))) ^ 0.5
+    return "uniform", -a, a
+  elseif init == "zeros" then return "constant", 0, 0
+  elseif init == "ones" then return "constant", 1, 0
+  elseif init == "orthogonal" then return "orthogonal", 1, 0 -- Saxe et al. 2014
+  elseif type(init) == "number" then return "constant", init, 0
+  elseif type(init) == "table" then return init[1], init[2] or 0, init[3] or 0
+  end
+  check.fail("init: expected zeros, ones, xavier, orthogonal, a number or {kind, a, b}, came %s",
+    tostring(init))
+end
+
+--- A parameter of the layer that is being recorded; made at first sight.
+-- @string name within the layer
+-- @tab dims
+-- @param[opt] init "zeros", "ones", "xavier" (default), "orthogonal", a number, or {"uniform", a, b},
+--   {"normal", mean, deviation}, {"orthogonal", gain, block}
+-- @treturn value
+function recorder:param(name, dims, init)
+  local full = self.scope == "" and name or self.scope .. "." .. name
+  if not self.params:has(full) then
+    self.params:add(full, dims)
+    local kind, a, b = start(init, dims)
+    if not (kind == "constant" and a == 0) then
+      self.params:init(full, kind, a, b, self.seed)
+    end
+  else
+    local have = self.params:shape(full)
+    local same = #have == #dims
+    for i = 1, #dims do same = same and have[i] == dims[i] end
+    if not same then
+      check.fail("parameter %s is [%s], here it would be [%s]: a layer that is used twice must "
+        .. "meet the same widths", full, table.concat(have, ","), table.concat(dims, ","))
+    end
+  end
+  note(self)
+  return wrap(self, self.core:param(full))
+end
+
+--- Runs fn with the layer path extended by name.
+function recorder:within(name, fn, ...)
+  local scope = self.scope
+  self.scope = scope == "" and name or scope .. "." .. name
+  local out = table.pack(fn(...))
+  self.scope = scope
+  return table.unpack(out, 1, out.n)
+end
+
+--- Runs fn with exactly this layer path.
+function recorder:at(path, line, fn, ...)
+  local scope, old = self.scope, self.line
+  self.scope, self.line = path, line or old
+  local out = table.pack(fn(...))
+  self.scope, self.line = scope, old
+  return table.unpack(out, 1, out.n)
+end
+
+function recorder:output(name, v)
+  if not record.is_value(v) then
+    check.fail("output %s: expected a recorded value, came %s", name, tostring(v))
+  end
+  self.core:output(name, v.id)
+  self.outputs[name] = v
+end
+
+--- Keeps a value readable after a run under a name.
+function recorder:watch(name, v)
+  if self.watched[name] then
+    if self.watched[name].id ~= v.id then check.fail("watch: the name %q is taken", name) end
+    return v
+  end
+  self:output(name, v)
+  self.watched[name] = v
+  return v
+end
+
+--- A loop over the steps of a sequence: what neap.cell stands on.
+-- @int space
+-- @tab states name -> { dims = {..}, dtype =, init = value or nil }, in the order of `order`
+-- @tab order names of the states
+-- @func step called once with the table of states at a step's start; returns y, next states
+-- @return y, table of the next states' values (whole sequences)
+function recorder:scan(space, states, order, step)
+  note(self)
+  self.core:scan_begin(space)
+  local s = {}
+  for _, name in ipairs(order) do
+    local st = states[name]
+    s[name] = wrap(self, self.core:scan_state(name, st.dtype or "f32", st.dims,
+      st.init and st.init.id or nil))
+  end
+  local given = setmetatable({}, { __index = function(_, key)
+    if s[key] then return s[key] end
+    local near = core.nearest(tostring(key), order)
+    check.fail("the state has no %s%s; it has %s", tostring(key),
+      near and " (did you mean " .. near .. "?)" or "", table.concat(order, ", "))
+  end })
+  local y, next_states = step(given)
+  if type(next_states) ~= "table" then
+    check.fail("a cell's step must return its output and a table of next states, came %s",
+      type(next_states))
+  end
+  for name in pairs(next_states) do
+    if not s[name] then
+      check.fail("a cell's step returns a state %s, but it has only %s", tostring(name),
+        table.concat(order, ", "))
+    end
+  end
+  for _, name in ipairs(order) do
+    local v = next_states[name]
+    if not record.is_value(v) then
+      check.fail("a cell's step must say what the state %s becomes, came %s", name, tostring(v))
+    end
+    self.core:scan_next(s[name].id, v.id)
+  end
+  self.core:scan_end()
+  return y, next_states
+end
+
+-- Paths of layers by parameter set, so that a layer that is used again finds its parameters.
+local paths = setmetatable({}, { __mode = "k" })
+
+--- The path of a layer in this program's parameter set.
+-- @tab layer
+-- @string base its name if it is new
+function recorder:path(layer, base)
+  local known = paths[self.params]
+  if not known then
+    known = { by_layer = setmetatable({}, { __mode = "k" }), taken = {} }
+    paths[self.params] = known
+  end
+  local path = known.by_layer[layer]
+  if path then return path end
+  base = self.scope == "" and base or self.scope .. "." .. base
+  path = base
+  local n = 1
+  while known.taken[path] do
+    n = n + 1
+    path = base .. n
+  end
+  known.taken[path] = true
+  known.by_layer[layer] = path
+  return path
+end
+
+local function run_once(build, params, seed, hints)
+  local rec = setmetatable({
+    core = core.program(params), params = params, seed = seed, scope = "", hints = hints or {},
+    outputs = {}, watched = {}, scalars = {}, line = core.where(),
+  }, recorder)
+  rec.spaces = rec.core:spaces()
+  local before = current
+  current = rec
+  local ok, result = xpcall(build, function(e)
+    return type(e) == "string" and { text = e } or e
+  end, rec)
+  current = before
+  if not ok then error(type(result) == "table" and result.text or result, 0) end
+  if type(result) == "table" and not record.is_value(result) then
+    local names = {}
+    for name in pairs(result) do names[#names + 1] = name end
+    table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
+    for _, name in ipairs(names) do
+      if not rec.outputs[name] then rec:output(tostring(name), result[name]) end
+    end
+  elseif record.is_value(result) then
+    rec:output("output", result)
+  end
+  return rec
+end
+
+--- Records build twice and refuses it if the two programs differ: then something that changes
+-- between calls (os.time, math.random, an upvalue) would be frozen.
+-- @func build called with the recorder; may return a table of named outputs
+-- @param params neap.core params; made anew if nil
+-- @int[opt=1] seed of start values
+-- @tab[opt] hints what layers may ask for: input_size, output_size
+-- @return the recorder, finished
+function record.program(build, params, seed, hints)
+  params = params or core.params()
+  local first = run_once(build, params, seed or 1, hints)
+  local second = run_once(build, params, seed or 1, hints)
+  local differ = first.core:differ(second.core)
+  if differ then
+    check.fail("recording: the function made two different programs: %s; what changes between "
+      .. "calls (os.time, math.random, a counter) is frozen at recording: use neap.scalar, "
+      .. "an input or op.uniform", differ)
+  end
+  return first
+end
+
+record.recorder = recorder
+record.wrap = wrap
+return record
