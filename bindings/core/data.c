@@ -396,7 +396,7 @@ static int count(lua_State *L) {
   return 1;
 }
 
-/* offsets(lengths) -> i32 [#lengths+1]: where each of the sequences begins, and where the last ends */
+/* offsets(lengths) -> i32 [#lengths+1]: where each sequence begins, and where the last ends */
 static int offsets(lua_State *L) {
   size_t n;
   integers(L, 1, &n);

@@ -37,7 +37,7 @@ neap_tensor *nb_tensor_new(lua_State *L, neap_dtype dtype, int rank, const size_
   return t;
 }
 
-/* The box is made in a protected call: the reference must not be lost when Lua's memory is short. */
+/* The box is made in a protected call: the reference must not be lost if Lua's memory is short. */
 static int make_box(lua_State *L) {
   nb_box(L, &nb_tensor_type);
   return 1;

@@ -67,7 +67,8 @@ function meta:__call()
   local batch, most = { rows = #order, order = order }, self.most
   for name, field in pairs(self.fields) do
     if field.outer then
-      local data, inner, outer = core.gather_nested(field.data, field.inner, field.outer, order, most)
+      local data, inner, outer =
+        core.gather_nested(field.data, field.inner, field.outer, order, most)
       batch[name] = { data = data, inner = inner, outer = outer }
     elseif field.offsets then
       local data, lengths = core.gather_rows(field.data, field.offsets, order, most)
@@ -101,7 +102,8 @@ function batches.new(fields, options)
     check.integer("batches", "max_length", options.max_length, 0)
   local long, rng = options.long or "error", options.rng
   if long ~= "error" and long ~= "drop" and long ~= "cut" then
-    check.fail("batches: long: expected \"error\", \"drop\" or \"cut\", came \"%s\"", tostring(long))
+    check.fail("batches: long: expected \"error\", \"drop\" or \"cut\", came \"%s\"",
+      tostring(long))
   end
   local shuffle = options.shuffle
   if shuffle == nil then shuffle = rng ~= nil end
@@ -209,7 +211,8 @@ function batches.stream(ids, options)
   local steps = check.integer("batches.stream", "steps", options.steps or 100, 1)
   if type(ids) == "table" then ids = ids.data end
   if type(ids) ~= "userdata" then
-    check.fail("batches.stream: ids: expected an i32 tensor or an encoded field, came %s", type(ids))
+    check.fail("batches.stream: ids: expected an i32 tensor or an encoded field, came %s",
+      type(ids))
   end
   local length = #ids // batch
   if length < 2 then

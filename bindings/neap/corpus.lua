@@ -58,26 +58,34 @@ local function new(source, fields)
   return setmetatable(self, meta)
 end
 
+local function sorted(map)
+  local names = {}
+  for name in pairs(map) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
 local function check_split(who, name, split)
   if not splits[split] then
     local near = core.nearest(tostring(split), { "symbol", "characters", "words" })
-    check.fail("%s: split of %s: expected \"symbol\", \"characters\" or \"words\", came \"%s\"%s", who,
-      name, tostring(split), near and ("; did you mean \"%s\"?"):format(near) or "")
+    check.fail("%s: split of %s: expected \"symbol\", \"characters\" or \"words\", came \"%s\"%s",
+      who, name, tostring(split), near and ("; did you mean \"%s\"?"):format(near) or "")
   end
 end
 
 --- A corpus of what a script has made.
 -- @tab fields name -> list of sequences, as many in each field. A sequence is a string (cut as
 --   `split` says), a list of strings, or a list of numbers (or of lists of numbers, all as long)
--- @tab[opt] options `split`: table of field name -> "symbol" (the string is one symbol; the preset),
---   "characters" (of UTF-8) or "words" (between blanks)
+-- @tab[opt] options `split`: table of field name -> "symbol" (the string is one symbol; the
+--   preset), "characters" (of UTF-8) or "words" (between blanks)
 -- @treturn corpus
 function corpus.from(fields, options)
   options = check.options("corpus.from", options, { "split" })
   check.type("corpus.from", "fields", fields, "table")
   local made, count, first = {}, nil, nil
-  for name, list in pairs(fields) do
-    check.type("corpus.from", "field " .. tostring(name), list, "table")
+  for name in pairs(fields) do check.type("corpus.from", "a field's name", name, "string") end
+  for _, name in ipairs(sorted(fields)) do
+    local list = check.type("corpus.from", "field " .. name, fields[name], "table")
     count, first = count or #list, first or name
     if #list ~= count then
       check.fail("corpus.from: %d sequences in %s, %d in %s", #list, name, count, first)
@@ -198,7 +206,8 @@ function corpus.tsv(path, options)
       cells[count] = cell
     end
     if count ~= #fields then
-      return ("expected %d columns (%s), came %d"):format(#fields, table.concat(columns, ", "), count)
+      return ("expected %d columns (%s), came %d"):format(#fields, table.concat(columns, ", "),
+        count)
     end
     for i, field in ipairs(fields) do field.add(cells[i]) end
     n = n + 1
@@ -245,8 +254,8 @@ local conllu_columns = { "id", "form", "lemma", "upos", "xpos", "feats", "head",
 --- Annotated sentences in CoNLL-U (Universal Dependencies). Multi-word tokens and empty nodes are
 -- passed over.
 -- @string path
--- @tab[opt] options `fields`: a list of columns to keep: form lemma upos xpos feats head deprel deps
---   misc; form, lemma, upos and xpos if left out
+-- @tab[opt] options `fields`: a list of columns to keep: form lemma upos xpos feats head deprel
+--   deps misc; form, lemma, upos and xpos if left out
 -- @treturn[1] corpus one sequence a sentence
 -- @return[2] nil
 -- @treturn[2] string message with file:line
@@ -386,7 +395,8 @@ function corpus.idx(images, labels)
   end)
   if not label_dims then return nil, message, code end
   if label_dims[1] ~= n then
-    return bad("EFORMAT", "%s: %d labels for the %d pictures of %s", labels, label_dims[1], n, images)
+    return bad("EFORMAT", "%s: %d labels for the %d pictures of %s", labels, label_dims[1], n,
+      images)
   end
   for i = 1, n do offsets:push(i * rows) end
   return new(images, { label = field.done(),
@@ -465,7 +475,9 @@ function corpus.series(path, options)
     end
     if not names then
       names = cells
-      if #names < 2 then return ("expected a header of 2 columns or more, came %d"):format(#names) end
+      if #names < 2 then
+        return ("expected a header of 2 columns or more, came %d"):format(#names)
+      end
       local seen = {}
       for i, name in ipairs(names) do
         if name == "" or seen[name] then
@@ -501,13 +513,6 @@ function corpus.series(path, options)
 end
 
 -- ---- using ------------------------------------------------------------------------------------
-
-local function sorted(map)
-  local names = {}
-  for name in pairs(map) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
 
 -- The field of that name; kind "symbols", "numbers" or nil for either.
 local function find(self, who, name, kind)
@@ -616,7 +621,8 @@ function methods:split(options)
   rng:shuffle(list)
   local first = math.floor(share * groups + 0.5)
   if not (first >= 1 and first < groups) then
-    check.fail("corpus:split: a share of %g leaves one part of %d without a sequence", share, groups)
+    check.fail("corpus:split: a share of %g leaves one part of %d without a sequence", share,
+      groups)
   end
   for k = 1, first do taken[list[k]] = true end
   local a, b = {}, {}
@@ -640,8 +646,8 @@ local function id_map(self, who, name, field, vocab, unknown)
     if not id and unknown ~= "ignore" then
       counts = counts or core.count(field.ids, #field.symbols)
       if counts[i] > 0 then
-        check.fail("%s: field %s of %s: symbol \"%s\" is not in the vocabulary, which has no unk", who,
-          name, self.source, symbol)
+        check.fail("%s: field %s of %s: symbol \"%s\" is not in the vocabulary, which has no unk",
+          who, name, self.source, symbol)
       end
     end
     map:push(id and id - 1 or -1)

@@ -128,8 +128,8 @@ function vocab.count(source, field, options)
   local found = {}
   for symbol, times in pairs(counts) do
     if self.index[symbol] then
-      check.fail("vocab.count: the special symbol \"%s\" comes in the data; give it another spelling",
-        symbol)
+      check.fail("vocab.count: the special symbol \"%s\" comes in the data; "
+        .. "give it another spelling", symbol)
     end
     if times >= min then found[#found + 1] = symbol end
   end

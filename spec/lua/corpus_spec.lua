@@ -1,0 +1,399 @@
+-- Corpora: what readers take, and what they say about bad files.
+local core = require "neap.core"
+local corpus = require "neap.corpus"
+local rng = require "neap.rng"
+local vocab = require "neap.vocab"
+local help = require "data_help"
+local raises, fails = help.raises, help.fails
+
+describe("a corpus", function()
+  local folder
+
+  setup(function() folder = help.folder() end)
+  teardown(function() folder.remove() end)
+
+  local function big(magic, ...)
+    local s = string.pack(">I4", magic)
+    for _, n in ipairs{ ... } do s = s .. string.pack(">I4", n) end
+    return s
+  end
+
+  describe("of lines with tabs", function()
+    local two = { columns = { "input", "target" },
+      split = { input = "characters", target = "words" } }
+
+    it("is cut as asked", function()
+      local path = folder.write("a.tsv", "\xEF\xBB\xBFéa\tX Y\r\n\nb\tY\na\t\nlast\tZ")
+      local c = assert(corpus.tsv(path, two))
+      assert.equal(4, #c)
+      assert.same({ "input", "target" }, c:names())
+      assert.same({ "é", "a" }, c:get("input", 1))
+      assert.equal("éa", c:string("input", 1))
+      assert.same({ "X", "Y" }, c:get("target", 1))
+      assert.equal("X Y", c:string("target", 1))
+      assert.equal(0, c:length("target", 3))
+      assert.equal("Z", c:string("target", 4))
+      assert.same({ X = 1, Y = 2, Z = 1 }, c:counts "target")
+      assert.equal("corpus " .. path .. ": 4 sequences; input, target", tostring(c))
+      local plain = assert(corpus.tsv(path, { columns = { "input", "target" } }))
+      assert.same({ "X Y" }, plain:get("target", 1))
+    end)
+
+    it("names file and line of what is wrong", function()
+      local path = folder.write("b.tsv", "a\tb\na\nc\td\n")
+      fails("EFORMAT", path .. ":2: expected 2 columns (input, target), came 1",
+        corpus.tsv(path, two))
+      path = folder.write("c.tsv", "a\tb\nc\td\te\n")
+      fails("EFORMAT", path .. ":2: expected 2 columns (input, target), came 3",
+        corpus.tsv(path, two))
+      path = folder.write("d.tsv", "a\tb\nc\td\xFFe\n")
+      fails("EFORMAT", path .. ":2: not UTF-8: byte 4 of the line is 0xFF", corpus.tsv(path, two))
+      path = folder.write("e.tsv", "\n\n")
+      fails("EFORMAT", path .. ": no lines in it", corpus.tsv(path, two))
+      fails("EFORMAT", "no lines in it", corpus.tsv(folder.write("f.tsv", ""), two))
+      fails("EIO", "No such file", corpus.tsv(folder.path .. "/none.tsv", two))
+      fails("EIO", "directory", corpus.tsv(folder.path, two))
+    end)
+
+    it("refuses wrong use", function()
+      raises("columns: expected a table, came nil", function() corpus.tsv("x") end)
+      raises("path: expected a string, came nil", function() corpus.tsv(nil, two) end)
+      raises("at least one name", function() corpus.tsv("x", { columns = {} }) end)
+      raises("\"inputs\" is not among the columns", function()
+        corpus.tsv("x", { columns = { "input" }, split = { inputs = "words" } })
+      end)
+      raises("came \"word\"; did you mean \"words\"?", function()
+        corpus.tsv("x", { columns = { "input" }, split = { input = "word" } })
+      end)
+      raises("unknown option \"column\"; did you mean \"columns\"?", function()
+        corpus.tsv("x", { column = { "input" } })
+      end)
+    end)
+  end)
+
+  describe("of a text", function()
+    it("is one sequence of characters or words", function()
+      local path = folder.write("a.txt", "aé\nb a\n")
+      local c = assert(corpus.text(path))
+      assert.equal(1, #c)
+      assert.same({ "a", "é", "\n", "b", " ", "a", "\n" }, c:get("text", 1))
+      assert.same({ "aé", "b", "a" }, assert(corpus.text(path, { split = "words" })):get("text", 1))
+    end)
+
+    it("names line and byte of what is not UTF-8", function()
+      local path = folder.write("b.txt", "ab\ncd\nxy\xC0z\n")
+      fails("EFORMAT", path .. ":3: not UTF-8: byte 3 of the line is 0xC0", corpus.text(path))
+      path = folder.write("c.txt", "\x80")
+      fails("EFORMAT", path .. ":1: not UTF-8: byte 1 of the line is 0x80", corpus.text(path))
+      fails("EFORMAT", "nothing in it", corpus.text(folder.write("d.txt", "")))
+      fails("EIO", "No such file", corpus.text(folder.path .. "/none.txt"))
+      fails("EIO", "directory", corpus.text(folder.path))
+    end)
+  end)
+
+  describe("in CoNLL-U", function()
+    local function word(id, form, upos)
+      return ("%s\t%s\t%s\t%s\tX\t_\t0\troot\t_\t_\n"):format(id, form, form:lower(), upos)
+    end
+    local good = "# text\n" .. word("1-2", "Dont", "_") .. word("1", "Do", "AUX") ..
+      word("2", "n't", "PART") .. word("2.1", "go", "VERB") .. "\n\n# next\n" ..
+      word("1", "Go", "VERB") .. "\n"
+
+    it("passes over multi-word tokens and empty nodes", function()
+      local c = assert(corpus.conllu(folder.write("a.conllu", good)))
+      assert.equal(2, #c)
+      assert.same({ "form", "lemma", "upos", "xpos" }, c:names())
+      assert.same({ "Do", "n't" }, c:get("form", 1))
+      assert.same({ "AUX", "PART" }, c:get("upos", 1))
+      assert.same({ "go" }, c:get("lemma", 2))
+      local path = folder.write("b.conllu", good:sub(1, -2))
+      c = assert(corpus.conllu(path, { fields = { "deprel" } }))
+      assert.same({ "root" }, c:get("deprel", 2))
+      assert.same({ "deprel" }, c:names())
+    end)
+
+    it("names file and line of what is wrong", function()
+      local path = folder.write("c.conllu", word("1", "a", "X") .. "2\tb\n\n")
+      fails("EFORMAT", path .. ":2: expected 10 columns, came 2", corpus.conllu(path))
+      path = folder.write("d.conllu", word("1", "a", "X") .. word("3", "b", "X") .. "\n")
+      fails("EFORMAT", path .. ":2: expected word number 2, came 3", corpus.conllu(path))
+      path = folder.write("e.conllu", word("x", "a", "X") .. "\n")
+      fails("EFORMAT", path .. ":1: expected a word number, came \"x\"", corpus.conllu(path))
+      path = folder.write("f.conllu", good .. word("1", "a", "X"):sub(1, -2))
+      fails("EFORMAT", "ends within a sentence", corpus.conllu(path))
+      path = folder.write("g.conllu", good .. word("1", "a\xE9", "X") .. "\n")
+      fails("EFORMAT", path .. ":11: not UTF-8", corpus.conllu(path))
+      path = folder.write("h.conllu", word("1", "", "X") .. "\n")
+      fails("EFORMAT", path .. ":1: column form is empty", corpus.conllu(path))
+      path = folder.write("i.conllu", "# only comments\n\n")
+      fails("EFORMAT", "no sentences in it", corpus.conllu(path))
+      fails("EIO", "No such file", corpus.conllu(folder.path .. "/none.conllu"))
+      raises("no column \"upo\"; did you mean \"upos\"?", function()
+        corpus.conllu(path, { fields = { "upo" } })
+      end)
+    end)
+
+    it("holds the English treebank", function()
+      local path = help.shared "ud-english-ewt/dev.conllu"
+      if not path then return pending "the data sets are not there" end
+      local c = assert(corpus.conllu(path))
+      local words = 0
+      for i = 1, #c do words = words + c:length("form", i) end
+      assert.same({ 2001, 25147 }, { #c, words })
+      assert.equal(17, #vocab(c, "upos"))
+    end)
+  end)
+
+  describe("of pictures", function()
+    local pixels = "\0\51\102\153\204\255" .. "\255\0\255\0\255\0"
+    local images = big(0x803, 2, 3, 2) .. pixels
+    local labels = big(0x801, 2) .. "\7\0"
+
+    it("has rows from 0 to 1 and labels", function()
+      local i, l = folder.write("i", images), folder.write("l", labels)
+      local c = assert(corpus.idx(i, l))
+      assert.equal(2, #c)
+      local t = c:get("image", 1)
+      assert.equal("f32 [3,2]", tostring(t))
+      for k, wanted in ipairs{ 0, 0.2, 0.4, 0.6, 0.8, 1 } do
+        assert.is_true(math.abs(t:get((k + 1) // 2, (k - 1) % 2 + 1) - wanted) < 1e-7)
+      end
+      assert.same({ "7" }, c:get("label", 1))
+      assert.same({ "0" }, c:get("label", 2))
+      local e = c:encode "image"
+      assert.same({ 6, 2 }, e.data:shape())
+      assert.same({ 0, 3, 6 }, e.offsets:totable())
+    end)
+
+    it("is unpacked on the way", function()
+      local i, l = folder.write("it's i", images), folder.write("l2", labels)
+      assert(os.execute(("gzip -kf %q '%s'"):format(i, l)))
+      local c = assert(corpus.idx(i .. ".gz", l .. ".gz"))
+      assert.equal("f32 [3,2]", tostring(c:get("image", 2)))
+      local file <close> = assert(io.open(i .. ".gz", "rb"))
+      local packed = file:read "a"
+      local cut = folder.write("cut.gz", packed:sub(1, -6))
+      fails("EFORMAT", cut .. ": gzip cannot unpack it", corpus.idx(cut, l))
+      fails("EFORMAT", "gzip cannot unpack it", corpus.idx(folder.write("not.gz", images), l))
+      fails("EIO", "No such file", corpus.idx(folder.path .. "/none.gz", l))
+    end)
+
+    it("names what is wrong with a file", function()
+      local l = folder.write("l3", labels)
+      local function try(code, text, content)
+        local path = folder.write("bad", content)
+        fails(code, path .. ": " .. text, corpus.idx(path, l))
+      end
+      try("EFORMAT", "nothing in it", "")
+      try("EFORMAT", "ends after 3 bytes, within the header", "\0\0\8")
+      try("EFORMAT", "ends after 8 bytes, within the header", images:sub(1, 8))
+      try("EFORMAT", "ends after 27 bytes, its header says 28", images:sub(1, -2))
+      try("EFORMAT", "goes on after the 28 bytes", images .. "\0")
+      try("EFORMAT", "not an IDX file: begins with 0x504B", "PK\3\4" .. images)
+      try("EFORMAT", "expected unsigned bytes (type 0x08), came type 0x0D",
+        big(0xD03, 1, 1, 1) .. "\0\0\0\0")
+      try("EFORMAT", "expected 3 dimensions, came 1", labels)
+      try("EFORMAT", "its header says more than 2^31 bytes", big(0x803, 0xFFFFFFFF, 0xFFFFFFFF, 28))
+      try("EFORMAT", "dimension 2 is 0", big(0x803, 1, 0, 1))
+      fails("EFORMAT", "expected 1 dimensions, came 3",
+        corpus.idx(folder.write("i4", images), folder.write("l4", images)))
+      fails("EFORMAT", "3 labels for the 2 pictures",
+        corpus.idx(folder.write("i5", images), folder.write("l5", big(0x801, 3) .. "\1\2\3")))
+      fails("EIO", "No such file", corpus.idx(folder.path .. "/none", l))
+      fails("EIO", "No such file", corpus.idx(folder.write("i6", images), folder.path .. "/none"))
+      fails("EIO", "directory", corpus.idx(folder.path, l))
+    end)
+
+    it("holds the digits", function()
+      local path = help.shared "mnist/dev-images-idx3-ubyte"
+      if not path then return pending "the data sets are not there" end
+      local c = assert(corpus.idx(path, help.shared "mnist/dev-labels-idx1-ubyte"))
+      assert.equal(1000, #c)
+      assert.equal("f32 [28,28]", tostring(c:get("image", 1000)))
+      assert.equal(10, #vocab(c, "label"))
+    end)
+  end)
+
+  describe("of Festival's lexicon", function()
+    local good = 'MNCL\n("adversity" nil (((ae d) 0) ((v er) 1) ((s ih) 0) ((t iy) 0)))\n' ..
+      '("a" dt (((ax) 0)))\n'
+
+    it("has words, phonemes and stress", function()
+      local c = assert(corpus.festival(folder.write("a.out", good)))
+      assert.equal(2, #c)
+      assert.same({ "marks", "phonemes", "pos", "stress", "word" }, c:names())
+      assert.equal("adversity", c:string("word", 1))
+      assert.equal("ae d v er s ih t iy", c:string("phonemes", 1))
+      assert.equal("0 1 0 0", c:string("stress", 1))
+      assert.equal("0 - 1 - 0 - 0 -", c:string("marks", 1))
+      assert.equal("dt", c:string("pos", 2))
+    end)
+
+    it("names file and line of what is wrong", function()
+      for _, line in ipairs{ '("a" dt (((ax) 0))', '("a" dt ((ax) 0)))', '("" n (((ax) 0)))',
+        '("a" n ())', 'a n (((ax) 0)))', '("a" n (((ax) 0) ((b) x)))', '("a" n ((() 0)))' } do
+        local path = folder.write("b.out", good .. line .. "\n")
+        fails("EFORMAT", path .. ":4: expected (\"word\" pos (((ph ...) stress) ...)), came "
+          .. line, corpus.festival(path))
+      end
+      fails("EFORMAT", "no entries in it", corpus.festival(folder.write("c.out", "MNCL\n")))
+      fails("EIO", "No such file", corpus.festival(folder.path .. "/none.out"))
+    end)
+  end)
+
+  describe("of a series", function()
+    it("has a column of times and columns of numbers", function()
+      local path = folder.write("a.csv", "time,\"one\",two\n1949-01,1.5,-2\n1949-02,2.5,3e2\n")
+      local c = assert(corpus.series(path))
+      assert.equal(1, #c)
+      assert.same({ "1949-01", "1949-02" }, c:get("time", 1))
+      assert.same({ { 1.5 }, { 2.5 } }, c:get("one", 1):totable())
+      assert.same({ { -2 }, { 300 } }, c:get("two", 1):totable())
+    end)
+
+    it("names file and line of what is wrong", function()
+      local path = folder.write("b.csv", "t,v\n1,2\n2,x\n")
+      fails("EFORMAT", path .. ":3: column v: expected a number, came \"x\"", corpus.series(path))
+      path = folder.write("c.csv", "t,v\n1,2\n2\n")
+      fails("EFORMAT", path .. ":3: expected 2 columns, came 1", corpus.series(path))
+      path = folder.write("d.csv", "t,v\n1,\n2,5\n")
+      fails("EFORMAT", path .. ":2: column v: expected a number, came \"\"", corpus.series(path))
+      assert.same({ { 5 } }, assert(corpus.series(path, { gaps = "skip" })):get("v", 1):totable())
+      path = folder.write("e.csv", "t,v\n1,inf\n")
+      fails("EFORMAT", path .. ":2: column v", corpus.series(path))
+      path = folder.write("e2.csv", "t,v\n1,1e999\n")
+      fails("EFORMAT", path .. ":2: column v", corpus.series(path))
+      path = folder.write("f.csv", "t,v,v\n1,2,3\n")
+      fails("EFORMAT", path .. ":1: header: column 3 has the name of another", corpus.series(path))
+      path = folder.write("g.csv", "t\n1\n")
+      fails("EFORMAT", path .. ":1: expected a header of 2 columns or more", corpus.series(path))
+      fails("EFORMAT", "no values in it", corpus.series(folder.write("h.csv", "t,v\n")))
+    end)
+  end)
+
+  describe("made by a script", function()
+    it("takes strings, lists and numbers", function()
+      local c = corpus.from({ word = { "ab", "c" }, tags = { { "X", "Y" }, { "Z" } },
+        value = { { 1, 2 }, { 3 } }, pair = { { { 1, 2 }, { 3, 4 } }, { { 5, 6 } } } },
+        { split = { word = "characters" } })
+      assert.equal(2, #c)
+      assert.same({ "a", "b" }, c:get("word", 1))
+      assert.same({ "Z" }, c:get("tags", 2))
+      assert.same({ { 1 }, { 2 } }, c:get("value", 1):totable())
+      assert.same({ { 5, 6 } }, c:get("pair", 2):totable())
+    end)
+
+    it("refuses what does not fit", function()
+      raises("2 sequences in b, 1 in a", function()
+        corpus.from{ a = { "x" }, b = { "x", "y" } }
+      end)
+      raises("at least one field", function() corpus.from{} end)
+      raises("sequence 1 of a: expected a string, came number", function()
+        corpus.from{ a = { 1 } }
+      end)
+      raises("sequence 2 of a is not UTF-8", function() corpus.from{ a = { "x", "\xFF" } } end)
+    end)
+  end)
+
+  describe("in use", function()
+    local c
+
+    before_each(function()
+      c = corpus.from({ form = { "to be", "or not to", "be" }, class = { "A", "B", "A" } },
+        { split = { form = "words" } })
+    end)
+
+    it("gives encoded fields", function()
+      local v = vocab(c, "form", { start = true, stop = true }) -- <s> </s> be to not or
+      assert.same({ "<s>", "</s>", "be", "to", "not", "or" }, v.symbols)
+      local e = c:encode("form", v)
+      assert.same({ 3, 2, 5, 4, 3, 2 }, e.data:totable())
+      assert.same({ 0, 2, 5, 6 }, e.offsets:totable())
+      e = c:encode("form", v, { start = true, stop = true })
+      assert.same({ 0, 3, 2, 1, 0, 5, 4, 3, 1, 0, 2, 1 }, e.data:totable())
+      assert.same({ 0, 4, 9, 12 }, e.offsets:totable())
+      e = c:label("class", vocab(c, "class"))
+      assert.same({ 0, 1, 0 }, e.data:totable())
+      assert.is_nil(e.offsets)
+    end)
+
+    it("treats unknown symbols as told", function()
+      local v = vocab.new{ "be", "to" }
+      raises("field form of a script: symbol \"or\" is not in the vocabulary, which has no unk",
+        function() c:encode("form", v) end)
+      assert.same({ 1, 0, -1, -1, 1, 0 },
+        c:encode("form", v, { unknown = "ignore" }).data:totable())
+      assert.same({ 2, 1, 0, 0, 2, 1 },
+        c:encode("form", vocab.new{ "be", "to", unk = true }).data:totable())
+      -- a symbol of the other part of a split corpus is not missed
+      assert.same({ 1, 0 }, c:select{ 1 }:encode("form", v).data:totable())
+    end)
+
+    it("gives the characters of words", function()
+      local chars = vocab.count(c, "form", { characters = true }) -- o t b e n r
+      assert.same({ "o", "t", "b", "e", "n", "r" }, chars.symbols)
+      local e = c:characters("form", chars)
+      assert.same({ 1, 0, 2, 3, 0, 5, 4, 0, 1, 1, 0, 2, 3 }, e.data:totable())
+      assert.same({ 0, 2, 4, 6, 9, 11, 13 }, e.inner:totable())
+      assert.same({ 0, 2, 5, 6 }, e.outer:totable())
+      e = c:characters("form", chars, { max = 1 })
+      assert.same({ 1, 2, 0, 4, 1, 2 }, e.data:totable())
+      local accents = corpus.from{ form = { "éàb" } }
+      e = accents:characters("form", vocab.new{ "é", "à" }, { max = 2 })
+      assert.same({ 0, 1 }, e.data:totable())
+      raises("symbol \"b\" is not in the vocabulary", function()
+        accents:characters("form", vocab.new{ "é", "à" })
+      end)
+    end)
+
+    it("is selected from and cut in two", function()
+      local s = c:select{ 3, 1 }
+      assert.equal(2, #s)
+      assert.equal("be", s:string("form", 1))
+      assert.equal("to be", s:string("form", 2))
+      assert.same({ be = 2, to = 1 }, s:counts "form")
+      local many = {}
+      for i = 1, 100 do many[i] = "w" .. (i - 1) // 2 end
+      local a, b = corpus.from{ word = many }:split{ share = 0.8, rng = rng(1), by = "word" }
+      assert.same({ 80, 20 }, { #a, #b })
+      local seen = a:counts "word"
+      for word in pairs(b:counts "word") do assert.is_nil(seen[word]) end
+      local a2 = corpus.from{ word = many }:split{ share = 0.8, rng = rng(1), by = "word" }
+      assert.same(seen, a2:counts "word")
+      raises("leaves one part of 3 without a sequence", function()
+        c:split{ share = 0.01, rng = rng(1) }
+      end)
+      raises("expected at least one sequence, came none", function() c:select{} end)
+    end)
+
+    it("refuses wrong use", function()
+      raises("no field \"from\"; did you mean \"form\"?", function() c:encode("from") end)
+      raises("no field \"zzz\"; there are: class, form", function() c:get("zzz", 1) end)
+      raises("field form of symbols needs a vocabulary", function() c:encode "form" end)
+      raises("vocab: expected a vocabulary, came string", function() c:encode("form", "x") end)
+      raises("expected one symbol in sequence 1, came 2", function()
+        c:label("form", vocab(c, "form"))
+      end)
+      raises("the vocabulary has no stop symbol", function()
+        c:encode("form", vocab(c, "form"), { stop = true })
+      end)
+      raises("i: expected an integer from 1 to 3, came 4", function() c:get("form", 4) end)
+      local n = corpus.from{ x = { { 1, 2 } } }
+      raises("field x: expected a field of symbols, came one of numbers", function()
+        n:encode("x", vocab.new{ "a" })
+      end)
+    end)
+
+    it("stays out of Lua's memory", function()
+      local words = {}
+      for i = 1, 20000 do words[i] = ("abcdefghij"):rep(5) end
+      collectgarbage()
+      local lua, outside = collectgarbage "count", core.memory_live()
+      local many = corpus.from({ word = words }, { split = { word = "characters" } })
+      collectgarbage()
+      assert.is_true(core.memory_live() - outside >= 4 * 1000000)
+      assert.is_true(collectgarbage "count" - lua < 100, "kB per million symbols")
+      assert.equal(20000, #many)
+    end)
+  end)
+end)
