@@ -1,0 +1,382 @@
+/*
+** Matrix products: rows times a weight matrix that is packed once, and products row by row.
+*/
+#include <string.h>
+
+#include "product.h"
+
+/* ---- over many rows ---- */
+
+/*
+** Gradients of weights are sums over all rows of a batch and its steps. They go through the same
+** kernel as the forward products: CHUNK rows of B are packed once, then every tile of C takes them
+** up. A BLAS has threads of its own, which would fight with the pool's for the cores, and promises
+** no bits.
+*/
+enum { CHUNK = 256, BLOCK = 512, TILE = 64, BAND = 128, RUN = 128 };
+
+/* Multiplications worth waking a thread for. */
+#define WORTH ((size_t)1 << 17)
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+size_t NI_R(ni_product_packed)(size_t n, size_t k) { return NI_R(ni_kernel)()->packed(n, k); }
+
+#ifndef NI_F64
+size_t ni_product_packed(size_t n, size_t k) {
+  size_t a = ni_product_packed_f32(n, k), b = ni_product_packed_f64(n, k);
+  return ((a > b ? a : b) + 15) & ~(size_t)15;
+}
+
+size_t ni_product_scratch(size_t n) {
+  return (n + BLOCK - 1) / BLOCK * ni_product_packed(least(n, BLOCK), CHUNK);
+}
+#endif
+
+typedef struct product {
+  size_t m, n, k, lda, step, tiles, stride;
+  const real *a, *b, *bias;
+  real *packed, *c;
+  const real *w;
+  bool accumulate;
+} product;
+
+static void rows_task(void *arg, size_t task) {
+  const product *p = arg;
+  size_t i = task * p->step;
+  NI_R(ni_kernel)()->gemm(least(p->step, p->m - i), p->n, p->k, p->a + i * p->k, p->k, 1, p->w,
+                          p->bias, p->accumulate, p->c + i * p->n, p->n);
+}
+
+void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const real *a,
+                           const real *packed, const real *bias, bool accumulate, real *c) {
+  /* several tasks for each thread, so that one that is held up leaves its share to others */
+  size_t threads = (size_t)ni_pool_threads(pool), few = WORTH / (n * k + 1) + 1;
+  size_t step = threads > 1 ? (m + 4 * threads - 1) / (4 * threads) : m;
+  if (step < few) step = few;
+  product p = {.m = m, .n = n, .k = k, .step = step, .a = a, .bias = bias, .c = c, .w = packed,
+               .accumulate = accumulate};
+  ni_pool_run(pool, (m + step - 1) / step, rows_task, &p);
+}
+
+static void pack_task(void *arg, size_t block) {
+  const product *p = arg;
+  size_t j = block * BLOCK;
+  NI_R(ni_kernel)()->pack(least(BLOCK, p->n - j), p->k, p->b + j, p->n, true,
+                          p->packed + block * p->stride);
+}
+
+static void tile_task(void *arg, size_t task) {
+  const product *p = arg;
+  size_t block = task / p->tiles, tile = task % p->tiles, j = block * BLOCK;
+  size_t i = p->m * tile / p->tiles, end = p->m * (tile + 1) / p->tiles;
+  NI_R(ni_kernel)()->gemm(end - i, least(BLOCK, p->n - j), p->k, p->a + i, 1, p->lda,
+                          p->packed + block * p->stride, NULL, true, p->c + i * p->n + j, p->n);
+}
+
+void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t n, size_t rows, const real *a,
+                            size_t lda, const real *b, real *scratch, real *c) {
+  product p = {.m = m, .n = n, .lda = lda, .packed = scratch, .c = c};
+  size_t blocks = (n + BLOCK - 1) / BLOCK;
+  p.tiles = (m + TILE - 1) / TILE;
+  p.stride = NI_R(ni_product_packed)(least(n, BLOCK), CHUNK);
+  if (m * n * least(rows, CHUNK) < WORTH) pool = NULL;
+  for (size_t r = 0; r < rows; r += p.k) {
+    p.k = least(CHUNK, rows - r);
+    p.a = a + r * lda;
+    p.b = b + r * n;
+    ni_pool_run(pool, blocks, pack_task, &p);
+    ni_pool_run(pool, blocks * p.tiles, tile_task, &p);
+  }
+}
+
+typedef struct columns {
+  size_t n, rows;
+  const real *a;
+  real *to, *also;
+} columns;
+
+/* Sums of RUN rows each are summed: long sums of floats stay exact to a few bits. */
+static void sum_task(void *arg, size_t band) {
+  const columns *s = arg;
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  size_t j = band * BAND, n = least(BAND, s->n - j);
+  real sum[BAND] = {0}, part[BAND];
+  for (size_t r = 0; r < s->rows;) {
+    memset(part, 0, sizeof part);
+    for (size_t end = least(s->rows, r + RUN); r < end; r++)
+      k->add(n, part, s->a + r * s->n + j, part);
+    k->add(n, sum, part, sum);
+  }
+  if (s->to) k->add(n, s->to + j, sum, s->to + j);
+  if (s->also) k->add(n, s->also + j, sum, s->also + j);
+}
+
+void NI_R(ni_product_sum)(neap_pool *pool, size_t n, size_t rows, const real *a, real *to,
+                          real *also) {
+  columns s = {n, rows, a, to, also};
+  if (n * rows < WORTH) pool = NULL;
+  if (to || also) ni_pool_run(pool, (n + BAND - 1) / BAND, sum_task, &s);
+}
+
+/* ---- x w, and x w^T + b ---- */
+
+/* w is [K,N] in matmul, [N,K] in linear. fixed: panels of w; then, for backward, panels of the
+** other orientation for dx, and scratch for dw. */
+typedef struct weight {
+  size_t n, k, back, scratch, fixed;
+} weight;
+
+static weight weight_of(const ni_exec *x, const ni_node *n, bool linear) {
+  const int32_t *dim = x->view[n->in[1]].type.dim;
+  weight w = {.n = (size_t)dim[linear ? 0 : 1], .k = (size_t)dim[linear ? 1 : 0]};
+  w.back = ni_product_packed(w.n, w.k);
+  w.scratch = w.back + ni_product_packed(w.k, w.n);
+  w.fixed = w.scratch + ni_product_scratch(linear ? w.k : w.n);
+  return w;
+}
+
+#ifndef NI_F64
+
+static neap_status infer(ni_infer *i, bool linear) {
+  const neap_type *x = i->in[0], *w = i->in[1], *b = i->n_in > 2 ? i->in[2] : NULL;
+  neap_status rc = ni_want(i, 0, NEAP_F32, "x");
+  if (!rc) rc = ni_want(i, 1, NEAP_F32, "w");
+  if (!rc && b) rc = ni_want(i, 2, NEAP_F32, "b");
+  if (rc) return rc;
+  if (x->rank == 0)
+    return ni_fail(NEAP_ESHAPE, "x must have a feature dimension, not %s", ni_type_text(i, x));
+  if (w->space >= 0)
+    return ni_fail(NEAP_ESHAPE, "w must be one matrix for all rows, not %s: bmm multiplies by row",
+                   ni_type_text(i, w));
+  if (w->rank != 2 || w->dim[0] < 1 || w->dim[1] < 1)
+    return ni_fail(NEAP_ESHAPE, "w must be a matrix %s, not %s", linear ? "[N,K]" : "[K,N]",
+                   ni_type_text(i, w));
+  if (x->dim[x->rank - 1] != w->dim[linear ? 1 : 0])
+    return ni_fail(NEAP_ESHAPE, "inner widths differ: x %s, w %s", ni_type_text(i, x),
+                   ni_type_text(i, w));
+  int32_t width = w->dim[linear ? 0 : 1];
+  if (b && (b->space >= 0 || b->rank != 1 || b->dim[0] != width))
+    return ni_fail(NEAP_ESHAPE, "b must be [%d], as wide as w %s, not %s", (int)width,
+                   ni_type_text(i, w), ni_type_text(i, b));
+  i->out[0] = *x;
+  i->out[0].dim[x->rank - 1] = width;
+  return NEAP_OK;
+}
+
+neap_status ni_infer_matmul(ni_infer *i) { return infer(i, false); }
+neap_status ni_infer_linear(ni_infer *i) { return infer(i, true); }
+
+static size_t fixed(const ni_exec *x, const ni_node *n, bool backward, bool linear) {
+  weight w = weight_of(x, n, linear);
+  return backward ? w.fixed : w.back;
+}
+
+size_t ni_fixed_matmul(const ni_exec *x, const ni_node *n, bool backward) {
+  return fixed(x, n, backward, false);
+}
+size_t ni_fixed_linear(const ni_exec *x, const ni_node *n, bool backward) {
+  return fixed(x, n, backward, true);
+}
+
+#endif
+
+static void prepare(const ni_exec *x, const ni_node *n, bool backward, bool linear) {
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  weight w = weight_of(x, n, linear);
+  const real *data = x->view[n->in[1]].data;
+  real *to = x->fixed[n->index];
+  if (backward)
+    k->pack(w.k, w.n, data, linear ? w.k : w.n, linear, to + w.back);
+  else
+    k->pack(w.n, w.k, data, linear ? w.k : w.n, !linear, to);
+}
+
+/* Rows of x, its leading feature dimensions counted in, in rows r0..r1-1 of its space. */
+static size_t lines(const ni_exec *x, const ni_node *n, size_t rows, const weight *w) {
+  return rows * (x->view[n->in[0]].width / w->k);
+}
+
+static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, bool linear) {
+  weight w = weight_of(x, n, linear);
+  size_t first = lines(x, n, r0, &w), m = lines(x, n, r1, &w) - first;
+  const real *b = n->n_in > 2 && n->in[2] >= 0 ? x->view[n->in[2]].data : NULL;
+  NI_R(ni_kernel)()->gemm(m, w.n, w.k, (const real *)x->view[n->in[0]].data + first * w.k, w.k, 1,
+                          x->fixed[n->index], b, false, (real *)x->view[n->out].data + first * w.n,
+                          w.n);
+}
+
+static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, bool linear) {
+  weight w = weight_of(x, n, linear);
+  size_t first = lines(x, n, r0, &w), m = lines(x, n, r1, &w) - first;
+  const real *dy = x->view[n->out].grad;
+  real *dx = x->view[n->in[0]].grad;
+  if (!dy || !dx) return;
+  NI_R(ni_kernel)()->gemm(m, w.k, w.n, dy + first * w.n, w.n, 1,
+                          (real *)x->fixed[n->index] + w.back, NULL, true, dx + first * w.k, w.k);
+}
+
+static void backward_const(const ni_exec *x, const ni_node *n, bool linear) {
+  weight w = weight_of(x, n, linear);
+  size_t m = lines(x, n, ni_rows_of(x, n->in[0]), &w);
+  const real *data = x->view[n->in[0]].data, *dy = x->view[n->out].grad;
+  real *dw = x->view[n->in[1]].grad, *scratch = (real *)x->fixed[n->index] + w.scratch;
+  if (!dy) return;
+  if (dw && linear) NI_R(ni_product_outer)(x->pool, w.n, w.k, m, dy, w.n, data, scratch, dw);
+  if (dw && !linear) NI_R(ni_product_outer)(x->pool, w.k, w.n, m, data, w.k, dy, scratch, dw);
+  if (n->n_in > 2 && n->in[2] >= 0)
+    NI_R(ni_product_sum)(x->pool, w.n, m, dy, x->view[n->in[2]].grad, NULL);
+}
+
+#define CODE(name, linear)                                                                      \
+  static void name##_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {        \
+    forward(x, n, r0, r1, linear);                                                              \
+  }                                                                                             \
+  static void name##_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {       \
+    backward(x, n, r0, r1, linear);                                                             \
+  }                                                                                             \
+  static void name##_const(const ni_exec *x, const ni_node *n) { backward_const(x, n, linear); } \
+  static void name##_prepare(const ni_exec *x, const ni_node *n, bool back) {                   \
+    prepare(x, n, back, linear);                                                                \
+  }                                                                                             \
+  const ni_code NI_R(ni_code_##name) = {name##_forward, name##_backward, name##_const,          \
+                                        name##_prepare};
+CODE(matmul, false)
+CODE(linear, true)
+
+/* ---- a product for each row ---- */
+
+/* A matrix, or its transpose (turned), in row-major memory with row stride ld. */
+typedef struct matrix {
+  real *p;
+  size_t rows, cols, ld;
+  bool turned;
+} matrix;
+
+static matrix turn(matrix a) { return (matrix){a.p, a.cols, a.rows, a.ld, !a.turned}; }
+static size_t at(const matrix *a, size_t i, size_t j) {
+  return a->turned ? j * a->ld + i : i * a->ld + j;
+}
+
+/*
+** C += A B, rows i0..i1-1. A sum over K rises one by one unless dots says that K is a number that
+** no batch changes: a longer memory that ends in zeros gives the same bits.
+*/
+static void product_add(matrix a, matrix b, matrix c, size_t i0, size_t i1, bool dots) {
+  const NI_R(ni_kernels) *f = NI_R(ni_kernel)();
+  if (!b.turned && !c.turned) {
+    for (size_t i = i0; i < i1; i++)
+      for (size_t k = 0; k < a.cols; k++)
+        f->axpy(c.cols, a.p[at(&a, i, k)], b.p + k * b.ld, c.p + i * c.ld);
+  } else if (a.turned && c.turned) {
+    for (size_t j = 0; j < c.cols; j++)
+      for (size_t k = 0; k < a.cols; k++)
+        f->axpy(i1 - i0, b.p[at(&b, k, j)], a.p + k * a.ld + i0, c.p + j * c.ld + i0);
+  } else {
+    bool rows = dots && !a.turned && b.turned;
+    for (size_t i = i0; i < i1; i++)
+      for (size_t j = 0; j < c.cols; j++) {
+        real *sum = c.p + at(&c, i, j);
+        if (rows)
+          *sum += f->dot(a.cols, a.p + i * a.ld, b.p + j * b.ld);
+        else
+          for (size_t k = 0; k < a.cols; k++) *sum += a.p[at(&a, i, k)] * b.p[at(&b, k, j)];
+      }
+  }
+}
+
+enum { TRANSPOSE_A, TRANSPOSE_B };
+
+#ifndef NI_F64
+
+neap_status ni_infer_bmm(ni_infer *i) {
+  int32_t side[2][2]; /* of a: M K; of b: K N */
+  for (int o = 0; o < 2; o++) {
+    const neap_type *t = i->in[o];
+    const char *who = o ? "b" : "a";
+    int turned = 0;
+    neap_status rc = ni_want(i, o, NEAP_F32, who);
+    if (!rc) rc = ni_want_whole(i, o, o ? "transpose_b" : "transpose_a", 0, 1, &turned);
+    if (rc) return rc;
+    if (t->rank != 2 && (t->rank != 1 || turned))
+      return ni_fail(NEAP_ESHAPE, "%s must have two feature dimensions%s, not %s", who,
+                     turned ? " to be transposed" : ", or one", ni_type_text(i, t));
+    side[o][0] = t->rank == 2 ? t->dim[turned] : o ? t->dim[0] : 1;
+    side[o][1] = t->rank == 2 ? t->dim[!turned] : o ? 1 : t->dim[0];
+  }
+  const neap_type *a = i->in[0], *b = i->in[1];
+  if (side[0][1] != side[1][0] || (a->space >= 0 && b->space >= 0 && a->space != b->space))
+    return ni_fail(NEAP_ESHAPE, "%s differ: a %s%s, b %s%s",
+                   side[0][1] != side[1][0] ? "inner widths" : "rows", ni_type_text(i, a),
+                   i->attr[TRANSPOSE_A] != 0 ? " transposed" : "", ni_type_text(i, b),
+                   i->attr[TRANSPOSE_B] != 0 ? " transposed" : "");
+  neap_type *out = &i->out[0];
+  *out = (neap_type){.dtype = NEAP_F32, .space = a->space >= 0 ? a->space : b->space};
+  if (a->rank == 2) out->dim[out->rank++] = side[0][0];
+  if (b->rank == 2) out->dim[out->rank++] = side[1][1];
+  return NEAP_OK;
+}
+
+#endif
+
+/* Operand o (2: the result) at one row of the space; gradient instead of data if asked. */
+static matrix operand(const ni_exec *x, const ni_node *n, int o, size_t row, bool gradient) {
+  const ni_view *v = &x->view[o < 2 ? n->in[o] : n->out];
+  real *p = gradient ? v->grad : v->data;
+  if (p && v->type.space >= 0) p += row * v->width;
+  if (o == 2) {
+    size_t rows = operand(x, n, 0, 0, false).rows, cols = operand(x, n, 1, 0, false).cols;
+    return (matrix){p, rows, cols, cols, false};
+  }
+  size_t last = ni_dim(x, v->type.dim[v->type.rank - 1]);
+  size_t lead = v->type.rank == 2 ? ni_dim(x, v->type.dim[0]) : 1;
+  matrix m = {p, lead, last, last, false};
+  if (v->type.rank == 1) return o ? (matrix){p, last, 1, 1, false} : m;
+  return n->attr[o] != 0 ? turn(m) : m;
+}
+
+static void bmm_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  const neap_type *t = &x->view[n->in[0]].type;
+  bool dots = t->dim[t->rank == 2 && n->attr[TRANSPOSE_A] == 0] >= 0;
+  for (size_t r = r0; r < r1; r++) {
+    matrix c = operand(x, n, 2, r, false);
+    memset(c.p, 0, c.rows * c.cols * sizeof(real));
+    product_add(operand(x, n, 0, r, false), operand(x, n, 1, r, false), c, 0, c.rows, dots);
+  }
+}
+
+/* Rows i0..i1-1 of operand o's gradient: dA += dC B^T, dB += A^T dC. */
+static void operand_back(const ni_exec *x, const ni_node *n, int o, size_t row, size_t i0,
+                         size_t i1) {
+  matrix dc = operand(x, n, 2, row, true), d = operand(x, n, o, row, true);
+  matrix other = turn(operand(x, n, !o, row, false));
+  if (o)
+    product_add(other, dc, d, i0, i1, true);
+  else
+    product_add(dc, other, d, i0, i1, true);
+}
+
+static void bmm_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  if (!x->view[n->out].grad) return;
+  for (int o = 0; o < 2; o++) {
+    if (!x->view[n->in[o]].grad || ni_space_of(x, n->in[o]) != ni_space_of(x, n->out)) continue;
+    size_t rows = operand(x, n, o, 0, true).rows;
+    for (size_t r = r0; r < r1; r++) operand_back(x, n, o, r, 0, rows);
+  }
+}
+
+static void shared_a(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
+  for (size_t r = 0; r < ni_rows_of(x, n->out); r++) operand_back(x, n, 0, r, from, to);
+}
+static void shared_b(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
+  for (size_t r = 0; r < ni_rows_of(x, n->out); r++) operand_back(x, n, 1, r, from, to);
+}
+
+/* An operand that all rows share. */
+static void bmm_const(const ni_exec *x, const ni_node *n) {
+  for (int o = 0; o < 2 && x->view[n->out].grad; o++)
+    if (x->view[n->in[o]].grad && ni_space_of(x, n->in[o]) != ni_space_of(x, n->out))
+      ni_exec_share(x, n, operand(x, n, o, 0, true).rows, 16, o ? shared_b : shared_a);
+}
+
+const ni_code NI_R(ni_code_bmm) = {bmm_forward, bmm_backward, bmm_const, NULL};

@@ -1,0 +1,28 @@
+/*
+** Products over many rows, for product.c and the recurrent layers. Work is divided over the rows
+** and columns of the result, never over a sum: any number of threads gives the same bits.
+*/
+#ifndef NI_PRODUCT_H
+#define NI_PRODUCT_H
+
+#include "../kernel/kernel.h"
+#include "util.h"
+
+/* Reals for the packed panels of an [N,K] matrix: what float or double needs, the larger. */
+size_t ni_product_packed(size_t n, size_t k);
+/* Reals of scratch for ni_product_outer with an [N] wide b. */
+size_t ni_product_scratch(size_t n);
+size_t ni_product_packed_f32(size_t n, size_t k);
+size_t ni_product_packed_f64(size_t n, size_t k);
+
+/* C[M,N] = A[M,K] * packed + bias (NULL: none), or C += A * packed. All rows are contiguous. */
+void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const real *a,
+                           const real *packed, const real *bias, bool accumulate, real *c);
+/* C[M,N] += A^T B, summed over rows: A is [rows,M] with row stride lda, B [rows,N]. */
+void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t n, size_t rows, const real *a,
+                            size_t lda, const real *b, real *scratch, real *c);
+/* Adds the sum of the rows of A [rows,N] to `to` and to `also`; either may be NULL. */
+void NI_R(ni_product_sum)(neap_pool *pool, size_t n, size_t rows, const real *a, real *to,
+                          real *also);
+
+#endif

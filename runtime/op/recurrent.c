@@ -1,0 +1,191 @@
+/*
+** What the whole-sequence layers share: types, memory, packing, last states, gradients.
+*/
+#include "recurrent.h"
+
+#include <string.h>
+
+#ifndef NI_F64
+
+static size_t take(size_t *at, size_t count) {
+  size_t here = *at;
+  *at += (count + 15) & ~(size_t)15;
+  return here;
+}
+
+ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
+  const neap_type *w = &x->view[n->in[1]].type, *u = &x->view[n->in[2]].type;
+  ni_layer l = {.space = ni_space_of(x, n->in[0]), .inputs = (size_t)w->dim[1],
+                .h = (size_t)u->dim[1], .n = (size_t)u->dim[0]};
+  l.rows = &x->rows[l.space];
+  l.part[0] = cell->first * l.h;
+  l.part[1] = l.n - l.part[0];
+  size_t at = 0, rows = l.rows->rows, parents = l.rows->parents;
+  l.w = take(&at, ni_product_packed(l.n, l.inputs));
+  for (int j = 0; j < 2; j++) l.u[j] = take(&at, ni_product_packed(l.part[j], l.h));
+  l.bias = take(&at, l.n);
+  l.fixed = at;
+  l.w_back = take(&at, ni_product_packed(l.inputs, l.n));
+  for (int j = 0; j < 2; j++) l.u_back[j] = take(&at, ni_product_packed(l.h, l.part[j]));
+  l.scratch = take(&at, ni_product_scratch(l.inputs > l.h ? l.inputs : l.h));
+  l.fixed_back = at;
+  at = 0;
+  l.gates = take(&at, rows * l.n);
+  l.before = take(&at, rows * l.h);
+  for (int j = 0; j < 2; j++) l.wide[j] = take(&at, rows * cell->wide[j] * l.h);
+  for (size_t j = 0; j < cell->narrow; j++) l.narrow[j] = take(&at, parents * l.h);
+  l.work = at;
+  return l;
+}
+
+static neap_status want(const ni_infer *i, int k, const char *who, int rank, size_t d0, size_t d1) {
+  const neap_type *t = i->in[k];
+  neap_status rc = ni_want(i, k, NEAP_F32, who);
+  if (rc) return rc;
+  if (t->space < 0 && t->rank == rank && t->dim[0] >= 0 && (size_t)t->dim[0] == d0 &&
+      (rank == 1 || (t->dim[1] >= 0 && (size_t)t->dim[1] == d1)))
+    return NEAP_OK;
+  if (rank == 1)
+    return ni_fail(NEAP_ESHAPE, "%s must be [%zu], not %s: x %s, weight_hh %s", who, d0,
+                   ni_type_text(i, t), ni_type_text(i, i->in[0]), ni_type_text(i, i->in[2]));
+  return ni_fail(NEAP_ESHAPE, "%s must be [%zu,%zu], not %s: x %s, weight_hh %s", who, d0, d1,
+                 ni_type_text(i, t), ni_type_text(i, i->in[0]), ni_type_text(i, i->in[2]));
+}
+
+neap_status ni_layer_infer(ni_infer *i, const ni_cell *cell, int states) {
+  static const char *const who[] = {"x",        "weight_ih", "weight_hh", "bias_ih",
+                                    "bias_hh", "h0",        "c0"};
+  const neap_type *x = i->in[0], *u = i->in[2];
+  int parent = -1;
+  neap_status rc = ni_want(i, 0, NEAP_F32, who[0]);
+  if (!rc) rc = ni_want_sequence(i, &parent);
+  if (rc) return rc;
+  if (x->rank != 1 || x->dim[0] < 1)
+    return ni_fail(NEAP_ESHAPE, "x must have one feature dimension, not %s", ni_type_text(i, x));
+  if (u->rank != 2 || u->dim[1] < 1)
+    return ni_fail(NEAP_ESHAPE, "weight_hh must be [%zu*H,H], not %s", cell->gates,
+                   ni_type_text(i, u));
+  size_t h = (size_t)u->dim[1], n = cell->gates * h;
+  rc = want(i, 2, who[2], 2, n, h);
+  if (!rc) rc = want(i, 1, who[1], 2, n, (size_t)x->dim[0]);
+  for (int k = 3; !rc && k < 5 && k < i->n_in; k++)
+    if (i->in[k]) rc = want(i, k, who[k], 1, n, 0);
+  neap_type state = {.dtype = NEAP_F32, .space = parent, .rank = 1, .dim = {u->dim[1]}};
+  for (int k = 5; !rc && k < i->n_in; k++) {
+    const neap_type *t = i->in[k];
+    if (!t || (rc = ni_want(i, k, NEAP_F32, who[k])) != NEAP_OK) continue;
+    if (t->space != parent || t->rank != 1 || t->dim[0] != u->dim[1])
+      rc = ni_fail(NEAP_ESHAPE, "%s must be %s, one for each sequence of x %s, not %s", who[k],
+                   ni_type_text(i, &state), ni_type_text(i, x), ni_type_text(i, t));
+  }
+  if (rc) return rc;
+  i->out[0] = state;
+  i->out[0].space = x->space;
+  for (int k = 1; k <= states; k++) i->out[k] = state;
+  return NEAP_OK;
+}
+
+#endif
+
+void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *l, bool backward,
+                            bool merged) {
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  const real *w = x->view[n->in[1]].data, *u = x->view[n->in[2]].data;
+  real *fixed = x->fixed[n->index], *bias = fixed + l->bias;
+  if (backward) {
+    k->pack(l->inputs, l->n, w, l->inputs, true, fixed + l->w_back);
+    for (int j = 0; j < 2; j++)
+      k->pack(l->h, l->part[j], u + (j ? l->part[0] * l->h : 0), l->h, true, fixed + l->u_back[j]);
+    return;
+  }
+  k->pack(l->n, l->inputs, w, l->inputs, false, fixed + l->w);
+  for (int j = 0; j < 2; j++)
+    k->pack(l->part[j], l->h, u + (j ? l->part[0] * l->h : 0), l->h, false, fixed + l->u[j]);
+  memset(bias, 0, l->n * sizeof(real));
+  for (int j = 3; j < (merged ? 5 : 4); j++) {
+    const real *b = ni_layer_data(x, n, j);
+    if (b) k->add(l->n, bias, b, bias);
+  }
+}
+
+void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
+  const real *fixed = x->fixed[n->index];
+  real *work = x->work[n->index];
+  NI_R(ni_product_rows)(x->pool, l->rows->rows, l->n, l->inputs, x->view[n->in[0]].data,
+                        fixed + l->w, fixed + l->bias, false, work + l->gates);
+}
+
+typedef struct walk {
+  const ni_exec *x;
+  const ni_node *n;
+  const ni_rows *rows;
+  size_t shares;
+  ni_share fn;
+} walk;
+
+/* The first position of a share. Every position counts one more than its length. */
+static size_t cut(const walk *w, size_t share) {
+  uint64_t all = (uint64_t)w->rows->rows + w->rows->parents, before = 0;
+  size_t p = 0;
+  while (p < w->rows->parents && before * w->shares < all * share)
+    before += 1 + (uint64_t)w->rows->len[w->rows->perm[p++]];
+  return share == w->shares ? w->rows->parents : p;
+}
+
+static void walk_task(void *arg, size_t share) {
+  const walk *w = arg;
+  size_t from = cut(w, share), to = cut(w, share + 1);
+  if (from < to) w->fn(w->x, w->n, from, to);
+}
+
+void NI_R(ni_layer_walk)(const ni_exec *x, const ni_node *n, const ni_layer *l, ni_share fn) {
+  size_t threads = (size_t)ni_pool_threads(x->pool), worth = l->rows->rows * l->n * l->h >> 17;
+  walk w = {x, n, l->rows, threads < worth ? threads : worth ? worth : 1, fn};
+  ni_pool_run(x->pool, w.shares, walk_task, &w);
+}
+
+void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j, size_t p0,
+                         size_t p1, const real *slab, const real *first) {
+  const ni_rows *r = l->rows;
+  real *out = x->view[n->out + 1 + j].data;
+  for (size_t p = p0; p < p1; p++) {
+    const real *last = NI_R(ni_layer_before)(l, r->len[r->perm[p]], p, slab, first);
+    memcpy(out + r->perm[p] * l->h, last, l->h * sizeof(real));
+    NI_R(ni_state_last)(x, l->space, n->slot < 0 ? -1 : n->slot + j, p, l->h, last);
+  }
+}
+
+void NI_R(ni_layer_last_back)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j,
+                              size_t p0, size_t p1, real *d) {
+  const real *grad = x->view[n->out + 1 + j].grad;
+  for (size_t p = p0; p < p1; p++)
+    if (grad)
+      memcpy(d + p * l->h, grad + l->rows->perm[p] * l->h, l->h * sizeof(real));
+    else
+      memset(d + p * l->h, 0, l->h * sizeof(real));
+}
+
+static real *gradient(const ni_exec *x, const ni_node *n, int k) {
+  int v = ni_layer_input(n, k);
+  return v < 0 ? NULL : x->view[v].grad;
+}
+
+void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer *l,
+                              const real *dgx, const real *dgh, const real *other) {
+  real *fixed = x->fixed[n->index], *work = x->work[n->index], *scratch = fixed + l->scratch;
+  real *dx = gradient(x, n, 0), *dw = gradient(x, n, 1), *du = gradient(x, n, 2);
+  size_t rows = l->rows->rows, cut_at = other ? l->n - l->h : l->n;
+  if (dx)
+    NI_R(ni_product_rows)(x->pool, rows, l->inputs, l->n, dgx, fixed + l->w_back, NULL, true, dx);
+  if (dw)
+    NI_R(ni_product_outer)(x->pool, l->n, l->inputs, rows, dgx, l->n, x->view[n->in[0]].data,
+                           scratch, dw);
+  if (du)
+    NI_R(ni_product_outer)(x->pool, cut_at, l->h, rows, dgh, l->n, work + l->before, scratch, du);
+  if (du && other)
+    NI_R(ni_product_outer)(x->pool, l->h, l->h, rows, dgh + cut_at, l->n, other, scratch,
+                           du + cut_at * l->h);
+  real *db = gradient(x, n, 3), *dc = gradient(x, n, 4);
+  NI_R(ni_product_sum)(x->pool, l->n, rows, dgx, db, dgh == dgx ? dc : NULL);
+  if (dgh != dgx) NI_R(ni_product_sum)(x->pool, l->n, rows, dgh, dc, NULL);
+}

@@ -1,0 +1,85 @@
+/*
+** What the whole-sequence layers (elman.c, lstm.c, gru.c) share. Inputs: x [T,B,I], weight_ih
+** [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H], first states [B,H]; the last ones optional.
+**
+** Forward: the products with x for all steps at once; then each thread walks its own sequences
+** through all steps, without waiting for the others. Backward: the same walk from the last step to
+** the first leaves d(sums) for all rows; the gradients of x, of the weights and of the biases are
+** then products over all rows.
+*/
+#ifndef NI_RECURRENT_H
+#define NI_RECURRENT_H
+
+#include "product.h"
+
+/* What sets a layer apart. */
+typedef struct ni_cell {
+  size_t gates;
+  size_t first;    /* gates in the first packing of weight_hh; the others are in the second */
+  size_t wide[2];  /* slabs [rows, wide*H] of its own */
+  size_t narrow;   /* slabs [B,H]: first states, gradients that walk back */
+} ni_cell;
+
+typedef struct ni_layer {
+  const ni_rows *rows;
+  int space;
+  size_t inputs, h, n;      /* I, H, G*H */
+  size_t part[2];           /* rows of weight_hh in each packing */
+  /* where things stand in fixed, counted in reals: panels, the sum of the biases; for backward
+  ** panels of the other orientation and scratch */
+  size_t w, u[2], bias, fixed, w_back, u_back[2], scratch, fixed_back;
+  /* in work: gates [rows,n], h of the step before [rows,H], the cell's own slabs */
+  size_t gates, before, wide[2], narrow[4], work;
+} ni_layer;
+
+ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell);
+neap_status ni_layer_infer(ni_infer *i, const ni_cell *cell, int states);
+
+/* Value id of input k, -1 if it is left out. */
+static inline int ni_layer_input(const ni_node *n, int k) { return k < n->n_in ? n->in[k] : -1; }
+/* Data of input k, NULL if it is left out. */
+static inline const void *ni_layer_data(const ni_exec *x, const ni_node *n, int k) {
+  int v = ni_layer_input(n, k);
+  return v < 0 ? NULL : x->view[v].data;
+}
+
+/* Of positions p0..p1-1 those that are alive at step t. */
+static inline size_t ni_layer_alive(const ni_layer *l, size_t t, size_t p0, size_t p1) {
+  if (t >= l->rows->steps) return 0;
+  size_t alive = l->rows->off[t + 1] - l->rows->off[t], end = p1 < alive ? p1 : alive;
+  return end > p0 ? end - p0 : 0;
+}
+
+/* True once the run is to end. */
+static inline bool ni_layer_stop(const ni_exec *x) {
+  return x->canceled && atomic_load_explicit(x->canceled, memory_order_relaxed);
+}
+
+/* In a slab of width H: row p0 of the step before t, `first` before the first step. */
+static inline const real *NI_R(ni_layer_before)(const ni_layer *l, size_t t, size_t p0,
+                                                const real *slab, const real *first) {
+  return (t ? slab + l->rows->off[t - 1] * l->h : first) + p0 * l->h;
+}
+
+/* Packs both weights and adds the biases up: both (merged), or bias_ih alone. */
+void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *l, bool backward,
+                            bool merged);
+/* Sums of all rows and steps that need no earlier step: gates = W x + bias. */
+void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l);
+/* Cuts the sorted positions into one share for each thread, of about equally many rows. */
+void NI_R(ni_layer_walk)(const ni_exec *x, const ni_node *n, const ni_layer *l, ni_share fn);
+/* Last state j of positions p0..p1-1, from a slab of rows and the first state. */
+void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j, size_t p0,
+                         size_t p1, const real *slab, const real *first);
+/* d [B,H], positions p0..p1-1, becomes the gradient of last state j. */
+void NI_R(ni_layer_last_back)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j,
+                              size_t p0, size_t p1, real *d);
+/*
+** Gradients of x, weights and biases from d(sums): dgx [rows,n] of those with x, dgh of those with
+** h (stride n). In the last H rows of weight_hh, dgh stands against `other` [rows,H] if that is
+** not NULL, else against h of the step before.
+*/
+void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer *l,
+                              const real *dgx, const real *dgh, const real *other);
+
+#endif
