@@ -89,7 +89,7 @@ local function shapes(self, batch)
       end
       local full = core.zeros({ shape[2] }, "i32")
       full:fill(shape[1])
-      lengths[space] = lengths[space] or full
+      lengths[t.space] = lengths[t.space] or full
       rows = rows or shape[2]
     elseif t and t.space == 0 then
       local data = type(field) == "table" and field.data or field
