@@ -36,7 +36,7 @@ end
 -- - `params(p, c)`: declares parameters: `p.w = { c.input, c.size, init = .. }`; c has `input`, the
 --   width of x, and the options that the layer was made with
 -- - `state(c)`: table of state name -> width, or { width, dtype = "i32" }
--- - `step(p, x, s, ctx)`: runs once, to be recorded; gives this step's output and a table of all
+-- - `step(p, x, s, ctx, c)`: runs once, to be recorded; gives this step's output and a table of all
 --   next states
 -- - `context`: names of values that are the same at every step
 -- - `prepare(p, ctx)`: what can be computed from the context once; a table that is added to ctx
@@ -62,8 +62,8 @@ return function(spec)
     end })
   end
 
-  local function step_once(p, x, s, ctx)
-    local y, next_states = spec.step(p, x, s, ctx)
+  local function step_once(p, x, s, ctx, c)
+    local y, next_states = spec.step(p, x, s, ctx, c)
     if not record.is_value(y) then
       check.fail("cell %s: its step must return a recorded value and the next states, came %s",
         name, tostring(y))
@@ -112,7 +112,7 @@ return function(spec)
         for k, v in pairs(spec.prepare(p, ctx) or {}) do ctx[k] = v end
       end
       local y, final = rec:scan(x.space, states, order, function(s)
-        return step_once(p, x, s, ctx)
+        return step_once(p, x, s, ctx, c)
       end)
       local last = {}
       for _, key in ipairs(order) do
@@ -122,7 +122,8 @@ return function(spec)
     end, {
       describe = function() return "recorded" end,
       step = function(_, rec, x, s, ctx)
-        return step_once(params_of(rec, context_of(x)), x, s, ctx)
+        local c = context_of(x)
+        return step_once(params_of(rec, c), x, s, ctx, c)
       end,
     })
     l.name = options.name

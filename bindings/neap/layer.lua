@@ -405,7 +405,8 @@ function layer.chain(list)
   end, { layers = list }), list)
 end
 
---- The same layer in both directions (Schuster and Paliwal 1997).
+--- The same layer in both directions (Schuster and Paliwal 1997). Called with x and, if wished, first
+-- states `{ forward = { h = .. }, backward = { h = .. } }`; backward starts at each sequence's end.
 -- @tab options `{ layer, merge = "concat" | "sum" }`
 -- @return y [T,B,2H] or [T,B,H]; last states by name, merged likewise: each direction's own last
 function layer.bidir(options)
@@ -417,11 +418,12 @@ function layer.bidir(options)
   end
   if not layer.is_layer(inner) then check.fail("bidir: expected a layer, came a function") end
   local function join(a, b) return merge == "concat" and op.concat({ a, b }) or a + b end
-  local l = layer.new("bidir", { merge = merge }, function(self, rec, x)
+  local l = layer.new("bidir", { merge = merge }, function(self, rec, x, init)
     sequence("bidir", x)
+    init = check.options("bidir: first states", init, { "forward", "backward" })
     local function run(l, name, v)
       local path = rec:path(l, name)
-      return rec:at(path, nil, l.forward, l, rec, v)
+      return rec:at(path, nil, l.forward, l, rec, v, init[name])
     end
     local y, s = run(self.layers[1], "forward", x)
     local z, r = run(self.layers[2], "backward", op.reverse(x))

@@ -1,0 +1,28 @@
+--- Jordan network (Jordan 1986): the state is the previous output. A cell of the library's own,
+-- written as a script would write it.
+-- @module neap.jordan
+local op = require "neap.op"
+
+--- h = act(W x + U y' + b), y = out(V h + d).
+-- @tab options `{ size = hidden units, output = width of y, activation = "tanh", out = "sigmoid",
+--   bias = true }`
+return require "neap.cell" {
+  name = "jordan",
+  params = function(p, c)
+    p.weight_ih = { c.size, c.input }
+    p.weight_oh = { c.size, c.output }
+    p.weight_ho = { c.output, c.size }
+    if c.bias ~= false then
+      p.bias_h = { c.size, init = "zeros" }
+      p.bias_o = { c.output, init = "zeros" }
+    end
+  end,
+  state = function(c) return { y = c.output } end,
+  step = function(p, x, s, _, c)
+    local bias = c.bias ~= false
+    local h = op[c.activation or "tanh"](op.linear(x, p.weight_ih, bias and p.bias_h)
+      + op.linear(s.y, p.weight_oh))
+    local y = op[c.out or "sigmoid"](op.linear(h, p.weight_ho, bias and p.bias_o))
+    return y, { y = y }
+  end,
+}

@@ -1,0 +1,107 @@
+--- Synchronous sequence to sequence: an output for every step, as many as inputs (tagging).
+-- @module neap.synced_seq2seq
+local check = require "neap.check"
+local op = require "neap.op"
+local layer = require "neap.layer"
+local vocab = require "neap.vocab"
+local batches = require "neap.batches"
+local task = require "neap.task"
+
+local class = {}
+
+local function new(_, options)
+  options = check.options("synced_seq2seq", options, { "input", "output", "net", "rng", "threads",
+    "smoothing" })
+  local inputs = task.inputs("synced_seq2seq", options.input)
+  local output = options.output
+  if type(output) ~= "table" or not output.symbols then
+    check.fail("synced_seq2seq: output: expected a vocabulary, came %s", tostring(output))
+  end
+  local net = task.network("synced_seq2seq", options.net)
+  local head = layer.linear { name = "head" }
+  local function logits(rec)
+    local x = task.record_inputs(rec, inputs)
+    return rec:within("net", function()
+      local y = task.call("synced_seq2seq", net, x)
+      if y.space < 1 then
+        check.fail("synced_seq2seq: the network must give a value for each step, came %s", y:shape())
+      end
+      if y.width ~= #output then y = head(y) end
+      return y
+    end)
+  end
+  local self = task.new(class, {
+    kind = "synced_seq2seq", rng = options.rng, net = net, options = options,
+    hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = #output },
+    config = { kind = "synced_seq2seq", input = task.plain_inputs(inputs), output = output:plain() },
+    builders = {
+      learn = function(rec)
+        local z = logits(rec)
+        local y = rec:input("output", { space = "T", dtype = "i32" })
+        return { loss = op.cross_entropy(z, y, { smoothing = options.smoothing }) }
+      end,
+      predict = function(rec)
+        local z = logits(rec)
+        return { scores = op.softmax(z), tags = op.argmax(z) }
+      end,
+    },
+  })
+  self.inputs, self.output = inputs, output
+  if options.threads then self:threads(options.threads) end
+  return self
+end
+
+function class.restore(config, parts)
+  local self = task.new(class, { kind = "synced_seq2seq", params = parts.params,
+    programs = parts.programs, config = config })
+  self.inputs, self.output = task.restore_inputs(config.input), assert(vocab.from(config.output))
+  return self
+end
+
+--- The share of right outputs over all steps, and of sequences right as a whole.
+-- @tab fields as for neap.batches: the inputs and `output`
+-- @tab[opt] options `{ size = 64 }`
+-- @treturn tab `{ accuracy, sequence_accuracy, n }`
+function class:score(fields, options)
+  local run = self:run("predict", false)
+  local right, n, whole, sequences = 0, 0, 0, 0
+  for batch in batches(fields, { size = options and options.size or 64 }) do
+    run:feed(batch):forward()
+    local got, want, at = run:value("tags", "concat"), batch.output.data, 0
+    for b = 1, batch.rows do
+      local all = true
+      for _ = 1, batch.output.lengths[b] do
+        at = at + 1
+        local same = want[at] == got[at]
+        if same then right = right + 1 else all = false end
+      end
+      if all then whole = whole + 1 end
+    end
+    n, sequences = n + at, sequences + batch.rows
+  end
+  return { accuracy = n > 0 and right / n or 0,
+    sequence_accuracy = sequences > 0 and whole / sequences or 0, n = n }
+end
+
+--- The outputs of each sequence.
+-- @tab sequences a list of strings or lists of symbols; or a batch
+-- @treturn tab a list of symbols for each sequence
+function class:predict(sequences)
+  local run = self:run("predict", false)
+  local batch = sequences
+  if sequences[1] ~= nil then batch = task.batch_of("predict", self.inputs, sequences) end
+  run:feed(batch):forward()
+  local got, out, at = run:value("tags", "concat"), {}, 0
+  local first = batch[self.inputs[1].name]
+  local lengths = first.outer or first.lengths
+  for b = 1, #lengths do
+    out[b] = {}
+    for t = 1, lengths[b] do
+      at = at + 1
+      out[b][t] = self.output:symbol(got[at] + 1)
+    end
+  end
+  return out
+end
+
+return setmetatable(class, { __call = new })

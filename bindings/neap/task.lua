@@ -1,0 +1,259 @@
+--- What the task modes share: a set of parameters, programs over it that are recorded when first
+-- needed, learning, saving. A task can be taken apart: `task.params`, `task:program(name)`,
+-- `task:run(name)`; a script's own loop is `run = task:forward(batch)`, `run:backward()`,
+-- `optim:step(task.params)`.
+-- @module neap.task
+local core = require "neap.core"
+local check = require "neap.check"
+local cjson = require "cjson"
+local program = require "neap.program"
+local record = require "neap.record"
+local layer = require "neap.layer"
+local vocab = require "neap.vocab"
+
+local task = { methods = {} }
+local methods = task.methods
+
+local function is_vocab(v) return type(v) == "table" and type(v.symbols) == "table" end
+
+--- The inputs of a task in one form: a list of { name, vocab | size, nested }.
+-- @string who
+-- @param input a vocabulary; a width; or a table of name -> vocabulary, width or
+--   `{ vocab =, nested = true }` (a sequence at each position, such as the characters of a word)
+function task.inputs(who, input)
+  local list, named = {}, type(input) == "table" and not is_vocab(input)
+  local function add(name, spec)
+    if is_vocab(spec) then spec = { vocab = spec } end
+    if math.type(spec) == "integer" and spec > 0 then spec = { size = spec } end
+    if type(spec) ~= "table" or not (is_vocab(spec.vocab) or math.type(spec.size) == "integer") then
+      check.fail("%s: input%s: expected a vocabulary, a width, or { vocab =, nested = true }, came %s",
+        who, named and " " .. tostring(name) or "", tostring(spec))
+    end
+    list[#list + 1] = { name = name, vocab = spec.vocab, size = spec.size, nested = spec.nested }
+  end
+  if named then
+    for name, spec in pairs(input) do add(name, spec) end
+    table.sort(list, function(a, b) return a.name < b.name end)
+  else
+    add("input", input)
+  end
+  list.named = named
+  return list
+end
+
+--- Records the inputs; gives what the network takes: one value, or a table of them.
+function task.record_inputs(rec, list, space)
+  space = space or "T"
+  local out = {}
+  rec:sequence(space)
+  for _, i in ipairs(list) do
+    local t = { space = space, dtype = i.vocab and "i32" or "f32", dims = i.vocab and {} or { i.size } }
+    if i.nested then t.space, t.parent = i.name, space end
+    out[i.name] = rec:input(i.name, t)
+  end
+  return list.named and out or out.input
+end
+
+--- Checks that a network is a layer or a function.
+function task.network(who, net)
+  if type(net) ~= "function" and not layer.is_layer(net) then
+    check.fail("%s: net: expected a layer or a function, came %s", who, type(net))
+  end
+  return net
+end
+
+--- Calls a network and checks what it gives.
+function task.call(who, net, ...)
+  local y, s = net(...)
+  if not record.is_value(y) then
+    check.fail("%s: the network must give a recorded value, came %s", who, tostring(y))
+  end
+  return y, s
+end
+
+local meta = {}
+task.meta = meta
+
+--- Makes a task object. class: its methods; spec: kind, builders (program name -> function of the
+-- recorder), hints, config (plain table for the file), rng.
+function task.new(class, spec)
+  local self = {
+    kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
+    config = spec.config, params = spec.params or core.params(),
+    seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
+    runs = {}, options = spec.options or {}, net = spec.net, pool = spec.pool,
+  }
+  return setmetatable(self, { __index = function(_, key)
+    local m = class[key]
+    if m == nil then m = methods[key] end
+    return m
+  end, __tostring = methods.describe, __name = "neap." .. spec.kind })
+end
+
+--- One of the task's programs ("learn", "predict", ...), recorded when first asked for.
+-- @string name
+function methods:program(name)
+  local p = self.programs[name]
+  if p then return p end
+  local build = self.builders and self.builders[name]
+  if not build then
+    local names = {}
+    for k in pairs(self.builders or self.programs) do names[#names + 1] = k end
+    table.sort(names)
+    check.fail("%s has no program %s; it has %s", self.kind, tostring(name),
+      table.concat(names, ", "))
+  end
+  p = program.new(build, { params = self.params, seed = self.seed,
+    input_size = self.hints.input_size, output_size = self.hints.output_size })
+  self.programs[name] = p
+  return p
+end
+
+--- How many threads runs use from now on. @int n
+function methods:threads(n)
+  self.pool = check.integer("threads", "n", n, 1) > 1 and core.pool(n) or nil
+  self.runs = {}
+  return self
+end
+
+--- A run of one of the programs, kept for later calls.
+-- @string name
+-- @bool[opt] learn keeps what backward needs; dropout is on
+function methods:run(name, learn)
+  local key = name .. (learn and ":learn" or "")
+  local run = self.runs[key]
+  if not run then
+    run = self:program(name):run { learn = learn or false, pool = self.pool, seed = self.seed }
+    self.runs[key] = run
+  end
+  return run
+end
+
+--- Runs the loss of a batch for learning; `run:backward()` may follow.
+-- @tab batch
+-- @return run
+function methods:forward(batch)
+  return self:run("learn", true):feed(batch):forward()
+end
+
+-- "file:line: " in front of a message, so that it is not put there twice.
+local function plain(message) return (tostring(message):gsub("^[^%s:]+:%d+: ", "")) end
+
+--- One step of learning: forward, loss, backward, clip, update.
+-- @tab batch
+-- @param optim neap.adam{..} and the like
+-- @treturn number the loss
+function methods:learn(batch, optim)
+  local run = self:forward(batch)
+  self.params:zero_grad()
+  run:backward()
+  local ok, message = pcall(optim.step, optim, self.params)
+  if not ok then
+    if tostring(message):find("gradient of '", 1, true) then
+      local found = run.core:find_nonfinite(run.program.outputs.loss)
+      check.fail("%s", found and plain(found) .. "; nothing was updated" or plain(message))
+    end
+    error(message, 0)
+  end
+  return run:item()
+end
+
+--- The loss of a batch without learning (dropout off). @tab batch
+function methods:loss(batch)
+  local run = self:run("learn", false)
+  return run:feed(batch):forward():item()
+end
+
+--- How many numbers the parameters have. Records the predicting program if nothing was recorded.
+function methods:parameters()
+  if self.params:size() == 0 then self:program "predict" end
+  return self.params:size()
+end
+
+--- What it is, with its parameters.
+function methods:describe()
+  self:program "predict"
+  local lines = { self.kind }
+  if self.net then lines[#lines + 1] = "  net: " .. tostring(self.net):gsub("\n", "\n  ") end
+  for _, name in ipairs(self.params:names()) do
+    local shape = self.params:shape(name)
+    lines[#lines + 1] = ("  %-40s [%s]"):format(name, table.concat(shape, ","))
+  end
+  lines[#lines + 1] = ("  %d parameters"):format(self.params:size())
+  return table.concat(lines, "\n")
+end
+
+--- Saves programs, weights and vocabularies in one safetensors file.
+-- @string path
+-- @return true; or nil, message, code
+function methods:save(path)
+  check.type("save", "path", path, "string")
+  local m = core.model(self.params)
+  local names = {}
+  for name in pairs(self.builders or self.programs) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do m:add(name, self:program(name).core) end
+  m:set_text("task", cjson.encode(self.config))
+  return m:save(path)
+end
+
+--- Keeps the present parameters; the result puts them back when called.
+function methods:keep()
+  local copy = self.params:clone()
+  return function() self.params:copy(copy) end
+end
+
+-- ---- vocabularies and inputs in a file ----
+
+function task.plain_inputs(list)
+  local out = {}
+  for i, x in ipairs(list) do
+    out[i] = { name = x.name, size = x.size, nested = x.nested, vocab = x.vocab and x.vocab:plain() }
+  end
+  return { list = out, named = list.named }
+end
+
+function task.restore_inputs(plain_list)
+  local list = { named = plain_list.named }
+  for i, x in ipairs(plain_list.list) do
+    list[i] = { name = x.name, size = x.size, nested = x.nested,
+      vocab = x.vocab and assert(vocab.from(x.vocab)) }
+  end
+  return list
+end
+
+--- Sequences that a script gives by hand as a batch: strings or lists of symbols (or of rows of
+-- numbers) for the one input of a task.
+function task.batch_of(who, inputs, sequences)
+  local i = inputs[1]
+  if #inputs > 1 then
+    check.fail("%s: the task has several inputs: give a batch (neap.batches makes them)", who)
+  end
+  local data, lengths = {}, {}
+  for n, s in ipairs(sequences) do
+    if i.vocab then
+      local ids = i.vocab:encode(s)
+      lengths[n] = #ids
+      for _, id in ipairs(ids) do data[#data + 1] = id - 1 end
+    else
+      lengths[n] = #s
+      for t, row in ipairs(s) do
+        if type(row) == "number" then row = { row } end
+        if type(row) ~= "table" or #row ~= i.size then
+          check.fail("%s: sequence %d, step %d: expected %d numbers", who, n, t, i.size)
+        end
+        for _, x in ipairs(row) do data[#data + 1] = x end
+      end
+    end
+  end
+  local t
+  if i.vocab then
+    t = #data > 0 and core.tensor(data, "i32") or core.zeros({ 0 }, "i32")
+  else
+    t = #data > 0 and core.tensor(data) or core.zeros({ 0 })
+    t = t:reshape({ #data // i.size, i.size })
+  end
+  return { [i.name] = { data = t, lengths = core.tensor(lengths, "i32") }, rows = #sequences }
+end
+
+return task
