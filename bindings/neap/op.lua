@@ -221,11 +221,21 @@ function op.one_hot(ids, size) return apply("one_hot", { ids }, { size = size })
 --- An id drawn from softmax(x / temperature).
 function op.sample(x, temperature) return apply("sample", { x, temperature or 1 }) end
 
--- A row loss [..] and weights [..] or nil as their mean over all rows.
-local function mean_rows(loss, mask)
-  local one = op.reshape(loss, { 1 })
-  local m = mask and op.mean_rows(one, op.reshape(mask, { 1 })) or apply("mean_rows", { one })
-  return op.reshape(m, {})
+-- The mean of a loss over all it has, weighted by mask or not; 0 if no weight is left. What the loss
+-- has more dimensions than the mask is averaged first.
+local function mean_all(loss, mask)
+  local rank = mask and rank_of(mask) or 0
+  while rank_of(loss) > rank do loss = op.mean(loss) end
+  if rank == 0 then
+    if not is_value(loss) then return loss end
+    return op.reshape(op.mean_rows(op.reshape(loss, { 1 }), mask and op.reshape(mask, { 1 })), {})
+  end
+  local sum, weight = loss * mask, mask
+  for _ = 1, rank do sum, weight = op.sum(sum), op.sum(weight) end
+  if is_value(sum) then
+    sum, weight = op.sum_rows(sum), op.sum_rows(weight)
+  end
+  return sum / op.where(op.equal(weight, 0), 1, weight)
 end
 
 --- The mean of -ln softmax(logits)[id] over all rows; rows whose id is -1 or whose mask is 0 do not
@@ -238,9 +248,8 @@ function op.cross_entropy(logits, ids, options)
   options = check.options("cross_entropy", options, { "mask", "smoothing", "rows" })
   local loss = apply("cross_entropy", { logits, ids }, { smoothing = options.smoothing })
   if options.rows then return loss end
-  if not is_value(loss) then return op.mean_rows(op.reshape(loss, { loss:shape()[1] or 1, 1 })) end
   local valid = op.greater_equal(ids, 0)
-  return mean_rows(loss, options.mask and valid * options.mask or valid)
+  return mean_all(loss, options.mask and valid * options.mask or valid)
 end
 
 --- The mean of (x - y)^2 over all elements of the rows whose mask is not 0.
@@ -249,10 +258,7 @@ end
 -- @tab[opt] options `{ mask = [..] }`
 function op.mse(x, y, options)
   options = check.options("mse", options, { "mask" })
-  local e = op.square(x - y)
-  if not is_value(e) then return op.mean(op.reshape(e, { #e:totable() > 0 and e:size() or 1 })) end
-  for _ = 1, #e.dims do e = op.mean(e) end
-  return mean_rows(e, options.mask)
+  return mean_all(op.square(op.sub(x, y)), options.mask)
 end
 
 --- Binary cross-entropy of logits against y in 0..1, the mean over all elements.
@@ -261,9 +267,7 @@ end
 -- @tab[opt] options `{ mask = [..] }`
 function op.binary_cross_entropy(logits, y, options)
   options = check.options("binary_cross_entropy", options, { "mask" })
-  local e = apply("bce_with_logits", { logits, y })
-  for _ = 1, rank_of(e) do e = op.mean(e) end
-  return is_value(e) and mean_rows(e, options.mask) or e
+  return mean_all(apply("bce_with_logits", { logits, y }), options.mask)
 end
 
 --- Attention by dot product: c = sum_s softmax_s(scale * q.k_s) v_s.

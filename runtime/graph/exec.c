@@ -70,8 +70,7 @@ static void point_sources(neap_run *run) {
 
 /* ---- looking for NaN and infinity ---- */
 
-static neap_status check_finite(const neap_run *run, int value, const real *data,
-                                const char *what) {
+static neap_status check_finite(const neap_run *run, int value, const real *data, bool gradient) {
   const ni_view *v = &run->view[value];
   size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, value);
   size_t count = rows * v->width;
@@ -82,9 +81,9 @@ static neap_status check_finite(const neap_run *run, int value, const real *data
     const char *place = v->type.space < 0
                             ? ""
                             : ni_run_row_text(run, v->type.space, v->width ? i / v->width : 0);
-    return ni_fail(NEAP_ENONFINITE, "%s: %s %s%s%s%s%s", ni_program_who(n),
-                   isnan(data[i]) ? "NaN" : "infinity", what, n->name ? n->name : "",
-                   place[0] ? ", " : "", place, ni_program_at(n));
+    return ni_fail(NEAP_ENONFINITE, "%s: %s came up%s%s%s%s%s%s", ni_program_who(n),
+                   isnan(data[i]) ? "NaN" : "infinity", gradient ? " in the gradient" : "",
+                   !n->name ? "" : gradient ? " of " : " in ", n->name ? n->name : "", place[0] ? ", " : "", place, ni_program_at(n));
   }
   return NEAP_OK;
 }
@@ -92,7 +91,7 @@ static neap_status check_finite(const neap_run *run, int value, const real *data
 static neap_status check_node(const neap_run *run, const ni_node *n) {
   for (int k = 0; k < n->n_out; k++) {
     if (run->view[n->out + k].type.dtype != NEAP_F32) continue;
-    neap_status rc = check_finite(run, n->out + k, run->view[n->out + k].data, "came up ");
+    neap_status rc = check_finite(run, n->out + k, run->view[n->out + k].data, false);
     if (rc) return rc;
   }
   return NEAP_OK;
@@ -419,8 +418,7 @@ neap_status NI_R(ni_exec_backward)(neap_run *run) {
       const ni_node *n = &run->pr->node[unit->node < 0 ? unit->inner[k] : unit->node];
       for (int i = 0; i < n->n_in; i++)
         if (n->in[i] >= 0 && run->view[n->in[i]].grad &&
-            (rc = check_finite(run, n->in[i], run->view[n->in[i]].grad,
-                               "came up in the gradient of ")))
+            (rc = check_finite(run, n->in[i], run->view[n->in[i]].grad, true)))
           return rc;
     }
   }

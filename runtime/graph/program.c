@@ -382,8 +382,11 @@ neap_status ni_program_add(int *values, int *n_values, neap_program *pr, const c
   }
   ni_node probe = {.op = op, .line = pr->line, .layer = pr->layer};
   if (n_inputs < op->in_min || n_inputs > op->in_max)
-    return ni_fail(NEAP_EARG, "%s: expected %d to %d inputs, got %d%s", op->name, op->in_min,
-                   op->in_max, n_inputs, ni_program_at(&probe));
+    return op->in_min == op->in_max
+               ? ni_fail(NEAP_EARG, "%s: expected %d input%s, got %d%s", op->name, op->in_min,
+                         op->in_min == 1 ? "" : "s", n_inputs, ni_program_at(&probe))
+               : ni_fail(NEAP_EARG, "%s: expected %d to %d inputs, got %d%s", op->name, op->in_min,
+                         op->in_max, n_inputs, ni_program_at(&probe));
   int in[NEAP_MAX_INPUTS];
   for (int i = 0; i < n_inputs; i++) {
     in[i] = inputs[i];

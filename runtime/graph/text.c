@@ -368,9 +368,17 @@ const char *ni_program_differ(const neap_program *a, const neap_program *b) {
     const ni_node *m = i < a->n_nodes ? &a->node[i] : NULL, *o = i < b->n_nodes ? &b->node[i] : NULL;
     if (!m && !o) break;
     if (m && o && same_node(a, m, b, o)) continue;
-    snprintf(text, sizeof text, "%s at %s the first time, %s at %s the second time",
-             m ? m->op->name : "nothing", m && m->line ? m->line : "its end",
-             o ? o->op->name : "nothing", o && o->line ? o->line : "its end");
+    char what[2][80];
+    for (int k = 0; k < 2; k++) {
+      const ni_node *e = k ? o : m;
+      if (e && e->op == &ni_op_constant)
+        snprintf(what[k], sizeof what[k], "constant %.9g", e->attr[0]);
+      else
+        snprintf(what[k], sizeof what[k], "%s%s%.40s", e ? e->op->name : "nothing",
+                 e && e->name ? " " : "", e && e->name ? e->name : "");
+    }
+    snprintf(text, sizeof text, "%s at %s the first time, %s at %s the second time", what[0],
+             m && m->line ? m->line : "its end", what[1], o && o->line ? o->line : "its end");
     return text;
   }
   for (int i = 0; i < a->n_states && i < b->n_states; i++)

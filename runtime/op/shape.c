@@ -25,7 +25,7 @@ neap_status ni_infer_concat(ni_infer *i) {
     neap_type same = *t;
     if (t->rank == out.rank) same.dim[axis] = i->in[0]->dim[axis];
     if (!ni_same_features(&same, i->in[0]))
-      return ni_fail(NEAP_ESHAPE, "dimensions other than axis %d must be equal: %s and %s", axis,
+      return ni_fail(NEAP_ESHAPE, "dimensions other than the joined one must be equal: %s and %s",
                      ni_type_text(i, i->in[0]), ni_type_text(i, t));
     if (t->dim[axis] < 0)
       return ni_fail(NEAP_ESHAPE, "a dimension of no fixed size cannot be joined: %s",
@@ -46,12 +46,12 @@ neap_status ni_infer_slice(ni_infer *i) {
   i->out[0] = *i->in[0];
   int32_t n = i->in[0]->dim[axis];
   if (n < 0)
-    return ni_fail(NEAP_ESHAPE, "a dimension of no fixed size cannot be cut: axis %d of %s", axis,
+    return ni_fail(NEAP_ESHAPE, "a dimension of no fixed size cannot be cut: %s",
                    ni_type_text(i, i->in[0]));
   rc = ni_want_whole(i, 1, "from", 0, n - 1, &from);
   if (!rc) rc = ni_want_whole(i, 2, "to", from + 1, n, &to);
   i->out[0].dim[axis] = to - from;
-  return rc ? ni_fail_before(rc, "x %s, axis %d", ni_type_text(i, i->in[0]), axis) : NEAP_OK;
+  return rc ? ni_fail_before(rc, "x %s", ni_type_text(i, i->in[0])) : NEAP_OK;
 }
 
 /* The numbers multiplied; sizes known only at a run are counted by space. */
