@@ -331,7 +331,7 @@ NEAP_API void neap_run_learning(neap_run *run, int on); /* dropout on or off in 
 ** ENONFINITE, EMEM. */
 NEAP_API neap_status neap_run_forward(neap_run *run);
 /* Adds d(value)/d(parameter) to the parameters' gradients. value: a single number. Needs
-** NEAP_LEARN. ENONFINITE names the first bad tensor. */
+** NEAP_LEARN. Once for each forward: it uses up what forward kept. ESTATE, ESHAPE, ECANCELED. */
 NEAP_API neap_status neap_run_backward(neap_run *run, int value);
 /* The same from a gradient for each element of value (padded or concat as layout says). */
 NEAP_API neap_status neap_run_backward_from(neap_run *run, int value, neap_layout layout,

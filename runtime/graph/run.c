@@ -365,6 +365,7 @@ neap_status ni_run_forward(neap_run *run) {
   if ((rc = bind_state(run)) != NEAP_OK) return rc;
   begin(run);
   run->phase = NI_PLACED;
+  run->spent = false;
   rc = execute(run, false, 0);
   if (!rc && !(run->flags & NEAP_CHECK) && !outputs_finite(run)) {
     unsigned flags = run->flags; /* once more, looking at every node: which was the first? */
@@ -399,6 +400,8 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
   if (!(run->flags & NEAP_LEARN))
     return ni_fail(NEAP_ESTATE, "backward: the run was opened without NEAP_LEARN");
   if (run->phase != NI_RAN) return ni_fail(NEAP_ESTATE, "backward: forward has not run");
+  if (run->spent)
+    return ni_fail(NEAP_ESTATE, "backward: it has used up what forward kept: run forward again");
   ni_view *v = &run->view[value];
   size_t want, rows = v->type.space < 0 ? 1 : run->rows[v->type.space].rows;
   if ((rc = ni_run_count(&want, run, value, layout)) != NEAP_OK) return rc;
@@ -429,6 +432,7 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
     visit_rows(run, v->type.space, layout, move_row, &m);
   }
   atomic_store(&run->canceled, 0);
+  run->spent = true;
   run->tick--; /* the same random numbers as in forward */
   rc = execute(run, true, 0);
   run->tick++;
@@ -443,6 +447,7 @@ neap_status ni_run_find_nonfinite(neap_run *run, int value) {
   begin(run);
   neap_status rc = execute(run, false, 0);
   run->tick++;
+  run->spent = false;
   if (!rc) rc = ni_run_backward(run, value, NEAP_PADDED, NULL, 0, true);
   run->flags = flags;
   return rc;

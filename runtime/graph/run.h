@@ -51,6 +51,7 @@ struct neap_run {
   char *still;           /* and lies in an arena of its own, so that rows may come and go */
   size_t still_cap, still_used;
   enum { NI_SHAPED, NI_PLACED, NI_RAN } phase;
+  bool spent; /* backward has used up what forward kept */
   _Atomic int canceled;
   ni_fault fault;
 };

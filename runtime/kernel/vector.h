@@ -92,8 +92,8 @@ static void pack(size_t n, size_t k, const float *w, size_t ldw, bool transposed
 ** C[rows,cols] = start + A * panels over k steps of K; a is the copy, stride is from panel to
 ** panel. start is NULL for zeros, else its row r is at start + r*step.
 */
-INLINE void tile(const size_t rows, const size_t panels, size_t k, size_t cols, const float *a,
-                 const float *b, size_t stride, const float *start, size_t step, float *c,
+INLINE void tile(const size_t rows, const size_t panels, const size_t across_a, size_t k, size_t cols,
+                 const float *a, const float *b, size_t stride, const float *start, size_t step, float *c,
                  size_t ldc) {
   const bool whole = cols >= panels * PANEL;
   vec sum[ROWS][8], w[8];
@@ -109,7 +109,7 @@ INLINE void tile(const size_t rows, const size_t panels, size_t k, size_t cols, 
       if (rows > 1) KEEP(w[v]);
     }
     UNROLL for (size_t r = 0; r < rows; r++) {
-      vec x = splat(a[r * LINE + i]);
+      vec x = splat(across_a ? a[i * ROWS + r] : a[r * LINE + i]);
       UNROLL for (size_t v = 0; v < 2 * panels; v++) sum[r][v] = fused(x, w[v], sum[r][v]);
     }
   }
@@ -122,12 +122,13 @@ INLINE void tile(const size_t rows, const size_t panels, size_t k, size_t cols, 
 typedef void tile_fn(size_t k, size_t cols, const float *a, const float *b, size_t stride,
                      const float *start, size_t step, float *c, size_t ldc);
 
-#define TILE(rows, panels)                                                                   \
-  static void tile_##rows##_##panels(size_t k, size_t cols, const float *a, const float *b,  \
-                                     size_t stride, const float *start, size_t step,         \
-                                     float *c, size_t ldc) {                                 \
-    tile(rows, panels, k, cols, a, b, stride, start, step, c, ldc);                          \
+#define TILE_(rows, panels, way, turned)                                                       \
+  static void tile_##rows##_##panels##way(size_t k, size_t cols, const float *a, const float *b, \
+                                          size_t stride, const float *start, size_t step,       \
+                                          float *c, size_t ldc) {                               \
+    tile(rows, panels, turned, k, cols, a, b, stride, start, step, c, ldc);                     \
   }
+#define TILE(rows, panels) TILE_(rows, panels, , 0) TILE_(rows, panels, t, 1)
 
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
 TILE(1, 4) TILE(2, 2)
@@ -137,21 +138,17 @@ TILE(3, 2) TILE(4, 2)
 #endif
 
 /* By the number of rows: for one panel, and for many (wide of them) at once. */
+#define PAIR(r, w) {{tile_##r##_1, tile_##r##_1t}, {tile_##r##_##w, tile_##r##_##w##t}, w}
 static const struct {
-  tile_fn *one, *many;
+  tile_fn *one[2], *many[2];
   size_t wide;
 } tiles[ROWS + 1] = {
-  {NULL, NULL, 0},
-  {tile_1_1, tile_1_4, 4},
-  {tile_2_1, tile_2_2, 2},
+  {{NULL}, {NULL}, 0}, PAIR(1, 4), PAIR(2, 2),
 #if ROWS > 6
-  {tile_3_1, tile_3_2, 2}, {tile_4_1, tile_4_2, 2}, {tile_5_1, tile_5_1, 1},
-  {tile_6_1, tile_6_1, 1}, {tile_7_1, tile_7_1, 1}, {tile_8_1, tile_8_1, 1},
-  {tile_9_1, tile_9_1, 1}, {tile_10_1, tile_10_1, 1}, {tile_11_1, tile_11_1, 1},
-  {tile_12_1, tile_12_1, 1}, {tile_13_1, tile_13_1, 1}, {tile_14_1, tile_14_1, 1},
+  PAIR(3, 2), PAIR(4, 2), PAIR(5, 1), PAIR(6, 1), PAIR(7, 1), PAIR(8, 1), PAIR(9, 1),
+  PAIR(10, 1), PAIR(11, 1), PAIR(12, 1), PAIR(13, 1), PAIR(14, 1),
 #else
-  {tile_3_1, tile_3_1, 1}, {tile_4_1, tile_4_1, 1}, {tile_5_1, tile_5_1, 1},
-  {tile_6_1, tile_6_1, 1},
+  PAIR(3, 1), PAIR(4, 1), PAIR(5, 1), PAIR(6, 1),
 #endif
 };
 
@@ -169,17 +166,22 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t rsa, size_
         size_t parts = (m - m0 + ROWS - 1) / ROWS;
         rows = (m - m0 + parts - 1) / parts;
         const float *from = a + m0 * rsa + k0 * csa;
-        for (size_t r = 0; r < rows; r++, from += rsa)
-          if (csa == 1)
-            memcpy(copy + r * LINE, from, steps * sizeof(float));
-          else
-            for (size_t i = 0; i < steps; i++) copy[r * LINE + i] = from[i * csa];
+        bool turned = rsa == 1 && csa != 1;
+        if (turned)
+          for (size_t i = 0; i < steps; i++)
+            for (size_t r = 0; r < rows; r++) copy[i * ROWS + r] = from[i * csa + r];
+        else
+          for (size_t r = 0; r < rows; r++, from += rsa)
+            if (csa == 1)
+              memcpy(copy + r * LINE, from, steps * sizeof(float));
+            else
+              for (size_t i = 0; i < steps; i++) copy[r * LINE + i] = from[i * csa];
         for (size_t j = n0, panels; j < n1; j += panels * PANEL) {
           bool many = n1 - j > (tiles[rows].wide - 1) * PANEL;
           panels = many ? tiles[rows].wide : 1;
           float *to = c + m0 * ldc + j;
           const float *start = onto ? to : bias ? bias + j : NULL;
-          (many ? tiles[rows].many : tiles[rows].one)(steps, n - j, copy,
+          (many ? tiles[rows].many : tiles[rows].one)[turned](steps, n - j, copy,
                                                       packed_w + j * k + k0 * PANEL, k * PANEL,
                                                       start, onto ? ldc : 0, to, ldc);
         }

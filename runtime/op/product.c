@@ -4,16 +4,17 @@
 #include <string.h>
 
 #include "product.h"
+#include "../kernel/kernel.h"
 
 /* ---- over many rows ---- */
 
 /*
 ** Gradients of weights are sums over all rows of a batch and its steps. They go through the same
 ** kernel as the forward products: CHUNK rows of B are packed once, then every tile of C takes them
-** up. A BLAS has threads of its own, which would fight with the pool's for the cores, and promises
-** no bits.
+** up. Where OpenBLAS knows the processor it takes tiles instead, whose cut does not depend on the
+** number of threads.
 */
-enum { CHUNK = 256, BLOCK = 512, TILE = 64, BAND = 128, RUN = 128 };
+enum { CHUNK = 256, BLOCK = 512, TILE = 64, BLAS_TILE = 256, BAND = 128, RUN = 128 };
 
 /* Multiplications worth waking a thread for. */
 #define WORTH ((size_t)1 << 17)
@@ -74,9 +75,25 @@ static void tile_task(void *arg, size_t task) {
                           p->packed + block * p->stride, NULL, true, p->c + i * p->n + j, p->n);
 }
 
+#ifndef NI_F64
+static void blas_task(void *arg, size_t tile) {
+  const product *p = arg;
+  size_t i = tile * BLAS_TILE;
+  ni_gemm_tn_f32(least(BLAS_TILE, p->m - i), p->n, p->k, p->a + i, p->lda, p->b, p->n, true,
+                 p->c + i * p->n, p->n);
+}
+#endif
+
 void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t n, size_t rows, const real *a,
                             size_t lda, const real *b, real *scratch, real *c) {
   product p = {.m = m, .n = n, .lda = lda, .packed = scratch, .c = c};
+#ifndef NI_F64
+  if (m * n * rows >= WORTH && ni_blas_is_fast()) {
+    p.k = rows, p.a = a, p.b = b;
+    ni_pool_run(pool, (m + BLAS_TILE - 1) / BLAS_TILE, blas_task, &p);
+    return;
+  }
+#endif
   size_t blocks = (n + BLOCK - 1) / BLOCK;
   p.tiles = (m + TILE - 1) / TILE;
   p.stride = NI_R(ni_product_packed)(least(n, BLOCK), CHUNK);
