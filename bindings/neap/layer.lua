@@ -216,11 +216,16 @@ end
 -- What a recurrent layer's call does: fused where the options allow it, else the twin.
 local function recurrent(self, rec, x, init, fused)
   sequence(self.kind, x)
-  local names = {}
+  local names, first = {}, {}
   for i, s in ipairs(self.states(self)) do names[i] = s.name end
   init = initial(self.kind, init, names)
-  if self.fused and not rec.hints.recorded then return fused(init) end
-  return loop(self, rec, x, init)
+  local parent = rec.spaces[x.space + 1].parent
+  for _, name in ipairs(names) do
+    local v = init[name]
+    first[name] = v and v.space < 0 and op.apply("spread", { v }, { space = parent }) or v
+  end
+  if self.fused and not rec.hints.recorded then return fused(first) end
+  return loop(self, rec, x, first)
 end
 
 --- Elman network: h = act(W x + b + U h' + c) (Elman 1990).
