@@ -20,7 +20,8 @@ function layer.is_layer(x) return getmetatable(x) == meta end
 -- @func forward called as forward(self, rec, ...) with the layer's path set
 -- @tab[opt] more further fields: step, states, describe, layers
 function layer.new(kind, options, forward, more)
-  local self = { kind = kind, options = options, forward = forward, line = core.where() }
+  local self = { kind = kind, options = options, forward = forward, line = core.where(),
+    born = record.active() }
   for k, v in pairs(more or {}) do self[k] = v end
   return setmetatable(self, meta)
 end
@@ -44,7 +45,7 @@ end
 function methods:copy()
   local twin = {}
   for k, v in pairs(self) do twin[k] = v end
-  twin.built = nil
+  twin.built, twin.born = nil, record.active()
   if self.layers then
     twin.layers = {}
     for i, l in ipairs(self.layers) do twin.layers[i] = layer.is_layer(l) and l:copy() or l end

@@ -277,7 +277,9 @@ end
 -- Paths of layers by parameter set, so that a layer that is used again finds its parameters.
 local paths = setmetatable({}, { __mode = "k" })
 
---- The path of a layer in this program's parameter set.
+--- The path of a layer in this program's parameter set. A layer that the recorded function itself
+-- makes is a new one at each recording: it is known by its name and its place among those of that
+-- name. All others are known by what they are.
 -- @tab layer
 -- @string base its name if it is new
 function recorder:path(layer, base)
@@ -290,12 +292,13 @@ function recorder:path(layer, base)
   if path then return path end
   base = self.scope == "" and base or self.scope .. "." .. base
   path = base
-  local n = 1
-  while known.taken[path] do
+  local n, inner = 1, layer.born == self
+  while self.taken[path] or known.taken[path] == "outer" or known.taken[path] and not inner do
     n = n + 1
     path = base .. n
   end
-  known.taken[path] = true
+  known.taken[path] = inner and "inner" or "outer"
+  self.taken[path] = true
   known.by_layer[layer] = path
   return path
 end
@@ -303,7 +306,7 @@ end
 local function run_once(build, params, seed, hints)
   local rec = setmetatable({
     core = core.program(params), params = params, seed = seed, scope = "", hints = hints or {},
-    outputs = {}, watched = {}, scalars = {}, line = core.where(),
+    taken = {}, outputs = {}, watched = {}, scalars = {}, line = core.where(),
   }, recorder)
   rec.spaces = rec.core:spaces()
   local before = current
