@@ -37,6 +37,9 @@ function neap.scalar(name, preset) return record.current("scalar"):scalar(name, 
 -- @param[opt] init "xavier", "zeros", "ones", "orthogonal", a number or { kind, a, b }
 function neap.param(name, dims, init) return record.current("param"):param(name, dims, init) end
 
+--- A decoder for neap.async_seq2seq. @see neap.async_seq2seq.decoder
+function neap.decoder(options) return require "neap.async_seq2seq".decoder(options) end
+
 -- Modules that are loaded when first asked for.
 local lazy = {
   vocab = "neap.vocab", corpus = "neap.corpus", batches = "neap.batches", rng = "neap.rng",

@@ -81,7 +81,7 @@ function task.new(class, spec)
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
     config = spec.config, params = spec.params or core.params(),
     seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
-    runs = {}, options = spec.options or {}, net = spec.net, pool = spec.pool,
+    runs = {}, options = spec.options or {}, net = spec.net, main = spec.main or "predict",
   }
   return setmetatable(self, { __index = function(_, key)
     local m = class[key]
@@ -166,13 +166,13 @@ end
 
 --- How many numbers the parameters have. Records the predicting program if nothing was recorded.
 function methods:parameters()
-  if self.params:size() == 0 then self:program "predict" end
+  if self.params:size() == 0 then self:program(self.main) end
   return self.params:size()
 end
 
 --- What it is, with its parameters.
 function methods:describe()
-  self:program "predict"
+  self:program(self.main)
   local lines = { self.kind }
   if self.net then lines[#lines + 1] = "  net: " .. tostring(self.net):gsub("\n", "\n  ") end
   for _, name in ipairs(self.params:names()) do

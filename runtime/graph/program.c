@@ -193,7 +193,7 @@ static neap_status named_source(int *value, neap_program *pr, const ni_op *op, c
                                 const neap_type *type, double preset) {
   *value = -1;
   if (!name_ok(name)) return ni_fail(NEAP_EARG, "%s: expected a name of 1 to 255 bytes", op->name);
-  if (pr->open_scan >= 0)
+  if (pr->open_scan >= 0 && op == &ni_op_input)
     return ni_fail(NEAP_ESTATE, "%s: '%s' cannot be made inside a cell's step", op->name, name);
   if (ni_program_find_input(pr, name) >= 0)
     return ni_fail(NEAP_EARG, "%s: the name '%s' is taken", op->name, name);
@@ -203,7 +203,10 @@ static neap_status named_source(int *value, neap_program *pr, const ni_op *op, c
   if (!own || reserve(pr, 1) ||
       !ni_grow((void **)&pr->input, &pr->cap_inputs, (size_t)pr->n_inputs, sizeof *pr->input))
     return NEAP_EMEM;
+  int scan = pr->open_scan;
+  pr->open_scan = -1; /* a number of the run belongs to no step */
   ni_node *n = push(pr, op, 1, type);
+  pr->open_scan = scan;
   n->name = own;
   n->attr[0] = preset;
   pr->input[pr->n_inputs].name = own;

@@ -238,6 +238,14 @@ static neap_status read_node(neap_program *pr, const ni_json *doc, int v, int sc
       rc = ni_fail(NEAP_EFORMAT, "program: parameter '%s' stands twice", name);
     return rc;
   }
+  if (strcmp(op, "scalar") == 0) { /* nor does a number of the run */
+    double number;
+    int value;
+    if ((at = ni_json_find(doc, v, "number")) < 0)
+      return ni_fail(NEAP_EFORMAT, "program: a number is missing at byte %zu", ni_json_byte(doc, v));
+    rc = ni_json_double(&number, doc, at);
+    return rc ? rc : ni_program_scalar(&value, pr, name, number);
+  }
   int scan = -1;
   if (ni_json_find(doc, v, "scan") >= 0 &&
       (rc = want_int(&scan, doc, v, "scan", 0, pr->n_scans)) != NEAP_OK)
@@ -276,13 +284,12 @@ static neap_status read_node(neap_program *pr, const ni_json *doc, int v, int sc
                    name ? name : "");
     return rc;
   }
-  if (strcmp(op, "constant") == 0 || strcmp(op, "scalar") == 0) {
+  if (strcmp(op, "constant") == 0) {
     double number;
     if ((at = ni_json_find(doc, v, "number")) < 0)
       return ni_fail(NEAP_EFORMAT, "program: a number is missing at byte %zu", ni_json_byte(doc, v));
     if ((rc = ni_json_double(&number, doc, at)) != NEAP_OK) return rc;
-    return op[0] == 'c' ? ni_program_constant(&value, pr, number)
-                        : ni_program_scalar(&value, pr, name, number);
+    return ni_program_constant(&value, pr, number);
   }
   neap_attr attr[NI_MAX_ATTRS];
   int n_attr = 0;

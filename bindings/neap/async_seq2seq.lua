@@ -1,0 +1,458 @@
+--- Asynchronous sequence to sequence: an encoder f1 reads the input, a decoder f2 writes an output of
+-- another length, symbol by symbol, with its own symbols as input (Cho et al. 2014; Sutskever et al.
+-- 2014), looking back at the encoder through attention (Bahdanau et al. 2015; Luong et al. 2015).
+-- The output begins with the vocabulary's `start` and ends with its `stop` symbol.
+-- @module neap.async_seq2seq
+local core = require "neap.core"
+local check = require "neap.check"
+local op = require "neap.op"
+local record = require "neap.record"
+local layer = require "neap.layer"
+local vocab = require "neap.vocab"
+local metrics = require "neap.metrics"
+local task = require "neap.task"
+
+local class = {}
+
+-- ---- the library's decoder ----
+
+--- A decoder: embedding, recurrent layers, attention over the encoder's outputs after the last of
+-- them, and o = tanh(M [h; context]) before the output layer (Luong et al. 2015).
+-- @tab options `{ embed = width of the symbols, layers = { neap.lstm{..}, .. }, attention = "general",
+--   "dot", "additive" or false, dropout = 0, mix = width of o (that of the last layer), bridge = true
+--   (first states are computed from the encoder's last state; false: zeros) }`
+-- @treturn tab `{ teacher, step, states }`, what a decoder of the script's own must have too
+function class.decoder(options)
+  options = check.options("decoder", options, { "embed", "layers", "attention", "dropout", "mix",
+    "bridge" })
+  local width = check.integer("decoder", "embed", options.embed, 1)
+  local layers = check.type("decoder", "layers", options.layers, "table")
+  for _, l in ipairs(layers) do
+    if not (layer.is_layer(l) and l.states and l.step) then
+      check.fail("decoder: layers: expected elman, lstm or gru layers, came %s", tostring(l))
+    end
+  end
+  if #layers == 0 then check.fail("decoder: expected at least one layer") end
+  local kind = options.attention
+  if kind == nil then kind = "general" end
+  local attention = kind and layer.attention { kind = kind }
+  local rate = options.dropout or 0
+  local function drop(rec, x) return rate > 0 and op.dropout(x, rec:scalar("decoder.rate", rate)) or x end
+
+  local decoder = {}
+
+  local function embed(rec, ids)
+    return op.embedding(ids, rec:param("embed.weight", { rec.hints.output_size, width },
+      { "normal", 0, 1 / width ^ 0.5 }))
+  end
+
+  -- What stays the same over the steps.
+  local function prepare(rec, memory)
+    if not attention or memory.keys then return end
+    local last = layers[#layers]
+    memory.keys = attention:inside(attention.prepare, attention, rec, memory.y,
+      last.states(last)[1].size)
+  end
+
+  local function logits(rec, h, memory)
+    local o = h
+    if attention then
+      local context = attention:inside(attention.attend, attention, rec, h, memory.y, memory.keys)
+      o = op.concat { h, context }
+      local n = options.mix or h.width
+      local k = 1 / o.width ^ 0.5
+      o = op.tanh(op.linear(o, rec:param("mix.weight", { n, o.width }, { "uniform", -k, k }),
+        rec:param("mix.bias", { n }, "zeros")))
+    end
+    o = drop(rec, o)
+    local v, k = rec.hints.output_size, 1 / o.width ^ 0.5
+    return op.linear(o, rec:param("output.weight", { v, o.width }, { "uniform", -k, k }),
+      rec:param("output.bias", { v }, "zeros"))
+  end
+
+  --- Names and widths of all states, in order.
+  function decoder.states()
+    local list = {}
+    for i, l in ipairs(layers) do
+      for _, s in ipairs(l.states(l)) do
+        list[#list + 1] = { name = s.name .. i, layer = i, state = s.name, size = s.size }
+      end
+    end
+    return list
+  end
+
+  --- First states from the encoder's last state; empty for zeros.
+  function decoder.first(rec, summary)
+    local out = {}
+    if options.bridge == false then return out end
+    for _, s in ipairs(decoder.states()) do
+      local k = 1 / summary.width ^ 0.5
+      out[s.name] = op.tanh(op.linear(summary,
+        rec:param("bridge." .. s.name .. ".weight", { s.size, summary.width }, { "uniform", -k, k }),
+        rec:param("bridge." .. s.name .. ".bias", { s.size }, "zeros")))
+    end
+    return out
+  end
+
+  --- All steps at once, the right symbols given: [T,B] -> logits [T,B,V].
+  function decoder.teacher(rec, previous, first, memory)
+    prepare(rec, memory)
+    local x = drop(rec, embed(rec, previous))
+    for i, l in ipairs(layers) do
+      local init = {}
+      for _, s in ipairs(l.states(l)) do init[s.name] = first[s.name .. i] end
+      if i > 1 then x = drop(rec, x) end
+      x = l(x, init)
+    end
+    return logits(rec, x, memory)
+  end
+
+  --- One step inside a scan: ids [B], table of states -> logits, next states.
+  function decoder.step(rec, previous, states, memory)
+    local x, out = drop(rec, embed(rec, previous)), {}
+    for i, l in ipairs(layers) do
+      local own = {}
+      for _, s in ipairs(l.states(l)) do own[s.name] = states[s.name .. i] end
+      if i > 1 then x = drop(rec, x) end
+      local next_states
+      x, next_states = l:at_step(x, own)
+      for name, v in pairs(next_states) do out[name .. i] = v end
+    end
+    return logits(rec, x, memory), out
+  end
+
+  decoder.prepare = prepare
+  return decoder
+end
+
+-- ---- the task ----
+
+--- Makes the task.
+-- @tab options
+--
+-- - `input`: vocabulary (or width, or named inputs as in @{neap.task.inputs})
+-- - `output`: vocabulary with `start` and `stop`
+-- - `encoder`: layer or function: x [S,B,..] -> y [S,B,M] and, if recurrent, last states
+-- - `decoder`: @{decoder}, or a table of the script's own with the same functions
+-- - `max_length`: most symbols that are written (100)
+-- - `rng`, `threads`, `smoothing`
+function class.new(options)
+  options = check.options("async_seq2seq", options, { "input", "output", "encoder", "decoder", "rng",
+    "threads", "smoothing", "max_length" })
+  local inputs = task.inputs("async_seq2seq", options.input)
+  local output = options.output
+  if type(output) ~= "table" or not output.symbols then
+    check.fail("async_seq2seq: output: expected a vocabulary, came %s", tostring(output))
+  end
+  if not output.start or not output.stop then
+    check.fail("async_seq2seq: output: the vocabulary needs start and stop symbols: "
+      .. "neap.vocab(corpus, field, { start = true, stop = true })")
+  end
+  local encoder = task.network("async_seq2seq", options.encoder)
+  local decoder = check.type("async_seq2seq", "decoder", options.decoder, "table")
+
+  -- The encoder's outputs, its summary [B,M'] and the decoder's first states.
+  local function encode(rec)
+    local x = task.record_inputs(rec, inputs, "S")
+    local y, s = rec:within("encoder", function() return task.call("async_seq2seq", encoder, x) end)
+    if y.space < 1 then
+      check.fail("async_seq2seq: the encoder must give a value for each step, came %s", y:shape())
+    end
+    local summary = type(s) == "table" and record.is_value(s.h) and s.h or op.mean_time(y)
+    local first = rec:within("decoder", decoder.first, rec, summary)
+    return { y = y }, first
+  end
+  local function loss(rec, z)
+    local target = rec:input("output", { space = "T", dtype = "i32" })
+    return { loss = op.cross_entropy(z, target, { smoothing = options.smoothing }) }
+  end
+
+  local self
+  self = task.new(class, {
+    kind = "async_seq2seq", rng = options.rng, net = encoder, options = options, main = "learn",
+    hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = #output },
+    config = { kind = "async_seq2seq", input = task.plain_inputs(inputs), output = output:plain(),
+      max_length = options.max_length or 100 },
+    builders = {
+      -- teacher forcing
+      learn = function(rec)
+        local memory, first = encode(rec)
+        rec:sequence "T"
+        local previous = rec:input("previous", { space = "T", dtype = "i32" })
+        return loss(rec, rec:within("decoder", decoder.teacher, rec, previous, first, memory))
+      end,
+      -- each symbol is the right one or, with probability `mix`, the decoder's own (Bengio et al. 2015)
+      mixed = function(rec)
+        local memory, first = encode(rec)
+        local space = rec:sequence "T"
+        local previous = rec:input("previous", { space = "T", dtype = "i32" })
+        local mix = rec:scalar("mix", 0.25)
+        local z = rec:within("decoder", function()
+          decoder.prepare(rec, memory)
+          local states, order = {}, {}
+          for i, s in ipairs(decoder.states()) do
+            order[i] = s.name
+            states[s.name] = { dims = { s.size }, init = first[s.name] }
+          end
+          order[#order + 1] = "own" -- the symbol written last
+          states.own = { dims = {}, dtype = "i32" }
+          order[#order + 1] = "begun"
+          states.begun = { dims = {} }
+          local coin = op.less(op.uniform(op.cast(previous, "f32")), mix)
+          return (rec:scan(space, states, order, function(s)
+            local id = op.where(coin * s.begun, s.own, previous)
+            local z, next_states = decoder.step(rec, id, s, memory)
+            next_states.own = op.argmax(z)
+            next_states.begun = s.begun * 0 + 1
+            return z, next_states
+          end))
+        end)
+        return loss(rec, z)
+      end,
+      encode = function(rec)
+        local memory, first = encode(rec)
+        local out = { memory = memory.y }
+        for name, v in pairs(first) do out["first_" .. name] = v end
+        return out
+      end,
+      -- the decoder alone: streamed, its memory given as a context
+      decode = function(rec)
+        rec:sequence "S"
+        rec:sequence "T"
+        local encoded = self:program "encode"
+        local function context(name, space)
+          local _, _, dims = encoded.core:type(encoded.outputs[name])
+          return rec:input(name, { space = space, dims = dims })
+        end
+        local memory, first = { y = context("memory", "S") }, {}
+        for name in pairs(encoded.outputs) do
+          local state = name:match "^first_(.*)"
+          if state then first[#first + 1] = state end
+        end
+        table.sort(first)
+        for _, state in ipairs(first) do first[state] = context("first_" .. state, "B") end
+        local previous = rec:input("previous", { space = "T", dtype = "i32" })
+        local z = rec:within("decoder", decoder.teacher, rec, previous, first, memory)
+        return { scores = op.log_softmax(z), best = op.argmax(z) }
+      end,
+    },
+  })
+  self.inputs, self.output, self.max_length = inputs, output, options.max_length or 100
+  if options.threads then self:threads(options.threads) end
+  return self
+end
+
+function class.restore(config, parts)
+  local self = task.new(class, { kind = "async_seq2seq", params = parts.params,
+    programs = parts.programs, config = config })
+  self.inputs, self.output = task.restore_inputs(config.input), assert(vocab.from(config.output))
+  self.max_length = math.tointeger(config.max_length) or 100
+  return self
+end
+
+--- The fields of a corpus that learning takes.
+-- @param corpus
+-- @string source field of the input
+-- @string target field of the output
+-- @treturn tab `{ input, previous (with the start symbol before), output (with the stop symbol after) }`
+function class:fields(corpus, source, target)
+  return { input = corpus:encode(source, self.inputs[1].vocab),
+    previous = corpus:encode(target, self.output, { start = true }),
+    output = corpus:encode(target, self.output, { stop = true }) }
+end
+
+--- Runs the loss of a batch. `self.mix`, or `batch.mix`, is the share of the decoder's own symbols that
+-- it gets as input: 0 is teacher forcing, 1 free running.
+function class:forward(batch)
+  local mix = batch.mix or self.mix or 0
+  if mix == 0 then return self:run("learn", true):feed(batch):forward() end
+  local run = self:run("mixed", true)
+  run:set("mix", mix)
+  return run:feed(batch):forward()
+end
+
+-- Encodes a batch and gives the decoder's stream its memory.
+local function begin(self, batch)
+  local encoded, decoding = self:run("encode", false), self:program "decode"
+  encoded:feed(batch):forward()
+  local stream = self.stream
+  if not stream then
+    stream = decoding:stream { seed = self.seed }
+    self.stream = stream
+  end
+  local first = batch[self.inputs[1].name]
+  local lengths = first.outer or first.lengths
+  stream:context_batch(#lengths)
+  local space
+  for i, s in ipairs(decoding.spaces) do if s.name == "S" then space = i - 1 end end
+  stream:context_lengths(space, lengths)
+  for name in pairs(encoded.program.outputs) do
+    stream:context(decoding.inputs[name], encoded:value(name, "concat"), "concat")
+  end
+  return stream, #lengths
+end
+
+-- The likeliest symbol at each step.
+local function greedy(self, batch, limit)
+  local stream, n = begin(self, batch)
+  local stop, out, open = self.output.stop - 1, {}, n
+  local ids = core.zeros({ n, 1 }, "i32")
+  ids:fill(self.output.start - 1)
+  for b = 1, n do out[b] = {} end
+  local done = {}
+  for _ = 1, limit do
+    stream:input(1, ids)
+    stream:step()
+    ids = stream:output(self.best_index)
+    local flat = ids:reshape { n }
+    for b = 1, n do
+      if not done[b] then
+        local id = flat[b]
+        if id == stop then
+          done[b], open = true, open - 1
+        else
+          out[b][#out[b] + 1] = id + 1
+        end
+      end
+    end
+    if open == 0 then break end
+  end
+  for b = 1, n do out[b] = { { ids = out[b], stopped = done[b] or false } } end
+  return out
+end
+
+-- The k best beginnings of each output, step by step.
+local function beam(self, batch, k, limit, penalty)
+  local stream, n = begin(self, batch)
+  local stop = self.output.stop - 1
+  local live, source, input = {}, {}, {}
+  local finished = {}
+  for b = 1, n do
+    live[b] = { { b = b, score = 0, ids = {} } }
+    source[b], input[b] = b, self.output.start - 1
+    finished[b] = {}
+  end
+  local rows = {}
+  for b = 1, n do rows[b] = live[b][1] end
+  for length = 1, limit do
+    stream:input(1, input)
+    stream:step()
+    local scores = stream:output(self.scores_index)
+    local width = scores:shape()[2]
+    local flat = scores:totable()
+    local candidates = {}
+    for r, h in ipairs(rows) do
+      local list = candidates[h.b] or {}
+      candidates[h.b] = list
+      -- the k best of a row are enough for the k best of all
+      local row, best = flat[r], {}
+      for v = 1, width do
+        local s = row[v]
+        if #best < k or s > best[#best][1] then
+          local at = #best + 1
+          while at > 1 and best[at - 1][1] < s do at = at - 1 end
+          table.insert(best, at, { s, v - 1 })
+          best[k + 1] = nil
+        end
+      end
+      for _, c in ipairs(best) do
+        list[#list + 1] = { from = r, parent = h, id = c[2], score = h.score + c[1] }
+      end
+    end
+    local next_rows, from = {}, {}
+    source, input = {}, {}
+    for b = 1, n do
+      local list = candidates[b]
+      if list then
+        table.sort(list, function(x, y)
+          if x.score ~= y.score then return x.score > y.score end
+          if x.from ~= y.from then return x.from < y.from end
+          return x.id < y.id
+        end)
+        local kept = 0
+        for _, c in ipairs(list) do
+          if kept + #finished[b] >= k then break end
+          local ids = table.move(c.parent.ids, 1, #c.parent.ids, 1, {})
+          if c.id == stop then
+            table.insert(finished[b], { ids = ids, score = c.score / (length ^ penalty), stopped = true })
+          else
+            ids[#ids + 1] = c.id + 1
+            kept = kept + 1
+            next_rows[#next_rows + 1] = { b = b, score = c.score, ids = ids }
+            source[#source + 1], from[#from + 1], input[#input + 1] = b, c.from, c.id
+          end
+        end
+      end
+    end
+    rows = next_rows
+    if #rows == 0 then break end
+    stream:rows(source, from)
+  end
+  for _, h in ipairs(rows) do
+    table.insert(finished[h.b], { ids = h.ids, score = h.score / ((#h.ids + 1) ^ penalty), stopped = false })
+  end
+  for b = 1, n do
+    table.sort(finished[b], function(x, y)
+      if x.stopped ~= y.stopped then return x.stopped end
+      return x.score > y.score
+    end)
+  end
+  return finished
+end
+
+-- Which outputs of the decoding program are which.
+local function find_outputs(self)
+  if self.best_index then return end
+  local pr = self:program "decode"
+  local names = {}
+  for name in pairs(pr.outputs) do names[#names + 1] = name end
+  table.sort(names) -- record.program names outputs in this order
+  for i, name in ipairs(names) do
+    if name == "best" then self.best_index = i end
+    if name == "scores" then self.scores_index = i end
+  end
+end
+
+--- What the model writes for each sequence.
+-- @tab sequences a list of strings, of lists of symbols, or of rows of numbers; or a batch
+-- @tab[opt] options `{ beam = 1 (greedy), max_length =, length_penalty = 1 (scores of a beam are
+--   divided by length^penalty), all = false (all hypotheses of a beam) }`
+-- @treturn tab a list of symbols for each sequence; with `all` a list of `{ symbols, score, stopped }`
+function class:predict(sequences, options)
+  options = check.options("predict", options, { "beam", "max_length", "length_penalty", "all" })
+  find_outputs(self)
+  local batch = sequences
+  if sequences[1] ~= nil then batch = task.batch_of("predict", self.inputs, sequences) end
+  local limit = check.integer("predict", "max_length", options.max_length or self.max_length, 1)
+  local k = check.integer("predict", "beam", options.beam or 1, 1)
+  local found = k > 1 and beam(self, batch, k, limit, options.length_penalty or 1)
+    or greedy(self, batch, limit)
+  local out = {}
+  for b, list in ipairs(found) do
+    for _, h in ipairs(list) do h.symbols = self.output:decode(h.ids) end
+    out[b] = options.all and list or list[1].symbols
+  end
+  return out
+end
+
+--- Error rates against references: the share of sequences that equal none of theirs (for spelling to
+-- phonemes the word error rate), and edits to the closest one over its length.
+-- @tab sequences inputs, each once
+-- @tab references for each input a list of right outputs (lists of symbols)
+-- @tab[opt] options as for @{predict}, and `size = 256`, how many at a time
+-- @treturn tab `{ wer, per, n, hypotheses }`
+function class:score(sequences, references, options)
+  local size, how = 256, {}
+  for k, v in pairs(options or {}) do
+    if k == "size" then size = v else how[k] = v end
+  end
+  local hypotheses = {}
+  for from = 1, #sequences, size do
+    local part = table.move(sequences, from, math.min(from + size - 1, #sequences), 1, {})
+    for _, h in ipairs(self:predict(part, how)) do hypotheses[#hypotheses + 1] = h end
+  end
+  return { wer = metrics.sequence_error_rate(hypotheses, references),
+    per = metrics.symbol_error_rate(hypotheses, references), n = #sequences, hypotheses = hypotheses }
+end
+
+return setmetatable(class, { __call = function(_, options) return class.new(options) end })
