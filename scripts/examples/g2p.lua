@@ -1,0 +1,133 @@
+--- Sequence to sequence of another length: how a word is spoken, from how it is spelled.
+local neap = require "neap"
+local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
+
+local options = common.options {
+  "Learns to write down the phonemes of a word from its letters (encoder, decoder, attention).",
+  data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)", epochs = 16,
+  extend = function(parser)
+    parser:option "--size":argname "N":default "256":convert(common.whole(1))
+      :description "Units of each layer."
+    parser:option "--beam":argname "K":default "4":convert(common.whole(1))
+      :description "Hypotheses that are kept while writing; 1: greedy."
+    parser:option "--mix":argname "P":default "0":convert(common.real(0))
+      :description "Share of the decoder's own symbols that it learns with; 0: teacher forcing."
+    parser:option "--words":argname "N":convert(common.whole(1))
+      :description "Learn from no more than so many words."
+    parser:argument "say":args "*":description "Words to speak at the end."
+  end,
+}
+local rng = neap.rng(options.seed)
+
+-- --quick: a made-up spelling in which some letters come in pairs.
+local function invented(n)
+  local spelling, word, phones = { a = "aa", b = "b", sh = "sh", ee = "iy", t = "t", o = "ow" }, {}, {}
+  local units = { "a", "b", "sh", "ee", "t", "o" }
+  for i = 1, n do
+    local letters, sounds = {}, {}
+    for k = 1, 1 + rng:int(4) do
+      letters[k] = units[rng:int(#units)]
+      sounds[k] = spelling[letters[k]]
+    end
+    word[i], phones[i] = table.concat(letters), table.concat(sounds, " ")
+  end
+  return neap.corpus.from({ word = word, phonemes = phones },
+    { split = { word = "characters", phonemes = "words" } })
+end
+
+local function read(path)
+  if path:match "%.out$" then return neap.corpus.festival(path) end
+  return neap.corpus.tsv(path, { columns = { "word", "phonemes" },
+    split = { word = "characters", phonemes = "words" } })
+end
+
+local train, dev, test
+if options.quick then
+  train, dev = invented(1500), invented(100)
+else
+  train, dev, test = common.corpora(options, {
+    read = read, share = 0.03, rng = rng, by = "word",
+    train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
+    missing = "give --train FILE, e.g. /usr/share/festival/dicts/cmu/cmudict-0.4.out of Debian's festlex-cmu",
+  })
+  if options.words and train and #train > options.words then
+    local order = {}
+    for i = 1, #train do order[i] = i end
+    rng:shuffle(order)
+    train = train:select(table.move(order, 1, options.words, 1, {}))
+  end
+end
+
+-- Words, each once, and all the ways to say them.
+local function references(corpus)
+  local words, said, at = {}, {}, {}
+  for i = 1, #corpus do
+    local word = corpus:string("word", i)
+    if not at[word] then
+      words[#words + 1] = word
+      at[word] = #words
+      said[#words] = {}
+    end
+    table.insert(said[at[word]], corpus:get("phonemes", i))
+  end
+  return words, said
+end
+
+local model
+if options.load then
+  model = common.load(options, "async_seq2seq")
+else
+  local size = options.quick and 32 or options.size
+  local rate = options.quick and 0 or 0.3
+  model = neap.async_seq2seq {
+    input = neap.vocab(train, "word", { unk = true }),
+    output = neap.vocab(train, "phonemes", { start = true, stop = true }),
+    rng = rng, threads = options.threads, max_length = 30,
+    encoder = neap.chain {
+      neap.embed { size = 64 },                  -- [S,B] letters -> [S,B,64]
+      neap.dropout { rate = rate },
+      neap.bidir { neap.lstm { size = size } },  -- -> [S,B,2H]
+      neap.dropout { rate = rate },
+      neap.bidir { neap.lstm { size = size } },  -- the memory that attention looks back on
+    },
+    decoder = neap.decoder { embed = 64, attention = "general", dropout = rate, bridge = false,
+      layers = { neap.lstm { size = size }, neap.lstm { size = size } } },
+  }
+end
+
+local words, said = references(dev)
+if not options.load then
+  local data = model:fields(train, "word", "phonemes")
+  local epochs = options.quick and math.min(options.epochs, 3) or options.epochs
+  model.mix = options.mix
+  neap.fit(model, {
+    optim = neap.adam { rate = options.quick and 1e-2 or 1e-3, clip = 2 },
+    -- constant for the first half, then halved again and again
+    rate = function(epoch, first)
+      return first * 0.5 ^ math.max(0, (epoch - 1 - epochs * 0.5) / (epochs * 0.12))
+    end,
+    epochs = epochs, minutes = options.minutes, key = "wer", lower = true,
+    train = function() return neap.batches(data, { size = options.quick and 32 or 128, rng = rng }) end,
+    dev = function() return model:score(words, said) end,
+  })
+end
+if options.model then common.need(model:save(options.model)) end
+
+local how = { beam = options.beam }
+local scores = model:score(words, said, how)
+common.show(#words, function(i)
+  local said_so = table.concat(scores.hypotheses[i], " ")
+  local first, right = table.concat(said[i][1], " "), false
+  for _, r in ipairs(said[i]) do right = right or table.concat(r, " ") == said_so end
+  return right, ("%-16s %-32s%s"):format(words[i], said_so, right and "" or "  is " .. first)
+end)
+for k, phones in ipairs(#options.say > 0 and model:predict(options.say, how) or {}) do
+  print(options.say[k], table.concat(phones, " "))
+end
+local result = { dev_wer = scores.wer, dev_per = scores.per, parameters = model:parameters() }
+if test then
+  local others, right = references(test)
+  local s = model:score(others, right, how)
+  result.test_wer, result.test_per = s.wer, s.per
+end
+common.result(result)
