@@ -169,6 +169,37 @@ function run_methods:seed(seed) self.core:seed(seed) end
 function run_methods:learning(on) self.core:learning(on) end
 function run_methods:bytes() return self.core:bytes() end
 
+-- ---- states in files ----
+
+local state_methods = getmetatable(core.state(core.program(core.params()), 0)).methods
+
+--- Saves a state's slots as a safetensors file.
+-- @string path
+-- @return true; or nil, message, code
+function state_methods:save(path)
+  local a = core.archive()
+  for _, slot in ipairs(self:slots()) do a:add(slot, self:get(slot)) end
+  return a:save(path)
+end
+
+--- Reads back what save wrote; the rows must be as many.
+-- @string path
+-- @return true; or nil, message, code
+function state_methods:load(path)
+  local a, message, code = core.load_archive(path)
+  if not a then return nil, message, code end
+  for _, slot in ipairs(self:slots()) do
+    local t = a:tensor(slot)
+    if not t then return nil, ("'%s': it has no state %s"):format(path, slot), "EFORMAT" end
+    if t:shape()[1] ~= self:rows() then
+      return nil, ("'%s': state %s has %d rows, expected %d"):format(path, slot, t:shape()[1] or 0,
+        self:rows()), "EFORMAT"
+    end
+  end
+  for _, slot in ipairs(self:slots()) do self:set(slot, a:tensor(slot)) end
+  return true
+end
+
 -- ---- checks and small tools ----
 
 --- Gradients of a function of tensors.

@@ -9,6 +9,10 @@
 #include "../op/op.h"
 #include "../tensor/params.h"
 
+/* Planning takes the square of them: a bound that no model reaches, but a hostile file. */
+#define NI_MAX_NODES 16384
+#define NI_MAX_WHERE 1000 /* bytes of a line's or a layer's name */
+
 typedef struct ni_value {
   neap_type type;
   int node;
@@ -36,8 +40,14 @@ typedef struct ni_named {
   int value;
 } ni_named;
 
+typedef struct ni_string {
+  uint64_t hash; /* ni_hash(s) */
+  char *s;
+} ni_string;
+
 struct neap_program {
   _Atomic int refs;
+  _Atomic bool fixed; /* a run stands on it: nothing more is recorded */
   neap_params *params;
   ni_space space[NEAP_MAX_SPACES];
   int n_spaces;
@@ -60,7 +70,7 @@ struct neap_program {
   ni_named *input, *output; /* inputs include scalars */
   int n_inputs, n_outputs;
   size_t cap_inputs, cap_outputs;
-  char **string; /* every name and line once */
+  ni_string *string; /* every name and line once */
   int n_strings;
   size_t cap_strings;
   const char *line, *layer; /* of the nodes recorded now */

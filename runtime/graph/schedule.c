@@ -3,6 +3,7 @@
 ** state and the next state needs it. What needs no state is hoisted: it runs over all steps at
 ** once before the loop. What no next state needs is sunk: it runs over all steps after it.
 */
+#include <stdio.h>
 #include <string.h>
 
 #include "program.h"
@@ -148,14 +149,19 @@ int ni_schedule_stream_space(const neap_program *pr) {
 const char *ni_schedule_future(const neap_program *pr, int space) {
   static _Thread_local char text[400];
   if (pr->space[space].parent != 0) return "the sequence it would step along is a nested one";
+  uint8_t *need = ni_alloc((size_t)pr->n_nodes + 1);
+  if (!need) return "memory is short";
+  mark_needed(pr, need);
   bool alone = true; /* no other sequence: batch rows and stream rows are the same */
   for (int i = 1; i < pr->n_spaces; i++) alone &= i == space;
-  for (int i = 0; i < pr->n_nodes; i++) {
-    const ni_node *n = &pr->node[i];
+  const ni_node *bad = NULL;
+  const char *why = NULL;
+  for (int i = 0; i < pr->n_nodes && !why; i++) {
+    const ni_node *n = bad = &pr->node[i];
+    if (!need[i]) continue;
     bool reads = false;
     for (int k = 0; k < n->n_in; k++)
       if (n->in[k] >= 0) reads |= ni_program_below(pr, pr->value[n->in[k]].type.space, space);
-    const char *why = NULL;
     if (n->n_in && n->in[0] >= 0 && reads && (n->op->flags & NI_FUTURE)) why = "reads later steps";
     if (reads && strncmp(n->op->name, "attend", 6) == 0 &&
         ni_program_below(pr, pr->value[n->in[1]].type.space, space))
@@ -165,15 +171,9 @@ const char *ni_schedule_future(const neap_program *pr, int space) {
       int s = pr->value[n->out + k].type.space;
       if (s != space && ni_program_below(pr, s, space)) why = "runs along a nested sequence";
     }
-    if (!why) continue;
-    ni_text t = {0};
-    ni_text_add(&t, "%s %s%s", ni_program_who(n), why, ni_program_at(n));
-    if (t.failed) return "out of memory";
-    size_t len = t.n < sizeof text - 1 ? t.n : sizeof text - 1;
-    memcpy(text, t.s, len);
-    text[len] = 0;
-    ni_text_free(&t);
-    return text;
   }
-  return NULL;
+  ni_free(need);
+  if (!why) return NULL;
+  snprintf(text, sizeof text, "%s %s%s", ni_program_who(bad), why, ni_program_at(bad));
+  return text;
 }
