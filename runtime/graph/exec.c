@@ -39,7 +39,8 @@ static void set_up(context *c, neap_run *run) {
                    .fault = &run->fault};
 }
 
-/* Numbers, constants and parameters: where their data stand. */
+/* Numbers, constants and parameters: where their data stand. Parameters may have moved when their
+** version has changed. */
 static void point_sources(neap_run *run) {
   const neap_program *pr = run->pr;
 #ifdef NI_F64
@@ -51,14 +52,14 @@ static void point_sources(neap_run *run) {
     run->params64_version = version;
   }
 #endif
+  if (run->sourced_version == pr->params->version) return;
   for (int i = 0; i < pr->n_nodes; i++) {
     const ni_node *n = &pr->node[i];
     ni_view *v = &run->view[n->out];
     if (n->op == &ni_op_scalar || n->op == &ni_op_constant) {
       v->data = (real *)run->scalar + n->out;
     } else if (n->op == &ni_op_param) {
-      int id = ni_params_find(pr->params, n->name);
-      float *data = ni_params_data(pr->params, id);
+      float *data = ni_params_data(pr->params, run->param[i]);
 #ifdef NI_F64
       v->data = run->params64 + (data - pr->params->data);
 #else
@@ -66,6 +67,7 @@ static void point_sources(neap_run *run) {
 #endif
     }
   }
+  run->sourced_version = pr->params->version;
 }
 
 /* ---- looking for NaN and infinity ---- */
@@ -161,7 +163,7 @@ static void touch_inputs(neap_run *run, const ni_node *n) {
     run->touched[v] = 1;
     const ni_node *from = &pr->node[pr->value[v].node];
     if (from->op == &ni_op_param) {
-      int id = ni_params_find(pr->params, from->name);
+      int id = run->param[from->index];
 #ifdef NI_F64
       run->view[v].grad = run->grads64 + (ni_params_data(pr->params, id) -
                                           pr->params->data);

@@ -210,8 +210,7 @@ static void mark_need(neap_run *run) {
       if (run->plan.unit_of[i] < 0 || (n->op->flags & NI_NOGRAD)) continue;
       bool any = run->keep[n->out] & 2;
       if (n->op == &ni_op_param) {
-        int id = ni_params_find(pr->params, n->name);
-        any |= id >= 0 && !ni_params_frozen(pr->params, id);
+        any |= !ni_params_frozen(pr->params, run->param[i]);
       }
       for (int k = 0; k < n->n_in; k++) any |= n->in[k] >= 0 && run->need[n->in[k]];
       for (int k = 0; k < n->n_out; k++)

@@ -40,7 +40,7 @@ void ni_program_release(neap_program *pr) {
   if (!pr || atomic_fetch_sub(&pr->refs, 1) != 1) return;
   for (int i = 0; i < pr->n_spaces; i++) ni_free(pr->space[i].name);
   for (int i = 0; i < pr->n_slots; i++) ni_free(pr->slot[i].name);
-  for (int i = 0; i < pr->n_strings; i++) ni_free(pr->string[i]);
+  for (int i = 0; i < pr->n_strings; i++) ni_free(pr->string[i].s);
   ni_free(pr->string);
   ni_free(pr->slot);
   ni_free(pr->state);
@@ -55,23 +55,42 @@ void ni_program_release(neap_program *pr) {
 
 /* The program's own copy of s, each text kept once; NULL when memory is short. */
 static const char *intern(neap_program *pr, const char *s) {
+  uint64_t hash = ni_hash(s);
   for (int i = pr->n_strings - 1; i >= 0; i--)
-    if (strcmp(pr->string[i], s) == 0) return pr->string[i];
+    if (pr->string[i].hash == hash && strcmp(pr->string[i].s, s) == 0) return pr->string[i].s;
   if (!ni_grow((void **)&pr->string, &pr->cap_strings, (size_t)pr->n_strings, sizeof *pr->string))
     return NULL;
   char *copy = ni_strdup(s);
-  if (copy) pr->string[pr->n_strings++] = copy;
+  if (copy) pr->string[pr->n_strings++] = (ni_string){hash, copy};
   return copy;
 }
 
-static bool name_ok(const char *name) {
-  size_t n = name ? strlen(name) : 0;
-  return n >= 1 && n <= 255;
+/* UTF-8, or a file would give back another name. */
+static neap_status check_name(const char *who, const char *name) {
+  return name ? ni_name_check(who, name, 255)
+              : ni_fail(NEAP_EARG, "%s: expected a name of 1 to 255 bytes, came NULL", who);
+}
+
+/* Runs and streams count on the nodes that were there when they were opened. */
+static neap_status check_open(const neap_program *pr, const char *who) {
+  if (!atomic_load(&pr->fixed)) return NEAP_OK;
+  return ni_fail(NEAP_ESTATE, "%s: the program has been run: nothing more can be recorded", who);
+}
+
+/* The elements of a row must stay countable, also where ops multiply them. */
+static neap_status check_width(const neap_type *t) {
+  size_t width = 1;
+  for (int i = 0; i < t->rank; i++)
+    if (t->dim[i] > 0 &&
+        (!ni_mul(width, (size_t)t->dim[i], &width) || width > (size_t)INT32_MAX))
+      return ni_fail(NEAP_ESHAPE, "a row would have more than %d elements", INT32_MAX);
+  return NEAP_OK;
 }
 
 neap_status ni_program_space(int *space, neap_program *pr, const char *name, int parent) {
   *space = -1;
-  if (!name_ok(name)) return ni_fail(NEAP_EARG, "space: expected a name of 1 to 255 bytes");
+  neap_status rc = check_name("space", name);
+  if (rc) return rc;
   if (parent < 0 || parent >= pr->n_spaces)
     return ni_fail(NEAP_EARG, "space: expected the parent of '%s' in 0..%d, got %d", name,
                    pr->n_spaces - 1, parent);
@@ -82,6 +101,7 @@ neap_status ni_program_space(int *space, neap_program *pr, const char *name, int
       *space = i;
       return NEAP_OK;
     }
+  if ((rc = check_open(pr, "space")) != NEAP_OK) return rc;
   if (pr->n_spaces == NEAP_MAX_SPACES)
     return ni_fail(NEAP_EARG, "space: a program has at most %d spaces", NEAP_MAX_SPACES);
   char *copy = ni_strdup(name);
@@ -93,6 +113,8 @@ neap_status ni_program_space(int *space, neap_program *pr, const char *name, int
 }
 
 neap_status ni_program_where(neap_program *pr, const char *line, const char *layer) {
+  if ((line && strlen(line) > NI_MAX_WHERE) || (layer && strlen(layer) > NI_MAX_WHERE))
+    return ni_fail(NEAP_EARG, "where: expected at most %d bytes", NI_MAX_WHERE);
   const char *l = line ? intern(pr, line) : NULL, *y = layer ? intern(pr, layer) : NULL;
   if ((line && !l) || (layer && !y)) return NEAP_EMEM;
   pr->line = l;
@@ -128,6 +150,8 @@ const char *ni_program_who(const ni_node *n) {
 
 /* Makes room for a node and its outputs, so that push cannot fail. */
 static neap_status reserve(neap_program *pr, int outs) {
+  if (pr->n_nodes >= NI_MAX_NODES)
+    return ni_fail(NEAP_ERANGE, "a program has at most %d nodes", NI_MAX_NODES);
   if (!ni_grow((void **)&pr->node, &pr->cap_nodes, (size_t)pr->n_nodes, sizeof *pr->node))
     return NEAP_EMEM;
   for (int i = 0; i < outs; i++)
@@ -166,15 +190,12 @@ static neap_status check_type(const neap_program *pr, const char *who, const cha
   if (t->rank < 0 || t->rank > NEAP_MAX_FEATURES)
     return ni_fail(NEAP_ESHAPE, "%s: '%s' has %d feature dimensions, expected 0..%d", who, name,
                    t->rank, NEAP_MAX_FEATURES);
-  size_t width = 1;
-  for (int i = 0; i < t->rank; i++) {
+  for (int i = 0; i < t->rank; i++)
     if (t->dim[i] < 1)
       return ni_fail(NEAP_ESHAPE, "%s: '%s' has dimension %d, expected 1 or more", who, name,
                      (int)t->dim[i]);
-    if (!ni_mul(width, (size_t)t->dim[i], &width) || width > (size_t)1 << 31)
-      return ni_fail(NEAP_ESHAPE, "%s: '%s' is too wide", who, name);
-  }
-  return NEAP_OK;
+  neap_status rc = check_width(t);
+  return rc ? ni_fail_before(rc, "%s: '%s'", who, name) : NEAP_OK;
 }
 
 static int find_named(const ni_named *list, int n, const char *name) {
@@ -192,15 +213,17 @@ int ni_program_find_input(const neap_program *pr, const char *name) {
 static neap_status named_source(int *value, neap_program *pr, const ni_op *op, const char *name,
                                 const neap_type *type, double preset) {
   *value = -1;
-  if (!name_ok(name)) return ni_fail(NEAP_EARG, "%s: expected a name of 1 to 255 bytes", op->name);
+  neap_status rc = check_name(op->name, name);
+  if (!rc) rc = check_open(pr, op->name);
+  if (rc) return rc;
   if (pr->open_scan >= 0 && op == &ni_op_input)
     return ni_fail(NEAP_ESTATE, "%s: '%s' cannot be made inside a cell's step", op->name, name);
   if (ni_program_find_input(pr, name) >= 0)
     return ni_fail(NEAP_EARG, "%s: the name '%s' is taken", op->name, name);
-  neap_status rc = check_type(pr, op->name, name, type);
-  if (rc) return rc;
+  if ((rc = check_type(pr, op->name, name, type)) != NEAP_OK) return rc;
+  if ((rc = reserve(pr, 1)) != NEAP_OK) return rc;
   const char *own = intern(pr, name);
-  if (!own || reserve(pr, 1) ||
+  if (!own ||
       !ni_grow((void **)&pr->input, &pr->cap_inputs, (size_t)pr->n_inputs, sizeof *pr->input))
     return NEAP_EMEM;
   int scan = pr->open_scan;
@@ -240,11 +263,17 @@ neap_status ni_program_param(int *value, neap_program *pr, const char *name) {
   if (t.rank > NEAP_MAX_FEATURES)
     return ni_fail(NEAP_ESHAPE, "param: '%s' has %d dimensions, expected at most %d", name, t.rank,
                    NEAP_MAX_FEATURES);
-  for (int i = 0; i < t.rank; i++) t.dim[i] = (int32_t)ni_params_dim(pr->params, id, i);
+  for (int i = 0; i < t.rank; i++) {
+    size_t d = ni_params_dim(pr->params, id, i);
+    if (d > INT32_MAX) return ni_fail(NEAP_ESHAPE, "param: '%s' is too wide", name);
+    t.dim[i] = (int32_t)d;
+  }
   neap_status rc = check_type(pr, "param", name, &t);
+  if (!rc) rc = check_open(pr, "param");
+  if (!rc) rc = reserve(pr, 1);
   if (rc) return rc;
   const char *own = intern(pr, name);
-  if (!own || reserve(pr, 1)) return NEAP_EMEM;
+  if (!own) return NEAP_EMEM;
   int scan = pr->open_scan;
   pr->open_scan = -1; /* a parameter belongs to no step */
   ni_node *n = push(pr, &ni_op_param, 1, &t);
@@ -258,7 +287,9 @@ neap_status ni_program_constant(int *value, neap_program *pr, double number) {
   *value = -1;
   if (!isfinite(number)) return ni_fail(NEAP_ENONFINITE, "constant: expected a finite number");
   neap_type t = {.dtype = NEAP_F32, .space = NEAP_NO_SPACE};
-  if (reserve(pr, 1)) return NEAP_EMEM;
+  neap_status rc = check_open(pr, "constant");
+  if (!rc) rc = reserve(pr, 1);
+  if (rc) return rc;
   ni_node *n = push(pr, &ni_op_constant, 1, &t);
   n->attr[0] = number;
   *value = n->out;
@@ -350,6 +381,30 @@ static neap_status align(neap_program *pr, int *in, int n_in) {
   return NEAP_OK;
 }
 
+/* Forgets what was recorded since there were so many nodes, values and slots. */
+static void roll_back(neap_program *pr, int nodes, int values, int slots) {
+  while (pr->n_slots > slots) ni_free(pr->slot[--pr->n_slots].name);
+  pr->n_nodes = nodes;
+  pr->n_values = values;
+}
+
+/* What a step makes of its own sequence stays in it: the loop computes rows of one step. */
+static neap_status check_step(const neap_program *pr, const ni_op *op, const int *in, int n_in,
+                              const ni_infer *inf) {
+  int space = pr->scan[pr->open_scan].space;
+  bool own = false, leaves = (op->flags & NI_WHOLE) != 0;
+  for (int i = 0; i < n_in; i++) own |= in[i] >= 0 && pr->value[in[i]].type.space == space;
+  for (int i = 0; i < inf->n_out; i++) leaves |= inf->out[i].space != space;
+  if (strncmp(op->name, "attend", 6) == 0) {
+    if (pr->value[in[0]].type.space == pr->value[in[1]].type.space || (own && leaves))
+      return ni_fail(NEAP_EUNSUPPORTED, "a cell's step cannot attend to its own sequence");
+  } else if (own && leaves) {
+    return ni_fail(NEAP_EUNSUPPORTED,
+                   "a cell's step cannot leave its own sequence: use it outside the cell");
+  }
+  return NEAP_OK;
+}
+
 static neap_status add_slots(neap_program *pr, ni_node *n, const neap_type *types) {
   static const char *const letter[] = {"h", "c"};
   n->slot = pr->n_slots;
@@ -383,6 +438,8 @@ neap_status ni_program_add(int *values, int *n_values, neap_program *pr, const c
     return ni_fail(NEAP_EARG, "there is no op '%s'%s%s%s", name ? name : "",
                    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
   }
+  neap_status rc = check_open(pr, op->name);
+  if (rc) return rc;
   ni_node probe = {.op = op, .line = pr->line, .layer = pr->layer};
   if (n_inputs < op->in_min || n_inputs > op->in_max)
     return op->in_min == op->in_max
@@ -403,7 +460,6 @@ neap_status ni_program_add(int *values, int *n_values, neap_program *pr, const c
                    "%s: mixes time steps, which a cell's step cannot: use it outside the cell%s",
                    op->name, ni_program_at(&probe));
   int nodes_before = pr->n_nodes, values_before = pr->n_values, slots_before = pr->n_slots;
-  neap_status rc = NEAP_OK;
   if (op->flags & NI_ALIGN) rc = align(pr, in, n_inputs);
   ni_infer inf = {.op = op, .n_in = n_inputs, .space = pr->space, .n_spaces = pr->n_spaces,
                   .n_out = op->outs};
@@ -414,9 +470,8 @@ neap_status ni_program_add(int *values, int *n_values, neap_program *pr, const c
     for (int i = 0; i < n_inputs; i++) inf.in[i] = in[i] < 0 ? NULL : &pr->value[in[i]].type;
     rc = op->infer(&inf);
   }
-  if (!rc && pr->open_scan >= 0 && strncmp(op->name, "attend", 6) == 0 &&
-      pr->value[in[0]].type.space == pr->value[in[1]].type.space)
-    rc = ni_fail(NEAP_EUNSUPPORTED, "a cell's step cannot attend to its own sequence");
+  if (!rc && pr->open_scan >= 0) rc = check_step(pr, op, in, n_inputs, &inf);
+  for (int i = 0; !rc && i < inf.n_out; i++) rc = check_width(&inf.out[i]);
   if (!rc) rc = reserve(pr, inf.n_out);
   if (!rc) {
     ni_node *n = push(pr, op, inf.n_out, inf.out);
@@ -430,9 +485,7 @@ neap_status ni_program_add(int *values, int *n_values, neap_program *pr, const c
       return NEAP_OK;
     }
   }
-  while (pr->n_slots > slots_before) ni_free(pr->slot[--pr->n_slots].name);
-  pr->n_nodes = nodes_before;
-  pr->n_values = values_before;
+  roll_back(pr, nodes_before, values_before, slots_before);
   if (rc == NEAP_EMEM) return rc;
   return ni_fail(rc, "%s: %s%s", ni_program_who(&probe), ni_message(), ni_program_at(&probe));
 }
@@ -441,6 +494,10 @@ neap_status ni_program_add(int *values, int *n_values, neap_program *pr, const c
 
 neap_status ni_program_scan_begin(neap_program *pr, int space) {
   if (pr->open_scan >= 0) return ni_fail(NEAP_ESTATE, "scan: a cell's step cannot hold a scan");
+  neap_status rc = check_open(pr, "scan");
+  if (rc) return rc;
+  if (pr->n_scans >= NI_MAX_NODES)
+    return ni_fail(NEAP_ERANGE, "scan: a program has at most %d scans", NI_MAX_NODES);
   if (space < 1 || space >= pr->n_spaces)
     return ni_fail(NEAP_EARG, "scan: expected a sequence space in 1..%d, got %d", pr->n_spaces - 1,
                    space);
@@ -456,14 +513,15 @@ neap_status ni_program_scan_state(int *value, neap_program *pr, const char *name
                                   const neap_type *type, int init) {
   *value = -1;
   if (pr->open_scan < 0) return ni_fail(NEAP_ESTATE, "scan state: no scan is open");
-  if (!name_ok(name)) return ni_fail(NEAP_EARG, "scan state: expected a name of 1 to 255 bytes");
-  int space = pr->scan[pr->open_scan].space;
+  neap_status rc = check_name("scan state", name);
+  if (rc) return rc;
+  int space = pr->scan[pr->open_scan].space, nodes = pr->n_nodes, values = pr->n_values;
   neap_type t = *type;
   t.space = space;
-  neap_status rc = check_type(pr, "scan state", name, &t);
-  if (rc) return rc;
+  if ((rc = check_type(pr, "scan state", name, &t)) != NEAP_OK) return rc;
+  if (init < -1 || init >= pr->n_values)
+    return ni_fail(NEAP_EARG, "scan state '%s': there is no value %d", name, init);
   if (init >= 0) {
-    if (init >= pr->n_values) return ni_fail(NEAP_EARG, "scan state: there is no value %d", init);
     neap_type want = t;
     want.space = pr->space[space].parent;
     int n_out;
@@ -475,23 +533,27 @@ neap_status ni_program_scan_state(int *value, neap_program *pr, const char *name
     const neap_type *got = &pr->value[init].type;
     bool same = got->dtype == want.dtype && got->space == want.space && got->rank == want.rank;
     for (int i = 0; same && i < got->rank; i++) same = got->dim[i] == want.dim[i];
-    if (!same)
-      return ni_fail(NEAP_ESHAPE, "scan state '%s': expected a first state %s, got %s", name,
-                     ni_program_type_text(pr, &want), ni_program_type_text(pr, got));
+    if (!same) {
+      rc = ni_fail(NEAP_ESHAPE, "scan state '%s': expected a first state %s, got %s", name,
+                   ni_program_type_text(pr, &want), ni_program_type_text(pr, got));
+      goto fail;
+    }
   }
   size_t width = 1;
   for (int i = 0; i < t.rank; i++) width *= (size_t)t.dim[i];
+  if ((rc = reserve(pr, 1)) != NEAP_OK) goto fail;
+  rc = NEAP_EMEM;
   const char *own = intern(pr, name);
-  if (!own || reserve(pr, 1) ||
+  if (!own ||
       !ni_grow((void **)&pr->state, &pr->cap_states, (size_t)pr->n_states, sizeof *pr->state) ||
       !ni_grow((void **)&pr->slot, &pr->cap_slots, (size_t)pr->n_slots, sizeof *pr->slot))
-    return NEAP_EMEM;
+    goto fail;
   ni_text full = {0};
   ni_text_add(&full, "%s%s%s", pr->layer ? pr->layer : "", pr->layer && pr->layer[0] ? "." : "",
               name);
   if (full.failed) {
     ni_text_free(&full);
-    return NEAP_EMEM;
+    goto fail;
   }
   ni_node *n = push(pr, &ni_op_state, 1, &t);
   n->name = own;
@@ -502,6 +564,9 @@ neap_status ni_program_scan_state(int *value, neap_program *pr, const char *name
   pr->state[pr->n_states++] = (ni_state_info){n->out, init, -1, pr->open_scan, pr->n_slots++};
   *value = n->out;
   return NEAP_OK;
+fail:
+  roll_back(pr, nodes, values, pr->n_slots);
+  return rc;
 }
 
 neap_status ni_program_scan_next(neap_program *pr, int state, int next) {
@@ -512,7 +577,7 @@ neap_status ni_program_scan_next(neap_program *pr, int state, int next) {
     if (s->scan != pr->open_scan) return ni_fail(NEAP_ESTATE, "scan next: the scan is closed");
     if (next < 0 || next >= pr->n_values)
       return ni_fail(NEAP_EARG, "scan next: there is no value %d", next);
-    int n_out;
+    int n_out, nodes = pr->n_nodes, values = pr->n_values;
     if (pr->value[next].type.space != pr->value[state].type.space) {
       neap_attr to = {"space", pr->value[state].type.space};
       neap_status rc = ni_program_add(&next, &n_out, pr, "spread", &next, 1, &to, 1);
@@ -521,10 +586,13 @@ neap_status ni_program_scan_next(neap_program *pr, int state, int next) {
     const neap_type *a = &pr->value[state].type, *b = &pr->value[next].type;
     bool same = a->dtype == b->dtype && a->rank == b->rank;
     for (int k = 0; same && k < a->rank; k++) same = a->dim[k] == b->dim[k];
-    if (!same)
-      return ni_fail(NEAP_ESHAPE, "state '%s' is %s, but the step makes it %s%s", name,
-                     ni_program_type_text(pr, a), ni_program_type_text(pr, b),
-                     ni_program_at(&pr->node[pr->value[next].node]));
+    if (!same) {
+      ni_fail(NEAP_ESHAPE, "state '%s' is %s, but the step makes it %s%s", name,
+              ni_program_type_text(pr, a), ni_program_type_text(pr, b),
+              ni_program_at(&pr->node[pr->value[next].node]));
+      roll_back(pr, nodes, values, pr->n_slots);
+      return NEAP_ESHAPE;
+    }
     s->next = next;
     return NEAP_OK;
   }
@@ -542,11 +610,15 @@ neap_status ni_program_scan_end(neap_program *pr) {
 }
 
 neap_status ni_program_output(neap_program *pr, const char *name, int value) {
-  if (!name_ok(name)) return ni_fail(NEAP_EARG, "output: expected a name of 1 to 255 bytes");
+  neap_status rc = check_name("output", name);
+  if (!rc) rc = check_open(pr, "output");
+  if (rc) return rc;
   if (value < 0 || value >= pr->n_values)
     return ni_fail(NEAP_EARG, "output: there is no value %d", value);
   if (ni_program_find_output(pr, name) >= 0)
     return ni_fail(NEAP_EARG, "output: the name '%s' is taken", name);
+  if (pr->n_outputs >= NI_MAX_NODES)
+    return ni_fail(NEAP_ERANGE, "output: a program has at most %d outputs", NI_MAX_NODES);
   const char *own = intern(pr, name);
   if (!own ||
       !ni_grow((void **)&pr->output, &pr->cap_outputs, (size_t)pr->n_outputs, sizeof *pr->output))

@@ -42,8 +42,10 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   run->keep = ni_calloc(4, nv);
   run->fixed = ni_calloc(2 * nn, sizeof *run->fixed);
   run->stale = ni_calloc(nn, 1);
+  run->param = ni_alloc(nn * sizeof *run->param);
   run->scalar = ni_calloc(nv, run->real);
-  if (rc || !run->view || !run->grad || !run->keep || !run->fixed || !run->stale || !run->scalar)
+  if (rc || !run->view || !run->grad || !run->keep || !run->fixed || !run->stale || !run->param ||
+      !run->scalar)
     goto fail;
   run->given = run->keep + nv;
   run->need = run->given + nv;
@@ -85,7 +87,10 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
     run->grads64 = ni_calloc(all, sizeof(double));
     if (!run->params64 || !run->grads64) goto fail;
   }
-  run->params64_version = run->packed_version = UINT64_MAX;
+  run->params64_version = run->packed_version = run->sourced_version = UINT64_MAX;
+  for (int i = 0; i < pr->n_nodes; i++)
+    run->param[i] =
+        pr->node[i].op == &ni_op_param ? ni_params_find(pr->params, pr->node[i].name) : -1;
   bool plain = true; /* nothing but the batch: known from the start if there is no batch either */
   for (int v = 0; v < pr->n_values; v++) plain &= pr->value[v].type.space == NEAP_NO_SPACE;
   if (plain && pr->n_spaces == 1 && ni_run_batch(run, 0)) goto fail;
@@ -106,6 +111,7 @@ void ni_run_close(neap_run *run) {
   ni_free(run->fixed);
   ni_free(run->fixed_mem);
   ni_free(run->stale);
+  ni_free(run->param);
   ni_free(run->scalar);
   ni_free(run->params64);
   ni_free(run->grads64);

@@ -39,10 +39,12 @@ struct neap_run {
   uint8_t *touched;      /* by value: gradient begun in this backward */
   void **grad;           /* by value: where the gradient lives */
   uint8_t *stale;        /* by node: 1 forward, 2 backward packing is old */
+  int *param;            /* by node: id of the parameter it names, -1 */
   uint64_t packed_version;
   void *scalar;          /* by value: the numbers of scalars and constants, reals */
   double *params64, *grads64; /* NEAP_DOUBLE: own copies of the whole vectors */
   uint64_t params64_version;
+  uint64_t sourced_version; /* of the parameters when views were last pointed at them */
   neap_state *state;
   ni_slot *slot;
   int stream_space;      /* > 0 in a stream */
