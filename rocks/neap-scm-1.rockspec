@@ -9,7 +9,8 @@ description = {
   detailed = [[
     Elman, LSTM and GRU layers and cells of a script's own, recorded once and run by a C library:
     training, whole sequences, streams one step at a time. Built by GNU make; needs OpenBLAS,
-    jsmn and libedit with their headers. The command `neap` also needs argparse.
+    jsmn and libedit with their headers, and the Lua modules cjson and argparse, which systems
+    ship under names of their own: `make deps` installs all of it on Debian.
   ]],
   license = "MIT",
 }
