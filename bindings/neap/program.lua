@@ -216,7 +216,11 @@ function program.grad(f, ...)
   local pr = program.new(function(rec)
     local values = {}
     for i, t in ipairs(given) do values[i] = rec:param("x" .. i, t:shape()) end
-    return { loss = f(table.unpack(values)) }
+    local y = f(table.unpack(values))
+    if not record.is_value(y) then
+      check.fail("grad: the function must give a recorded value, came %s", tostring(y))
+    end
+    return { loss = y }
   end, { params = params })
   local run = pr:run { learn = true }
   run:forward()
