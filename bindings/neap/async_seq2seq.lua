@@ -29,7 +29,7 @@ function class.decoder(options)
   local layers = check.type("decoder", "layers", options.layers, "table")
   for _, l in ipairs(layers) do
     if not (layer.is_layer(l) and l.states and l.step) then
-      check.fail("decoder: layers: expected elman, lstm or gru layers, came %s", tostring(l))
+      check.fail("decoder: layers: expected elman, lstm or gru layers, came %s", check.came(l))
     end
   end
   if #layers == 0 then check.fail("decoder: expected at least one layer") end
@@ -142,7 +142,7 @@ function class.new(options)
   local inputs = task.inputs("async_seq2seq", options.input)
   local output = options.output
   if type(output) ~= "table" or not output.symbols then
-    check.fail("async_seq2seq: output: expected a vocabulary, came %s", tostring(output))
+    check.fail("async_seq2seq: output: expected a vocabulary, came %s", check.came(output))
   end
   if not output.start or not output.stop then
     check.fail("async_seq2seq: output: the vocabulary needs start and stop symbols: "

@@ -102,8 +102,8 @@ function batches.new(fields, options)
     check.integer("batches", "max_length", options.max_length, 0)
   local long, rng = options.long or "error", options.rng
   if long ~= "error" and long ~= "drop" and long ~= "cut" then
-    check.fail("batches: long: expected \"error\", \"drop\" or \"cut\", came \"%s\"",
-      tostring(long))
+    check.fail("batches: long: expected \"error\", \"drop\" or \"cut\", came %s",
+      check.came(long))
   end
   local shuffle = options.shuffle
   if shuffle == nil then shuffle = rng ~= nil end
@@ -212,7 +212,7 @@ function batches.stream(ids, options)
   if type(ids) == "table" then ids = ids.data end
   if type(ids) ~= "userdata" then
     check.fail("batches.stream: ids: expected an i32 tensor or an encoded field, came %s",
-      type(ids))
+      check.came(ids))
   end
   local length = #ids // batch
   if length < 2 then

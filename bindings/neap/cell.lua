@@ -9,7 +9,7 @@ local op = require "neap.op"
 local function dims_of(who, name, spec)
   if type(spec) == "number" then spec = { spec } end
   if type(spec) ~= "table" then
-    check.fail("%s: %s: expected a size or a table of sizes, came %s", who, name, type(spec))
+    check.fail("%s: %s: expected a size or a table of sizes, came %s", who, name, check.came(spec))
   end
   local dims = {}
   for i, d in ipairs(spec) do
@@ -66,7 +66,7 @@ return function(spec)
     local y, next_states = spec.step(p, x, s, ctx, c)
     if not record.is_value(y) then
       check.fail("cell %s: its step must return a recorded value and the next states, came %s",
-        name, tostring(y))
+        name, check.came(y))
     end
     return y, next_states
   end
@@ -82,7 +82,7 @@ return function(spec)
     local function states_of(c)
       local states, order = spec.state(c), nil
       if type(states) ~= "table" then
-        check.fail("cell %s: state must give a table, came %s", name, type(states))
+        check.fail("cell %s: state must give a table, came %s", name, check.came(states))
       end
       order = sorted(states)
       for _, key in ipairs(order) do
@@ -94,7 +94,7 @@ return function(spec)
 
     local l = layer.new(name, options, function(_, rec, x, init, given)
       if not record.is_value(x) or x.space < 1 then
-        check.fail("%s: expected a sequence such as [T,B,64], came %s", name, tostring(x))
+        check.fail("%s: expected a sequence such as [T,B,64], came %s", name, check.came(x))
       end
       local c = context_of(x)
       local states, order = states_of(c)
@@ -104,7 +104,7 @@ return function(spec)
       for _, key in ipairs(spec.context or {}) do
         if not (given and record.is_value(given[key])) then
           check.fail("%s: it needs the context %s, came %s", name, key,
-            tostring(given and given[key]))
+            check.came(given and given[key]))
         end
         ctx[key] = given[key]
       end

@@ -7,6 +7,32 @@ core.library(debug.getinfo(1, "S").source:match("^.*/") or "@check.lua")
 
 local check = {}
 
+-- "f32 [2,3]"
+local function tensor_type(t) return ("%s [%s]"):format(t:dtype(), table.concat(t:shape(), ",")) end
+
+--- A value in one line, for messages.
+-- @param value
+-- @treturn string
+function check.came(value)
+  local kind, meta = type(value), getmetatable(value)
+  if kind == "string" then
+    if #value > 40 then value = value:sub(1, (utf8.offset(value, 0, 38) or 38) - 1) .. ".." end
+    return (("%q"):format(value):gsub("\\\n", "\\n"))
+  elseif kind == "userdata" and meta and meta.__name == "neap.tensor" then
+    local open, text = pcall(tensor_type, value)
+    return open and text or "a closed tensor"
+  elseif kind == "table" or kind == "userdata" then
+    local name = type(meta) == "table" and meta.__name
+    if not (meta and meta.__tostring) then return name or "a " .. kind end
+    local ok, text = pcall(tostring, value)
+    text = ok and text or name or "a " .. kind
+    return text:match "[^\n]*"
+  elseif kind == "function" then
+    return "a function"
+  end
+  return tostring(value)
+end
+
 --- Raises at the script's line.
 -- @string format as for `string.format`: *who: what was expected, what came, where*
 -- @param ... its values
@@ -23,7 +49,8 @@ end
 function check.options(who, options, names)
   if options == nil then return {} end
   if type(options) ~= "table" then
-    check.fail("%s: expected a table of options, came %s", who, type(options))
+    check.fail("%s: expected a table of options, came %s", who,
+      check.came(options))
   end
   local known = {}
   for _, name in ipairs(names) do known[name] = true end
@@ -47,7 +74,8 @@ end
 -- @return value
 function check.type(who, name, value, expected)
   if type(value) ~= expected then
-    check.fail("%s: %s: expected a %s, came %s", who, name, expected, type(value))
+    check.fail("%s: %s: expected a %s, came %s", who, name, expected,
+      check.came(value))
   end
   return value
 end
@@ -64,7 +92,7 @@ function check.integer(who, name, value, low, high)
   if not whole or (low and whole < low) or (high and whole > high) then
     check.fail("%s: %s: expected an integer%s%s, came %s", who, name,
       low and (" from %d"):format(low) or "", high and (" to %d"):format(high) or "",
-      type(value) == "string" and ("%q"):format(value) or tostring(value))
+      check.came(value))
   end
   return whole
 end

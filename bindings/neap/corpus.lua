@@ -68,8 +68,8 @@ end
 local function check_split(who, name, split)
   if not splits[split] then
     local near = core.nearest(tostring(split), { "symbol", "characters", "words" })
-    check.fail("%s: split of %s: expected \"symbol\", \"characters\" or \"words\", came \"%s\"%s",
-      who, name, tostring(split), near and ("; did you mean \"%s\"?"):format(near) or "")
+    check.fail("%s: split of %s: expected \"symbol\", \"characters\" or \"words\", came %s%s",
+      who, name, check.came(split), near and ("; did you mean \"%s\"?"):format(near) or "")
   end
 end
 
@@ -463,7 +463,7 @@ end
 function corpus.series(path, options)
   options = check.options("corpus.series", options, { "gaps" })
   if options.gaps ~= nil and options.gaps ~= "skip" then
-    check.fail("corpus.series: gaps: expected \"skip\", came \"%s\"", tostring(options.gaps))
+    check.fail("corpus.series: gaps: expected \"skip\", came %s", check.came(options.gaps))
   end
   local names, columns, numbers, n = nil, {}, {}, 0
   local moments = symbol_field("symbol")
@@ -636,9 +636,9 @@ end
 -- For each of the field's symbols its stored id in the vocabulary, as ints.
 local function id_map(self, who, name, field, vocab, unknown)
   if type(vocab) ~= "table" or type(vocab.id) ~= "function" then
-    check.fail("%s: vocab: expected a vocabulary, came %s", who, type(vocab))
+    check.fail("%s: vocab: expected a vocabulary, came %s", who, check.came(vocab))
   elseif unknown ~= nil and unknown ~= "ignore" then
-    check.fail("%s: unknown: expected \"ignore\", came \"%s\"", who, tostring(unknown))
+    check.fail("%s: unknown: expected \"ignore\", came %s", who, check.came(unknown))
   end
   local map, counts = core.ints(), nil
   for i, symbol in ipairs(field.symbols) do

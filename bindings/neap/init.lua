@@ -21,6 +21,12 @@ for _, name in ipairs { "sgd", "rmsprop", "adam", "adamw" } do neap[name] = opti
 neap.program, neap.grad, neap.gradcheck = program.new, program.grad, program.gradcheck
 neap.tensor, neap.zeros = core.tensor, core.zeros
 
+-- print shows what they hold.
+local empty = core.params()
+for _, object in ipairs { core.zeros {}, empty, core.state(core.program(empty), 0) } do
+  getmetatable(object).__tostring = function(x) return require "neap.show"(x) end
+end
+
 --- Threads for runs. @int n counts the calling thread
 neap.pool = core.pool
 --- The kernels in use: "avx512", "avx2" or "generic".

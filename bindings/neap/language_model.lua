@@ -13,7 +13,7 @@ local function new(_, options)
   options = check.options("language_model", options, { "vocab", "net", "rng", "threads" })
   local v = options.vocab
   if type(v) ~= "table" or not v.symbols then
-    check.fail("language_model: vocab: expected a vocabulary, came %s", tostring(v))
+    check.fail("language_model: vocab: expected a vocabulary, came %s", check.came(v))
   end
   local net = task.network("language_model", options.net)
   local head = layer.linear { name = "head" }

@@ -85,7 +85,7 @@ end
 
 local function sequence(who, x)
   if not record.is_value(x) then
-    check.fail("%s: expected a recorded value, came %s", who, tostring(x))
+    check.fail("%s: expected a recorded value, came %s", who, check.came(x))
   end
   if x.space < 1 then
     check.fail("%s: expected a sequence such as [T,B,64], came %s", who, x:shape())
@@ -136,7 +136,7 @@ function layer.dropout(options)
   options = options_of("dropout", options, { "rate" })
   local rate = options.rate
   if type(rate) ~= "number" or rate < 0 or rate >= 1 then
-    check.fail("dropout: rate: expected a number in [0,1), came %s", tostring(rate))
+    check.fail("dropout: rate: expected a number in [0,1), came %s", check.came(rate))
   end
   return named(layer.new("dropout", options, function(_, rec, x)
     if rate == 0 then return x end
@@ -174,7 +174,7 @@ local function initial(who, init, names)
       check.fail("%s: it has no state %s, only %s", who, tostring(name), table.concat(names, ", "))
     end
     if not record.is_value(v) then
-      check.fail("%s: first state %s: expected a recorded value, came %s", who, name, tostring(v))
+      check.fail("%s: first state %s: expected a recorded value, came %s", who, name, check.came(v))
     end
   end
   return init
@@ -273,7 +273,7 @@ function layer.lstm(options)
   for name, v in pairs(frozen) do
     if not gate_names[name] or type(v) ~= "number" then
       check.fail("lstm: gates: expected numbers for i, f, g or o, came %s = %s", tostring(name),
-        tostring(v))
+        check.came(v))
     end
   end
   local gate = activation("lstm", options.gate or "sigmoid")
@@ -335,7 +335,7 @@ function layer.gru(options)
   local bias = options.bias ~= false
   local reset = options.reset or "after"
   if reset ~= "after" and reset ~= "before" then
-    check.fail("gru: reset: expected \"after\" or \"before\", came %s", tostring(reset))
+    check.fail("gru: reset: expected \"after\" or \"before\", came %s", check.came(reset))
   end
   return named(layer.new("gru", options, function(self, rec, x, init)
     return recurrent(self, rec, x, init, function(s)
@@ -385,7 +385,7 @@ end
 
 local function check_layer(who, l)
   if type(l) ~= "function" and not layer.is_layer(l) then
-    check.fail("%s: expected layers or functions, came %s", who, tostring(l))
+    check.fail("%s: expected layers or functions, came %s", who, check.came(l))
   end
   return l
 end
@@ -420,7 +420,7 @@ function layer.bidir(options)
   local inner = check_layer("bidir", options[1])
   local merge = options.merge or "concat"
   if merge ~= "concat" and merge ~= "sum" then
-    check.fail("bidir: merge: expected \"concat\" or \"sum\", came %s", tostring(merge))
+    check.fail("bidir: merge: expected \"concat\" or \"sum\", came %s", check.came(merge))
   end
   if not layer.is_layer(inner) then check.fail("bidir: expected a layer, came a function") end
   local function join(a, b) return merge == "concat" and op.concat({ a, b }) or a + b end
@@ -473,7 +473,7 @@ function layer.attention(options)
   if kind ~= "dot" and kind ~= "general" and kind ~= "additive" then
     local near = core.nearest(tostring(kind), { "dot", "general", "additive" })
     check.fail("attention: kind: expected \"dot\", \"general\" or \"additive\", came %s%s",
-      tostring(kind), near and "; did you mean " .. near .. "?" or "")
+      check.came(kind), near and "; did you mean " .. near .. "?" or "")
   end
   -- What does not change over the steps: the keys.
   local function prepare(_, rec, memory, query_width)

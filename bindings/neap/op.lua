@@ -28,12 +28,12 @@ local function eager(name, inputs, attrs)
         check.fail("%s: on tensors at most 3 dimensions are possible, came %d", name, #shape)
       end
       for _, d in ipairs(shape) do
-        if d == 0 then check.fail("%s: a tensor without elements, %s", name, tostring(x)) end
+        if d == 0 then check.fail("%s: a tensor without elements, %s", name, check.came(x)) end
       end
       ids[i] = program:input("x" .. i, x:dtype(), -1, shape)
       feed[#feed + 1] = { ids[i], x }
     else
-      check.fail("%s: input %d: expected a tensor or a number, came %s", name, i, type(x))
+      check.fail("%s: input %d: expected a tensor or a number, came %s", name, i, check.came(x))
     end
   end
   local out = table.pack(program:add(name, ids, attrs))
@@ -74,7 +74,7 @@ local function axis_of(who, x, axis, preset)
   axis = axis or preset or -1
   if math.type(axis) ~= "integer" or axis == 0 or axis > rank or axis < -rank then
     check.fail("%s: axis %s is not in 1..%d (feature dimensions of %s) nor -%d..-1", who,
-      tostring(axis), rank, tostring(x), rank)
+      tostring(axis), rank, check.came(x), rank)
   end
   return axis > 0 and axis - 1 or rank + axis
 end
@@ -89,7 +89,13 @@ while true do
     op[info.name] = function(...)
       local n = select("#", ...)
       local inputs = { ... }
-      for i = 1, n do if inputs[i] == nil then inputs[i] = false end end
+      for i = 1, n do
+        if inputs[i] == nil and i <= info.min_inputs then
+          check.fail("%s: input %d: expected a value, a tensor or a number, came nil (as tonumber of "
+            .. "a recorded value does: it has a shape but no number yet)", info.name, i)
+        end
+        if inputs[i] == nil then inputs[i] = false end
+      end
       return apply(info.name, inputs)
     end
   end
@@ -107,7 +113,7 @@ function op.clamp(x, low, high) return apply("clamp", { x }, { low = low, high =
 -- @string dtype "f32" or "i32" (rounded towards 0)
 function op.cast(x, dtype)
   if dtype ~= "f32" and dtype ~= "i32" then
-    check.fail("cast: expected \"f32\" or \"i32\", came %s", tostring(dtype))
+    check.fail("cast: expected \"f32\" or \"i32\", came %s", check.came(dtype))
   end
   return apply("cast", { x }, { dtype = dtype == "i32" and 1 or 0 })
 end
@@ -136,7 +142,7 @@ end
 -- @int[opt=-1] axis
 function op.concat(list, axis)
   if type(list) ~= "table" or is_value(list) or #list == 0 then
-    check.fail("concat: expected a list of values, came %s", tostring(list))
+    check.fail("concat: expected a list of values, came %s", check.came(list))
   end
   return apply("concat", list, { axis = axis_of("concat", list[1], axis) })
 end
@@ -164,7 +170,7 @@ function op.split(x, parts, axis)
     sizes = {}
     for i = 1, parts do sizes[i] = width // parts end
   elseif type(parts) ~= "table" then
-    check.fail("split: expected a number of parts or a list of sizes, came %s", tostring(parts))
+    check.fail("split: expected a number of parts or a list of sizes, came %s", check.came(parts))
   end
   local out, from = {}, 0
   for i, size in ipairs(sizes) do
@@ -196,6 +202,7 @@ function op.spread(x, like)
   if not is_value(x) or not is_value(like) then
     check.fail("spread: expected two recorded values")
   end
+  if x.space == like.space then return x end
   return apply("spread", { x }, { space = like.space })
 end
 

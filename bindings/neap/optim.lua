@@ -17,7 +17,7 @@ local function maker(kind)
     for k, v in pairs(options) do
       if k ~= "schedule" and k ~= "params" then
         if type(v) ~= "number" then
-          check.fail("%s: %s: expected a number, came %s", kind, k, type(v))
+          check.fail("%s: %s: expected a number, came %s", kind, k, check.came(v))
         end
         c[k == "clip" and "clip_norm" or k] = v
       end
@@ -59,10 +59,7 @@ end
 -- @param params of a model or program
 function methods:step(params)
   local o = self:on(params)
-  if self.schedule then
-    self.steps = (self.steps or 0) + 1
-    o:rate(self.schedule(self.steps, self.base))
-  end
+  if self.schedule then o:rate(self.schedule(o:report().steps + 1, self.base)) end
   o:step()
 end
 
@@ -80,6 +77,15 @@ end
 function methods:report()
   return self.last and self.last:report()
     or { norm = 0, rate = self.config.rate, steps = 0, clipped_norm = 0, clipped_value = 0 }
+end
+
+function meta:__tostring()
+  local parts = {}
+  for name, value in pairs(self.config) do
+    parts[#parts + 1] = ("%s=%g"):format(name == "clip_norm" and "clip" or name, value)
+  end
+  table.sort(parts)
+  return self.kind .. (#parts > 0 and " " or "") .. table.concat(parts, " ")
 end
 
 return optim

@@ -68,16 +68,29 @@ end
 
 -- The fields of a batch by input: lengths of spaces, parents before children, then data.
 local function shapes(self, batch)
-  local spaces, rows, lengths = self.program.spaces, batch.rows, {}
+  local spaces, rows, lengths, by, full = self.program.spaces, batch.rows, {}, {}, {}
+  local function set(space, name, given)
+    if type(given) ~= "userdata" then
+      check.fail("feed: input %s: its lengths: expected an i32 tensor, came %s", name,
+        check.came(given))
+    end
+    local before = lengths[space]
+    if before and before ~= given and before:tobytes() ~= given:tobytes() then
+      check.fail("feed: inputs %s and %s are of the same sequence %s, but their lengths differ",
+        by[space], name, spaces[space + 1].name)
+    end
+    lengths[space], by[space] = given, by[space] or name
+  end
   for name, field in pairs(batch) do
     local t = self.program.types[name]
     if t and type(field) == "table" and t.space > 0 then
       local space = t.space
       if field.outer then
-        lengths[space], lengths[spaces[space + 1].parent] = field.inner, field.outer
+        set(space, name, field.inner)
+        set(spaces[space + 1].parent, name, field.outer)
         rows = rows or #field.outer
       elseif field.lengths then
-        lengths[space] = field.lengths
+        set(space, name, field.lengths)
         rows = rows or #field.lengths
       else
         check.fail("feed: input %s is a sequence: expected { data =, lengths = }", name)
@@ -85,18 +98,37 @@ local function shapes(self, batch)
     elseif t and type(field) == "userdata" and t.space > 0 then
       local shape = field:shape()
       if #shape < 2 then
-        check.fail("feed: input %s is a sequence: expected [T,B,..], came %s", name, tostring(field))
+        check.fail("feed: input %s is a sequence: expected [T,B,..], came %s", name,
+          check.came(field))
       end
-      local full = core.zeros({ shape[2] }, "i32")
-      full:fill(shape[1])
-      lengths[t.space] = lengths[t.space] or full
+      full[#full + 1] = { t.space, name, shape }
       rows = rows or shape[2]
     elseif t and t.space == 0 then
       local data = type(field) == "table" and field.data or field
       rows = rows or #data
     end
   end
+  for _, f in ipairs(full) do -- all steps, if no other input of the sequence says how many
+    local space, name, shape = table.unpack(f)
+    if not lengths[space] or by[space] == full then
+      local n = core.zeros({ shape[2] }, "i32")
+      n:fill(shape[1])
+      set(space, name, n)
+    end
+  end
   return rows, lengths
+end
+
+local function names_of(list)
+  local names = {}
+  for name in pairs(list) do names[#names + 1] = name end
+  table.sort(names)
+  return #names > 0 and table.concat(names, ", ") or "none"
+end
+
+function run_meta:__tostring()
+  return ("run: inputs %s; outputs %s; %.1f MB"):format(names_of(self.program.inputs),
+    names_of(self.program.outputs), self.core:bytes() / 1e6)
 end
 
 --- Gives a batch to the run: a table of input name -> field. Other names in it are passed over.
@@ -119,6 +151,10 @@ function run_methods:feed(batch)
       if type(field) == "number" then
         self.core:scalar(id, field)
       elseif type(field) == "table" then
+        if type(field.data) ~= "userdata" then
+          check.fail("feed: input %s: its data: expected a tensor, came %s", name,
+            check.came(field.data))
+        end
         self.core:input(id, field.data, (field.padded or not (field.lengths or field.inner))
           and "padded" or "concat")
       else
@@ -218,7 +254,7 @@ function program.grad(f, ...)
     for i, t in ipairs(given) do values[i] = rec:param("x" .. i, t:shape()) end
     local y = f(table.unpack(values))
     if not record.is_value(y) then
-      check.fail("grad: the function must give a recorded value, came %s", tostring(y))
+      check.fail("grad: the function must give a recorded value, came %s", check.came(y))
     end
     return { loss = y }
   end, { params = params })

@@ -20,7 +20,7 @@ function progress.new(options)
   options = check.options("progress", options, { "total", "label", "out", "terminal", "clock" })
   local total = options.total
   if total ~= nil and (math.type(total) == nil or total < 0) then
-    check.fail("progress: total: expected 0 or more, came %s", tostring(total))
+    check.fail("progress: total: expected 0 or more, came %s", check.came(total))
   end
   local terminal = options.terminal
   if terminal == nil then terminal = options.out == nil and core.terminal() end

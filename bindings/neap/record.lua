@@ -27,7 +27,15 @@ end
 
 value_meta.__index = function(v, key)
   if key == "width" then return v.dims[#v.dims] or 1 end
+  if type(key) == "number" then
+    check.fail("[%s]: a recorded value has a shape but no number yet; op.slice and op.split take "
+      .. "parts of %s, a cell takes its steps", key, v:shape())
+  end
   return value_methods[key]
+end
+value_meta.__newindex = function(v, key)
+  check.fail("[%s] =: a recorded value cannot be written to; op.where and op.concat make another",
+    tostring(key), v:shape())
 end
 
 --- The shape as text, such as "[T,B,64]".
@@ -87,6 +95,9 @@ end
 -- @tab[opt] attrs options, numbers by name
 -- @return its values
 function recorder:add(name, inputs, attrs)
+  if self ~= current then
+    check.fail("%s: its input was recorded in another program", name)
+  end
   local ids = {}
   for i = 1, #inputs do
     local x = inputs[i]
@@ -102,7 +113,7 @@ function recorder:add(name, inputs, attrs)
       ids[i] = false
     else
       check.fail("%s: input %d: expected a recorded value or a number, came %s", name, i,
-        tostring(x))
+        check.came(x))
     end
   end
   note(self)
@@ -131,6 +142,7 @@ end
 -- @tab type `{ space = "T" | "B" | nil, dims = {..}, dtype = "f32" | "i32" }`
 -- @treturn value
 function recorder:input(name, type)
+  type = check.options("input " .. name, type, { "space", "parent", "dims", "dtype" })
   local space = -1
   if type.space then
     for i, s in ipairs(self.spaces) do if s.name == type.space then space = i - 1 end end
@@ -164,7 +176,7 @@ local function start(init, dims)
   elseif type(init) == "table" then return init[1], init[2] or 0, init[3] or 0
   end
   check.fail("init: expected zeros, ones, xavier, orthogonal, a number or {kind, a, b}, came %s",
-    tostring(init))
+    check.came(init))
 end
 
 --- A parameter of the layer that is being recorded; made at first sight.
@@ -175,6 +187,7 @@ end
 -- @treturn value
 function recorder:param(name, dims, init)
   local full = self.scope == "" and name or self.scope .. "." .. name
+  for i, d in ipairs(dims) do check.integer("parameter " .. full, "dimension " .. i, d, 1) end
   if not self.params:has(full) then
     self.params:add(full, dims)
     local kind, a, b = start(init, dims)
@@ -214,7 +227,7 @@ end
 
 function recorder:output(name, v)
   if not record.is_value(v) then
-    check.fail("output %s: expected a recorded value, came %s", name, tostring(v))
+    check.fail("output %s: expected a recorded value, came %s", name, check.came(v))
   end
   self.core:output(name, v.id)
   self.outputs[name] = v
@@ -255,7 +268,7 @@ function recorder:scan(space, states, order, step)
   local y, next_states = step(given)
   if type(next_states) ~= "table" then
     check.fail("a cell's step must return its output and a table of next states, came %s",
-      type(next_states))
+      check.came(next_states))
   end
   for name in pairs(next_states) do
     if not s[name] then
@@ -266,7 +279,7 @@ function recorder:scan(space, states, order, step)
   for _, name in ipairs(order) do
     local v = next_states[name]
     if not record.is_value(v) then
-      check.fail("a cell's step must say what the state %s becomes, came %s", name, tostring(v))
+      check.fail("a cell's step must say what the state %s becomes, came %s", name, check.came(v))
     end
     self.core:scan_next(s[name].id, v.id)
   end

@@ -108,7 +108,7 @@ end
 -- @treturn rng itself
 function methods:restore(state)
   if type(state) ~= "string" or #state ~= 64 or state:find("%X") or not state:find("[^0]") then
-    check.fail("rng:restore: expected 64 hexadecimal digits, came %s", tostring(state))
+    check.fail("rng:restore: expected 64 hexadecimal digits, came %s", check.came(state))
   end
   for i = 1, 4 do self[i] = math.tointeger(tonumber(state:sub(16 * i - 15, 16 * i), 16)) end
   return self

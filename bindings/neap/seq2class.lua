@@ -27,10 +27,10 @@ local function new(_, options)
   local inputs = task.inputs("seq2class", options.input)
   local output, how = options.output, options.pool or "last"
   if type(output) ~= "table" or not output.symbols then
-    check.fail("seq2class: output: expected a vocabulary of classes, came %s", tostring(output))
+    check.fail("seq2class: output: expected a vocabulary of classes, came %s", check.came(output))
   end
   if how ~= "last" and how ~= "mean" and how ~= "max" then
-    check.fail("seq2class: pool: expected \"last\", \"mean\" or \"max\", came %s", tostring(how))
+    check.fail("seq2class: pool: expected \"last\", \"mean\" or \"max\", came %s", check.came(how))
   end
   local net = task.network("seq2class", options.net)
   local head = options.head or layer.linear {}

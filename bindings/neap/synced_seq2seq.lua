@@ -15,7 +15,7 @@ local function new(_, options)
   local inputs = task.inputs("synced_seq2seq", options.input)
   local output = options.output
   if type(output) ~= "table" or not output.symbols then
-    check.fail("synced_seq2seq: output: expected a vocabulary, came %s", tostring(output))
+    check.fail("synced_seq2seq: output: expected a vocabulary, came %s", check.came(output))
   end
   local net = task.network("synced_seq2seq", options.net)
   local head = layer.linear { name = "head" }

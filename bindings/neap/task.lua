@@ -27,7 +27,7 @@ function task.inputs(who, input)
     if math.type(spec) == "integer" and spec > 0 then spec = { size = spec } end
     if type(spec) ~= "table" or not (is_vocab(spec.vocab) or math.type(spec.size) == "integer") then
       check.fail("%s: input%s: expected a vocabulary, a width, or { vocab =, nested = true }, came %s",
-        who, named and " " .. tostring(name) or "", tostring(spec))
+        who, named and " " .. tostring(name) or "", check.came(spec))
     end
     list[#list + 1] = { name = name, vocab = spec.vocab, size = spec.size, nested = spec.nested }
   end
@@ -57,7 +57,7 @@ end
 --- Checks that a network is a layer or a function.
 function task.network(who, net)
   if type(net) ~= "function" and not layer.is_layer(net) then
-    check.fail("%s: net: expected a layer or a function, came %s", who, type(net))
+    check.fail("%s: net: expected a layer or a function, came %s", who, check.came(net))
   end
   return net
 end
@@ -66,7 +66,7 @@ end
 function task.call(who, net, ...)
   local y, s = net(...)
   if not record.is_value(y) then
-    check.fail("%s: the network must give a recorded value, came %s", who, tostring(y))
+    check.fail("%s: the network must give a recorded value, came %s", who, check.came(y))
   end
   return y, s
 end

@@ -99,7 +99,7 @@ function vocab.count(source, field, options)
   local counts = {}
   local function take(symbol, times)
     if type(symbol) ~= "string" or not utf8.len(symbol) then
-      check.fail("vocab.count: expected symbols in UTF-8, came %s", tostring(symbol))
+      check.fail("vocab.count: expected symbols in UTF-8, came %s", check.came(symbol))
     end
     if options.lower then symbol = symbol:lower() end
     if options.characters then
@@ -116,7 +116,7 @@ function vocab.count(source, field, options)
   elseif type(source) == "function" then
     for symbol in source do take(symbol, 1) end
   else
-    check.fail("vocab.count: expected a corpus, a list or an iterator, came %s", type(source))
+    check.fail("vocab.count: expected a corpus, a list or an iterator, came %s", check.came(source))
   end
 
   local unk = options.unk

@@ -106,7 +106,7 @@ describe("the prompt", function()
 
   it("prints what expressions give and keeps what statements set", function()
     local out, err = feed "1 + 1\nx = 5\nx, 'a', nil\nreturn x\n"
-    assert.equal("2\n5\ta\tnil\n5\n", out)
+    assert.equal('2\n5\t"a"\tnil\n5\n', out)
     assert.equal("", err)
   end)
 
@@ -121,7 +121,7 @@ describe("the prompt", function()
 
   it("goes on after errors", function()
     local out, err = feed "foo bar\nerror('bad')\nerror({})\nlocal t = nil; t.x = 1\n'alive'\n"
-    assert.equal("alive\n", out)
+    assert.equal('"alive"\n', out)
     assert.matches("stdin:1: syntax error near 'bar'\n", err, 1, true)
     assert.matches("stdin:1: bad\nstack traceback:\n", err, 1, true)
     assert.matches("(error object is a table value)", err, 1, true)
@@ -131,7 +131,7 @@ describe("the prompt", function()
 
   it("goes on after Ctrl-C", function()
     local out, err = feed "io.popen('kill -INT $PPID'):close() while true do end\n'alive'\n"
-    assert.equal("alive\n", out)
+    assert.equal('"alive"\n', out)
     assert.matches("interrupted!", err, 1, true)
   end)
 
@@ -144,8 +144,8 @@ describe("the prompt", function()
     local text = shell(("mkdir %s && (printf '%s'; sleep 1; printf '\\004') | "
       .. "env TERM=xterm LC_ALL=C.UTF-8 HOME=%s XDG_STATE_HOME= script -qec scripts/neap /dev/null && "
       .. "cat %s/.neap_history; rm -r %s"):format(home, keys, home, home, home))
-    assert.matches("bb\t2", (text:gsub(" +", "\t")))
-    assert.matches("\nxy\r\n", text, 1, true)
+    assert.matches('"bb"\t2', (text:gsub(" +", "\t")))
+    assert.matches('\n"xy"\r\n', text, 1, true)
     assert.matches('string.gsub("aa",\\040"a",\\040"b")\n"xy"\n', text, 1, true)
   end)
 end)
