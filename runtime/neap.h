@@ -301,7 +301,7 @@ typedef struct neap_run_options {
   size_t max_rows;  /* refuse batches with more rows in any space; 0: 2^31-1 */
 } neap_run_options;
 
-/* options NULL: all zero. EARG, EMEM. */
+/* options NULL: all zero. From now on nothing more can be recorded into pr. EARG, ESTATE, EMEM. */
 NEAP_API neap_status neap_run_open(neap_run **run, neap_program *pr, const neap_run_options *options);
 NEAP_API void neap_run_close(neap_run *run);
 
@@ -324,6 +324,7 @@ NEAP_API neap_status neap_run_input_i32(neap_run *run, int value, neap_layout la
 NEAP_API neap_status neap_run_scalar(neap_run *run, int value, double number);
 /* The state to start from and to leave the final state in; NULL: none. Held by the run. ESHAPE. */
 NEAP_API neap_status neap_run_state(neap_run *run, neap_state *state);
+/* Draws as a fresh run of that seed does, from the next forward on. */
 NEAP_API void neap_run_seed(neap_run *run, uint64_t seed);
 NEAP_API void neap_run_learning(neap_run *run, int on); /* dropout on or off in a NEAP_LEARN run */
 

@@ -49,7 +49,7 @@ NEAP_API neap_status neap_run_state(neap_run *run, neap_state *state) {
   return ni_run_state(run, state);
 }
 NEAP_API void neap_run_seed(neap_run *run, uint64_t seed) {
-  if (run) run->seed = seed;
+  if (run) run->seed = seed, run->tick = 0;
 }
 NEAP_API void neap_run_learning(neap_run *run, int on) {
   if (run) run->learning = on != 0;

@@ -3,9 +3,9 @@
 
     /usr/bin/python3 spec/golden/make_torch.py      (Debian: python3-torch)
 
-One and two layers, one and two directions, packed rows of unsorted lengths, first states. Inputs and
-weights are float32; everything else is computed from them in float64 and rounded once. The loss is
-sum(a * output) + sum(b * h_n) + sum(d * c_n) with the fixed a, b, d of the file.
+One and two layers, one and two directions, packed rows of unsorted lengths, first states. Inputs
+and weights are float32; everything else is computed from them in float64 and rounded once. The loss
+is sum(a * output) + sum(b * h_n) + sum(d * c_n) with the fixed a, b, d of the file.
 """
 import json
 import os

@@ -13,11 +13,12 @@ function help.flat(t)
   return flat
 end
 
---- The largest error over the largest expected value; 0 for numbers that are equal, even if all 0.
-function help.error(came, expected)
+--- The largest error over the largest expected value, or over `floor` if that is larger; 0 for
+-- numbers that are equal, even if all 0.
+function help.error(came, expected, floor)
   came, expected = help.flat(came), help.flat(expected)
   assert(#came == #expected, ("expected %d numbers, came %d"):format(#expected, #came))
-  local worst, largest = 0, 0
+  local worst, largest = 0, floor or 0
   for i = 1, #expected do
     local e = math.abs(came[i] - expected[i])
     if e ~= e then return e end
@@ -27,8 +28,8 @@ function help.error(came, expected)
 end
 
 --- Fails unless the error is at most `bound`.
-function help.near(came, expected, bound, what)
-  local e = help.error(came, expected)
+function help.near(came, expected, bound, what, floor)
+  local e = help.error(came, expected, floor)
   if not (e <= bound) then
     error(("%s: error %.2e, at most %.0e was expected"):format(what, e, bound), 2)
   end

@@ -104,7 +104,8 @@ local function check(line)
   end
   local weights = 0
   for _, name in ipairs(golden:names()) do
-    local weight = name:sub(1, #prefix) == prefix and name:sub(#prefix + 1):match "^[wb]%a+_[ih]h_.*"
+    local weight = name:sub(1, #prefix) == prefix
+      and name:sub(#prefix + 1):match "^[wb]%a+_[ih]h_.*"
     if weight then
       program.params:set(our_name(weight, directions), of(weight))
       weights = weights + 1
