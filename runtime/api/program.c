@@ -180,8 +180,10 @@ NEAP_API const char *neap_program_output_name(const neap_program *pr, int index,
 }
 NEAP_API const char *neap_program_reads_future(const neap_program *pr) {
   if (!pr) return NULL;
+  const char *why;
   int space = ni_schedule_stream_space(pr);
-  return space < 1 ? ni_message() : ni_schedule_future(pr, space);
+  if (space < 1 || ni_schedule_future(&why, pr, space)) return ni_message();
+  return why;
 }
 NEAP_API neap_status neap_program_print(char **text, const neap_program *pr) {
   NEED(text, "print");

@@ -407,6 +407,7 @@ neap_status NI_R(ni_exec_forward)(neap_run *run, int only_step) {
 neap_status NI_R(ni_exec_backward)(neap_run *run) {
   context c;
   set_up(&c, run);
+  point_sources(run);
   for (int u = run->plan.n_units; u-- > 0;) {
     const ni_unit *unit = &run->plan.unit[u];
     if (unit->node < 0)

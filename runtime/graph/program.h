@@ -133,7 +133,7 @@ neap_status ni_schedule_new(ni_schedule *s, const neap_program *pr);
 void ni_schedule_free(ni_schedule *s);
 /* The sequence space a stream steps along; -1 with a message if there is none. */
 int ni_schedule_stream_space(const neap_program *pr);
-/* NULL, or why a stream along `space` cannot be (per-thread buffer). */
-const char *ni_schedule_future(const neap_program *pr, int space);
+/* Why a stream along `space` cannot be (per-thread buffer); NULL if it can. */
+neap_status ni_schedule_future(const char **why, const neap_program *pr, int space);
 
 #endif

@@ -82,9 +82,9 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
       ((float *)run->scalar)[n->out] = (float)n->attr[0];
   }
   if (o->flags & NEAP_DOUBLE) {
-    size_t all = pr->params->extent + 1;
-    run->params64 = ni_calloc(all, sizeof(double));
-    run->grads64 = ni_calloc(all, sizeof(double));
+    run->extent64 = pr->params->extent;
+    run->params64 = ni_calloc(run->extent64 + 1, sizeof(double));
+    run->grads64 = ni_calloc(run->extent64 + 1, sizeof(double));
     if (!run->params64 || !run->grads64) goto fail;
   }
   run->params64_version = run->packed_version = run->sourced_version = UINT64_MAX;
@@ -94,6 +94,7 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   bool plain = true; /* nothing but the batch: known from the start if there is no batch either */
   for (int v = 0; v < pr->n_values; v++) plain &= pr->value[v].type.space == NEAP_NO_SPACE;
   if (plain && pr->n_spaces == 1 && ni_run_batch(run, 0)) goto fail;
+  atomic_store(&pr->fixed, true);
   *out = run;
   return NEAP_OK;
 fail:
@@ -246,7 +247,8 @@ neap_status ni_run_input(neap_run *run, int value, neap_layout layout, neap_dtyp
   const ni_node *n = &run->pr->node[run->pr->value[value].node];
   const ni_view *v = &run->view[value];
   if (n->op != &ni_op_input)
-    return ni_fail(NEAP_EARG, "input: value %d (%s) is not an input", value, n->op->name);
+    return ni_fail(NEAP_EARG, "input: '%s' is no input but a %s", value_name(run, value),
+                   n->op->name);
   if (v->type.dtype != dtype)
     return ni_fail(NEAP_ETYPE, "input '%s': expected %s, got %s", n->name,
                    v->type.dtype == NEAP_F32 ? "f32" : "i32", dtype == NEAP_F32 ? "f32" : "i32");
@@ -279,7 +281,9 @@ neap_status ni_run_scalar(neap_run *run, int value, double number) {
   if (rc) return rc;
   const ni_node *n = &run->pr->node[run->pr->value[value].node];
   if (n->op != &ni_op_scalar)
-    return ni_fail(NEAP_EARG, "scalar: value %d (%s) is not one", value, n->op->name);
+    return ni_fail(NEAP_EARG, "scalar: '%s' is no scalar but %s %s", value_name(run, value),
+                   n->op == &ni_op_input ? "an input" : n->op->name,
+                   ni_program_type_text(run->pr, &run->view[value].type));
   if (!isfinite(number))
     return ni_fail(NEAP_ENONFINITE, "scalar '%s': expected a finite number", n->name);
   if (run->real == 8)
@@ -294,7 +298,8 @@ neap_status ni_run_state(neap_run *run, neap_state *state) {
     bool fits = state->n_slots == run->pr->n_slots;
     for (int i = 0; fits && i < state->n_slots; i++)
       fits = state->slot[i].width == run->pr->slot[i].width &&
-             state->slot[i].dtype == run->pr->slot[i].dtype;
+             state->slot[i].dtype == run->pr->slot[i].dtype &&
+             state->slot[i].space == run->pr->slot[i].space;
     if (!fits) return ni_fail(NEAP_ESHAPE, "state: made for a program with other layers");
     if (!run->slot && run->pr->n_slots) {
       run->slot = ni_calloc((size_t)run->pr->n_slots, sizeof *run->slot);
@@ -321,9 +326,16 @@ static neap_status bind_state(neap_run *run) {
   return NEAP_OK;
 }
 
+/* A double run's copies are as long as the parameters were when it was opened. */
+static neap_status check_params(const neap_run *run) {
+  if (run->real == 4 || run->pr->params->extent == run->extent64) return NEAP_OK;
+  return ni_fail(NEAP_ESTATE, "run: parameters were added after it was opened with NEAP_DOUBLE");
+}
+
 static neap_status execute(neap_run *run, bool backward, int only_step) {
+  neap_status rc = check_params(run);
+  if (rc) return rc;
   unsigned mode = ni_denormals_flush();
-  neap_status rc;
   if (run->real == 8)
     rc = backward ? ni_exec_backward_f64(run) : ni_exec_forward_f64(run, only_step);
   else
@@ -422,7 +434,7 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
                    value_name(run, value));
   if (run->real == 4 && run->pr->params->extent && !ni_params_grad(run->pr->params, 0))
     return NEAP_EMEM;
-  if (run->real == 8) memset(run->grads64, 0, run->pr->params->extent * sizeof(double));
+  if (run->real == 8) memset(run->grads64, 0, run->extent64 * sizeof(double));
   for (int i = 0; i < run->pr->n_values; i++) run->view[i].grad = NULL;
   memset(run->touched, 0, (size_t)run->pr->n_values);
   bool is_param = run->pr->node[run->pr->value[value].node].op == &ni_op_param;
@@ -484,8 +496,13 @@ neap_status ni_run_read(neap_run *run, int value, neap_layout layout, ni_kind ki
     return ni_fail(NEAP_ESHAPE, "read '%s': expected room for %zu elements, got %zu", name, want,
                    count);
   size_t to = kind == NI_AS_F64 || kind == NI_AS_GRAD64 ? 8 : 4;
+  void *from = gradient ? v->grad : v->data;
+  if (n->op == &ni_op_param && run->real == 4) /* adding parameters moves all of them */
+    from = gradient ? ni_params_grad(run->pr->params, run->param[n->index])
+                    : ni_params_data(run->pr->params, run->param[n->index]);
+  if (!from) return ni_fail(NEAP_ESTATE, "read: '%s' was not computed: no output needs it", name);
   memset(data, 0, count * to);
-  mover m = {gradient ? v->grad : v->data, data, v->width,
+  mover m = {from, data, v->width,
              v->type.dtype == NEAP_I32 ? 4 : run->real, to, kind, false, false, 0};
   visit_rows(run, v->type.space, layout, move_row, &m);
   return NEAP_OK;
@@ -496,6 +513,8 @@ neap_status ni_run_read(neap_run *run, int value, neap_layout layout, ni_kind ki
 static neap_status param_range(const neap_run *run, int id, size_t *start, size_t *size) {
   const neap_params *p = run->pr->params;
   if (!run->params64) return ni_fail(NEAP_ESTATE, "run: it was opened without NEAP_DOUBLE");
+  neap_status rc = check_params(run);
+  if (rc) return rc;
   if (id < 0 || id >= ni_params_count(p)) return ni_fail(NEAP_EARG, "run: no parameter %d", id);
   *start = p->entries[id].start;
   *size = p->entries[id].size;

@@ -43,6 +43,7 @@ struct neap_run {
   uint64_t packed_version;
   void *scalar;          /* by value: the numbers of scalars and constants, reals */
   double *params64, *grads64; /* NEAP_DOUBLE: own copies of the whole vectors */
+  size_t extent64;            /* numbers in each */
   uint64_t params64_version;
   uint64_t sourced_version; /* of the parameters when views were last pointed at them */
   neap_state *state;

@@ -30,24 +30,22 @@ static void mark_backward(const neap_program *pr, uint8_t *mark) {
   }
 }
 
-/* Everything an output or a needed scan's next state needs. */
+/* Everything an output or a needed scan's next state needs. A scan needs none but earlier ones. */
 static void mark_needed(const neap_program *pr, uint8_t *need) {
   memset(need, 0, (size_t)pr->n_nodes);
   for (int i = 0; i < pr->n_outputs; i++) need[pr->value[pr->output[i].value].node] = 1;
-  for (int changed = 1; changed;) {
-    changed = 0;
-    mark_backward(pr, need);
-    for (int i = 0; i < pr->n_states; i++) {
+  mark_backward(pr, need);
+  for (int k = pr->n_scans; k-- > 0;) {
+    bool any = false; /* one state of a scan needed: all are, they run together */
+    for (int i = 0; i < pr->n_states; i++)
+      any |= pr->state[i].scan == k && need[pr->value[pr->state[i].value].node];
+    for (int i = 0; any && i < pr->n_states; i++) {
       const ni_state_info *s = &pr->state[i];
-      int next = pr->value[s->next].node;
-      bool any = false; /* one state of a scan needed: all are, they run together */
-      for (int j = 0; j < pr->n_states; j++)
-        any |= pr->state[j].scan == s->scan && need[pr->value[pr->state[j].value].node];
-      if (any && (!need[next] || !need[pr->value[s->value].node])) {
-        need[next] = need[pr->value[s->value].node] = 1;
-        changed = 1;
-      }
+      if (s->scan != k) continue;
+      need[pr->value[s->value].node] = 1;
+      if (s->next >= 0) need[pr->value[s->next].node] = 1; /* -1: the scan is still open */
     }
+    if (any) mark_backward(pr, need);
   }
 }
 
@@ -146,11 +144,15 @@ int ni_schedule_stream_space(const neap_program *pr) {
   return found;
 }
 
-const char *ni_schedule_future(const neap_program *pr, int space) {
+neap_status ni_schedule_future(const char **reason, const neap_program *pr, int space) {
   static _Thread_local char text[400];
-  if (pr->space[space].parent != 0) return "the sequence it would step along is a nested one";
+  *reason = NULL;
+  if (pr->space[space].parent != 0) {
+    *reason = "the sequence it would step along is a nested one";
+    return NEAP_OK;
+  }
   uint8_t *need = ni_alloc((size_t)pr->n_nodes + 1);
-  if (!need) return "memory is short";
+  if (!need) return NEAP_EMEM;
   mark_needed(pr, need);
   bool alone = true; /* no other sequence: batch rows and stream rows are the same */
   for (int i = 1; i < pr->n_spaces; i++) alone &= i == space;
@@ -173,7 +175,8 @@ const char *ni_schedule_future(const neap_program *pr, int space) {
     }
   }
   ni_free(need);
-  if (!why) return NULL;
+  if (!why) return NEAP_OK;
   snprintf(text, sizeof text, "%s %s%s", ni_program_who(bad), why, ni_program_at(bad));
-  return text;
+  *reason = text;
+  return NEAP_OK;
 }

@@ -54,8 +54,9 @@ static neap_status make(neap_state **out, int n_slots) {
 
 neap_status ni_state_new(neap_state **out, const neap_program *pr, size_t rows) {
   neap_state *s;
-  neap_status rc = make(&s, pr->n_slots);
   *out = NULL;
+  if (rows > INT32_MAX) return ni_fail(NEAP_ERANGE, "state: %zu rows are too many", rows);
+  neap_status rc = make(&s, pr->n_slots);
   if (rc) return rc;
   for (int i = 0; i < pr->n_slots && !rc; i++) {
     const ni_slot_info *from = &pr->slot[i];
@@ -126,7 +127,7 @@ void ni_state_release(neap_state *s) {
 
 neap_status ni_state_mark(neap_state *s, size_t row) {
   if (row >= s->rows)
-    return ni_fail(NEAP_ERANGE, "state: row %zu is not in 0..%zu", row, s->rows - 1);
+    return ni_fail(NEAP_ERANGE, "state: row %zu is not in 0..%zu", row, s->rows ? s->rows - 1 : 0);
   s->held[row] = 1;
   return NEAP_OK;
 }

@@ -22,14 +22,16 @@ neap_status ni_stream_open(neap_stream **out, neap_program *pr, const neap_strea
   if (!o) o = &none;
   int space = ni_schedule_stream_space(pr);
   if (space < 1) return NEAP_EUNSUPPORTED;
-  const char *why = ni_schedule_future(pr, space);
+  const char *why;
+  neap_status rc = ni_schedule_future(&why, pr, space);
+  if (rc) return rc;
   if (why) return ni_fail(NEAP_EUNSUPPORTED, "stream: cannot step: %s", why);
   neap_stream *s = ni_calloc(1, sizeof *s);
   if (!s) return NEAP_EMEM;
   s->space = space;
   size_t rows = o->rows ? o->rows : 1;
   neap_run_options ro = {.seed = o->seed};
-  neap_status rc = ni_run_open(&s->run, pr, &ro);
+  rc = ni_run_open(&s->run, pr, &ro);
   if (!rc) rc = ni_state_new(&s->state, pr, rows);
   if (!rc) rc = ni_run_state(s->run, s->state);
   if (rc) goto fail;
@@ -90,6 +92,8 @@ void *ni_stream_buffer(const neap_stream *s, int value, neap_dtype dtype, size_t
   int space = run->view[value].type.space;
   size_t rows = space < 0 ? 1 : run->rows[space].rows;
   if (count) *count = rows * run->view[value].width;
+  const ni_node *n = &run->pr->node[run->pr->value[value].node];
+  if (n->op == &ni_op_param) return ni_params_data(run->pr->params, run->param[n->index]);
   return run->view[value].data;
 }
 
