@@ -204,7 +204,10 @@ static int run_grad(lua_State *L) {
 static int run_item(lua_State *L) {
   neap_run *run = run_of(L, 1);
   int value = (int)nb_integer(L, 2);
+  size_t n;
   double x;
+  nb_check(L, neap_run_count(&n, run, value, NEAP_PADDED));
+  if (n != 1) return nb_raise(L, "item: expected a single number, the value has %I", (LUAI_UACINT)n);
   nb_check(L, neap_run_read_f64(run, value, NEAP_PADDED, &x, 1));
   lua_pushnumber(L, x);
   return 1;

@@ -10,9 +10,10 @@ meta.__index = methods
 local run_methods, run_meta = {}, { __name = "neap.run" }
 run_meta.__index = run_methods
 
---- Wraps a program of the runtime.
-function program.wrap(c)
-  local self = setmetatable({ core = c, params = c:params(), inputs = c:inputs(),
+--- Wraps a program of the runtime. params: the object that holds its parameters, if there is one
+-- already: layers know their paths by it.
+function program.wrap(c, params)
+  local self = setmetatable({ core = c, params = params or c:params(), inputs = c:inputs(),
     outputs = c:outputs(), spaces = c:spaces() }, meta)
   self.types = {}
   for name, id in pairs(self.inputs) do
@@ -32,7 +33,7 @@ function program.new(fn, options)
   options = check.options("program", options, { "params", "seed", "input_size", "output_size",
     "recorded" })
   local rec = record.program(fn, options.params, options.seed, options)
-  return program.wrap(rec.core)
+  return program.wrap(rec.core, rec.params)
 end
 
 function meta:__tostring() return (self.core:print():gsub("\n$", "")) end
@@ -54,16 +55,18 @@ function methods:stream(options) return core.stream(self.core, options) end
 --- A state for that many rows.
 function methods:state(rows) return core.state(self.core, rows) end
 
-local function id_of(self, kind, name)
-  local list = self.program[kind]
-  local id = list[name]
-  if id then return id end
+-- kinds: "inputs", "outputs" or "inputs or outputs"
+local function id_of(self, kinds, name)
   local names = {}
-  for k in pairs(list) do names[#names + 1] = k end
+  for kind in kinds:gmatch "%a+puts" do
+    local list = self.program[kind]
+    if list[name] then return list[name] end
+    for k in pairs(list) do names[#names + 1] = k end
+  end
   table.sort(names)
   local near = core.nearest(tostring(name), names)
-  check.fail("the program has no %s %s%s", kind == "inputs" and "input" or "output",
-    tostring(name), near and "; did you mean " .. near .. "?" or "")
+  check.fail("the program has no %s %s%s", (kinds:gsub("puts", "put")), tostring(name),
+    near and "; did you mean " .. near .. "?" or "")
 end
 
 -- The fields of a batch by input: lengths of spaces, parents before children, then data.
@@ -108,16 +111,20 @@ local function shapes(self, batch)
       rows = rows or #data
     end
   end
-  for _, f in ipairs(full) do -- all steps, if no other input of the sequence says how many
+  local whole = {}
+  for _, f in ipairs(full) do -- all steps, unless another input of the sequence says how many
     local space, name, shape = table.unpack(f)
-    if not lengths[space] or by[space] == full then
+    if not lengths[space] or whole[space] then
       local n = core.zeros({ shape[2] }, "i32")
       n:fill(shape[1])
       set(space, name, n)
+      whole[space] = true
     end
   end
   return rows, lengths
 end
+
+program.shapes = shapes
 
 local function names_of(list)
   local names = {}
@@ -157,8 +164,11 @@ function run_methods:feed(batch)
         end
         self.core:input(id, field.data, (field.padded or not (field.lengths or field.inner))
           and "padded" or "concat")
-      else
+      elseif type(field) == "userdata" then
         self.core:input(id, field)
+      else
+        check.fail("feed: input %s: expected a tensor, a table or a number, came %s", name,
+          check.came(field))
       end
     end
   end
@@ -191,12 +201,12 @@ function run_methods:item(name) return self.core:item(id_of(self, "outputs", nam
 
 --- Keeps the gradient of an input or output, to be called before feeding.
 function run_methods:want_gradient(name)
-  self.core:keep(self.program.inputs[name] or id_of(self, "outputs", name), true)
+  self.core:keep(id_of(self, "inputs or outputs", name), true)
 end
 
 --- The gradient of an input or output after backward.
 function run_methods:gradient(name, layout)
-  return self.core:grad(self.program.inputs[name] or id_of(self, "outputs", name), layout)
+  return self.core:grad(id_of(self, "inputs or outputs", name), layout)
 end
 
 --- The state to start from and to leave the last state in; nil: none.

@@ -34,8 +34,8 @@ value_meta.__index = function(v, key)
   return value_methods[key]
 end
 value_meta.__newindex = function(v, key)
-  check.fail("[%s] =: a recorded value cannot be written to; op.where and op.concat make another",
-    tostring(key), v:shape())
+  check.fail("[%s] =: a recorded value, %s, cannot be written to; op.where and op.concat make "
+    .. "another", tostring(key), v:shape())
 end
 
 --- The shape as text, such as "[T,B,64]".
@@ -52,7 +52,9 @@ function value_methods:shape()
   return (self.dtype == "i32" and "i32 " or "") .. "[" .. table.concat(parts, ",") .. "]"
 end
 
-value_meta.__tostring = function(v) return "value " .. v:shape() end
+value_meta.__tostring = function(v)
+  return v.rec.text and v.rec:text(v) or "value " .. v:shape()
+end
 
 local function no_number(what, instead)
   return function()
@@ -186,6 +188,13 @@ end
 --   {"normal", mean, deviation}, {"orthogonal", gain, block}
 -- @treturn value
 function recorder:param(name, dims, init)
+  local full = self:declare(name, dims, init)
+  note(self)
+  return wrap(self, self.core:param(full))
+end
+
+-- Makes a parameter or finds it; gives its name with the layer's path before it.
+function recorder:declare(name, dims, init)
   local full = self.scope == "" and name or self.scope .. "." .. name
   for i, d in ipairs(dims) do check.integer("parameter " .. full, "dimension " .. i, d, 1) end
   if not self.params:has(full) then
@@ -203,8 +212,7 @@ function recorder:param(name, dims, init)
         .. "meet the same widths", full, table.concat(have, ","), table.concat(dims, ","))
     end
   end
-  note(self)
-  return wrap(self, self.core:param(full))
+  return full
 end
 
 --- Runs fn with the layer path extended by name.
@@ -244,6 +252,34 @@ function recorder:watch(name, v)
   return v
 end
 
+-- One step of a loop: calls step with the states and checks what it gives.
+function recorder:step(step, states, order)
+  local given = setmetatable({}, { __index = function(_, key)
+    if states[key] then return states[key] end
+    local near = core.nearest(tostring(key), order)
+    check.fail("the state has no %s%s; it has %s", tostring(key),
+      near and " (did you mean " .. near .. "?)" or "", table.concat(order, ", "))
+  end })
+  local y, next_states = step(given)
+  if type(next_states) ~= "table" or record.is_value(next_states) then
+    check.fail("a cell's step must return its output and a table of next states, came %s",
+      check.came(next_states))
+  end
+  for name in pairs(next_states) do
+    if not states[name] then
+      check.fail("a cell's step returns a state %s, but it has only %s", tostring(name),
+        table.concat(order, ", "))
+    end
+  end
+  for _, name in ipairs(order) do
+    local v = next_states[name]
+    if not record.is_value(v) then
+      check.fail("a cell's step must say what the state %s becomes, came %s", name, check.came(v))
+    end
+  end
+  return y, next_states
+end
+
 --- A loop over the steps of a sequence: what neap.cell stands on.
 -- @int space
 -- @tab states name -> { dims = {..}, dtype =, init = value or nil }, in the order of `order`
@@ -259,30 +295,8 @@ function recorder:scan(space, states, order, step)
     s[name] = wrap(self, self.core:scan_state(name, st.dtype or "f32", st.dims,
       st.init and st.init.id or nil))
   end
-  local given = setmetatable({}, { __index = function(_, key)
-    if s[key] then return s[key] end
-    local near = core.nearest(tostring(key), order)
-    check.fail("the state has no %s%s; it has %s", tostring(key),
-      near and " (did you mean " .. near .. "?)" or "", table.concat(order, ", "))
-  end })
-  local y, next_states = step(given)
-  if type(next_states) ~= "table" then
-    check.fail("a cell's step must return its output and a table of next states, came %s",
-      check.came(next_states))
-  end
-  for name in pairs(next_states) do
-    if not s[name] then
-      check.fail("a cell's step returns a state %s, but it has only %s", tostring(name),
-        table.concat(order, ", "))
-    end
-  end
-  for _, name in ipairs(order) do
-    local v = next_states[name]
-    if not record.is_value(v) then
-      check.fail("a cell's step must say what the state %s becomes, came %s", name, check.came(v))
-    end
-    self.core:scan_next(s[name].id, v.id)
-  end
+  local y, next_states = self:step(step, s, order)
+  for _, name in ipairs(order) do self.core:scan_next(s[name].id, next_states[name].id) end
   self.core:scan_end()
   return y, next_states
 end
@@ -316,19 +330,23 @@ function recorder:path(layer, base)
   return path
 end
 
+--- Runs fn, what it records going to rec.
+function record.inside(rec, fn, ...)
+  local before = current
+  current = rec
+  local results = table.pack(pcall(fn, ...))
+  current = before
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
+end
+
 local function run_once(build, params, seed, hints)
   local rec = setmetatable({
     core = core.program(params), params = params, seed = seed, scope = "", hints = hints or {},
     taken = {}, outputs = {}, watched = {}, scalars = {}, line = core.where(),
   }, recorder)
   rec.spaces = rec.core:spaces()
-  local before = current
-  current = rec
-  local ok, result = xpcall(build, function(e)
-    return type(e) == "string" and { text = e } or e
-  end, rec)
-  current = before
-  if not ok then error(type(result) == "table" and result.text or result, 0) end
+  local result = record.inside(rec, build, rec)
   if type(result) == "table" and not record.is_value(result) then
     local names = {}
     for name in pairs(result) do names[#names + 1] = name end

@@ -416,7 +416,7 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
   neap_status rc = check_value(run, "backward", value);
   if (rc) return rc;
   if (!(run->flags & NEAP_LEARN))
-    return ni_fail(NEAP_ESTATE, "backward: the run was opened without NEAP_LEARN");
+    return ni_fail(NEAP_ESTATE, "backward: the run was not opened for learning");
   if (run->phase != NI_RAN) return ni_fail(NEAP_ESTATE, "backward: forward has not run");
   if (run->spent)
     return ni_fail(NEAP_ESTATE, "backward: it has used up what forward kept: run forward again");

@@ -951,7 +951,7 @@ describe("op", function()
     end)
     raises("concat: expected a list of values", function() op.concat(x) end)
     raises("reshape: at most 3 feature dimensions, came 4", function() op.reshape(x, { 1, 1, 2, 3 }) end)
-    raises("cast: expected \"f32\" or \"i32\", came f64", function() op.cast(x, "f64") end)
+    raises("cast: expected \"f32\" or \"i32\", came \"f64\"", function() op.cast(x, "f64") end)
   end)
 
   it("that is unknown names the nearest", function()
