@@ -19,7 +19,9 @@ local function run(options)
   local file = options.file
   local chunk, message = loadfile(file)
   if not chunk then fail(message) end
-  arg = { [-1] = "neap", [0] = file, table.unpack(options.args) }
+  for i in pairs(arg) do arg[i] = nil end -- in place: argparse keeps the table it has seen
+  arg[-1], arg[0] = "neap", file
+  table.move(options.args, 1, #options.args, 1, arg)
   cancel_in_c()
   local ok, report, interrupted = line.protect(chunk, table.unpack(options.args))
   if not ok then

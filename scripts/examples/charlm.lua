@@ -1,0 +1,82 @@
+--- Language model: from each character of a text the next one; it writes on.
+local neap = require "neap"
+local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
+
+local options = common.options {
+  "Learns a text character by character, and writes in its manner.",
+  data = "a text in UTF-8", epochs = 16, quick = 3,
+  extend = function(parser)
+    parser:option "--generate":argname "N":convert(common.whole(1))
+      :description "Write so many characters (300, or none with --load and no --dev)."
+    parser:option "--prompt":argname "TEXT":description "What stands before them."
+    parser:option "--temperature":argname "X":default "0.8":convert(common.real(0))
+      :description "1: as in the text; less: likelier characters; 0: always the likeliest."
+  end,
+}
+local rng = neap.rng(options.seed)
+local size, columns, rate = 384, 64, 2e-3
+if options.quick then size, columns, rate = 32, 16, 1e-2 end
+
+-- --quick: sentences of few words.
+local function invented(n)
+  local words, text = { "the ", "tide ", "comes ", "and ", "goes ", "again\n" }, {}
+  for i = 1, n do text[i] = words[(i + rng:int(2)) % #words + 1] end
+  return neap.corpus.from({ text = { table.concat(text) } }, { split = { text = "characters" } })
+end
+
+-- Data.
+local train, dev, test
+if options.quick then
+  train, dev = invented(3000), invented(300)
+else
+  train, dev, test = common.corpora(options, { read = neap.corpus.text,
+    train = common.shared "tinyshakespeare/train.txt", dev = common.shared "tinyshakespeare/dev.txt",
+    missing = "give --train FILE --dev FILE (texts)", whole = true })
+end
+
+-- The network, or the one that was saved.
+local model
+if options.load then
+  model = common.load(options, "language_model")
+else
+  model = neap.language_model {
+    vocab = neap.vocab(train, "text", { unk = true }), rng = rng, threads = options.threads,
+    net = neap.chain {
+      neap.embed { size = 64 },                       -- [T,B] ids -> [T,B,64]
+      neap.lstm { size = size },                      -- -> [T,B,384]
+      neap.dropout { rate = 0.3 },
+      neap.lstm { size = size },
+      neap.dropout { rate = 0.3 },
+      neap.linear {},                                 -- -> [T,B,characters]
+    },
+  }
+end
+
+local function ids(corpus) return corpus:encode("text", model.vocab) end
+
+-- Learning: 64 columns of the text side by side, 100 characters at a time, the state carried on.
+if not options.load then
+  local data, held = ids(train), ids(dev)
+  neap.fit(model, {
+    optim = neap.adam { rate = rate, clip = 1 },
+    rate = function(epoch) return rate * 0.93 ^ (epoch - 1) end,
+    epochs = options.epochs, minutes = options.minutes,
+    train = function() return neap.batches.stream(data, { batch = columns, steps = 100 }) end,
+    dev = function() -- 16 columns, each begun anew: quick, and a little too high
+      local scores = model:score(held, { columns = 16, steps = 100 })
+      return { ["nats in 16 columns"] = scores.nats }
+    end,
+    key = "nats in 16 columns", lower = true,
+  })
+end
+if options.model then common.need(model:save(options.model)) end
+
+-- What came of it: the whole text at once, the state carried from start to end.
+local n = options.generate or (dev and 300 or 0)
+if n > 0 then
+  print(model:generate(options.prompt or "\n", n, { temperature = options.temperature, rng = rng }))
+end
+local values = { parameters = model:parameters() }
+if dev then values.dev_nats = model:score(ids(dev)).nats end
+if test then values.test_nats = model:score(ids(test)).nats end
+common.result(values)

@@ -1,0 +1,110 @@
+--- Sequence to class: what a picture shows, read row by row.
+local neap = require "neap"
+local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
+
+local options = common.options {
+  "Learns to tell what a picture shows, reading it row by row. Without --train: Fashion-MNIST.",
+  data = "pictures in an IDX file, perhaps .gz; labels-idx1 beside images-idx3", epochs = 12, quick = 6,
+}
+local rng = neap.rng(options.seed)
+local size, batch, rate = 128, 128, 2e-3
+if options.quick then size, batch, rate = 16, 16, 1e-2 end
+
+-- --quick: 8 x 8 pictures of a bar that lies, stands or leans, with noise.
+local function invented(n)
+  local image, label, kinds = {}, {}, { "-", "|", "\\" }
+  for i = 1, n do
+    local kind, at, picture = rng:int(3), rng:int(8), {}
+    for y = 1, 8 do
+      picture[y] = {}
+      for x = 1, 8 do
+        local ink = kind == 1 and y == at or kind == 2 and x == at or kind == 3 and (x - y - at) % 8 == 0
+        picture[y][x] = (ink and 0.6 or 0) + 0.4 * rng:uniform()
+      end
+    end
+    image[i], label[i] = picture, kinds[kind]
+  end
+  return neap.corpus.from { image = image, label = label }
+end
+
+-- Data.
+local train, dev, test
+local fashion = "/usr/share/datasets/fashion-mnist/"
+if options.quick then
+  train, dev = invented(600), invented(200)
+else
+  train, dev, test = common.corpora(options, {
+    read = function(path)
+      return neap.corpus.idx(path, (path:gsub("images%-idx3", "labels-idx1")))
+    end,
+    train = fashion .. "train-images-idx3-ubyte.gz", test = fashion .. "t10k-images-idx3-ubyte.gz",
+    missing = "install dataset-fashion-mnist or give --train FILE (IDX)", share = 1 / 12, rng = rng,
+  })
+end
+
+-- The network, or the one that was saved.
+local model
+if options.load then
+  model = common.load(options, "seq2class")
+else
+  model = neap.seq2class {
+    input = train:get("image", 1):shape()[2], output = neap.vocab(train, "label"), -- 28 pixels a step
+    rng = rng, threads = options.threads,
+    net = neap.chain {
+      neap.bidir { neap.lstm { size = size } },       -- [T,B,28] -> [T,B,256]
+      neap.dropout { rate = 0.3 },
+      neap.bidir { neap.lstm { size = size } },       -- each direction's last state: [B,256]
+    },
+    head = neap.chain { neap.dropout { rate = 0.3 }, neap.linear {} }, -- -> [B,classes]
+  }
+end
+
+local function fields(corpus)
+  return { input = corpus:encode "image",
+    output = corpus:label("label", model.output, { unknown = "ignore" }) }
+end
+
+-- Learning, the rate going down along a cosine.
+if not options.load then
+  local data, held = fields(train), fields(dev)
+  neap.fit(model, {
+    optim = neap.adam { rate = rate, clip = 5 },
+    rate = function(epoch) return rate * (1 + math.cos(math.pi * (epoch - 1) / options.epochs)) / 2 end,
+    epochs = options.epochs, minutes = options.minutes,
+    train = function() return neap.batches(data, { size = batch, rng = rng }) end,
+    dev = function() return model:score(held) end,
+  })
+end
+if options.model then common.need(model:save(options.model)) end
+
+-- What came of it.
+local clothes = not options.train and not options.quick and { ["0"] = "T-shirt", ["1"] = "trousers",
+  ["2"] = "pullover", ["3"] = "dress", ["4"] = "coat", ["5"] = "sandal", ["6"] = "shirt",
+  ["7"] = "sneaker", ["8"] = "bag", ["9"] = "boot" } or {}
+local function name(label) return clothes[label] or label end
+
+local function draw(picture)
+  for y = 1, #picture, 2 do
+    local line = {}
+    for x = 1, picture:shape()[2] do
+      local ink = math.floor(picture:get(y, x) * 9.99) + 1
+      line[x] = (" .:-=+*#%@"):sub(ink, ink)
+    end
+    print("    " .. table.concat(line))
+  end
+end
+
+local guesses = model:predict(neap.batches(fields(dev), { size = 200 })())
+local puzzle
+common.show(#guesses, function(i)
+  local guess, label = guesses[i], dev:string("label", i)
+  local right = guess.class == label
+  if not right then puzzle = puzzle or i end
+  return right, ("%-10s %.2f%s"):format(name(guess.class), guess.probability,
+    right and "" or "  is " .. name(label))
+end)
+if puzzle then draw(dev:get("image", puzzle)) end
+local scores = model:score(fields(dev))
+print(scores.confusion)
+common.result { dev_accuracy = scores.accuracy,
+  test_accuracy = test and model:score(fields(test)).accuracy, parameters = model:parameters() }

@@ -1,0 +1,115 @@
+--- Synchronous sequence to sequence: the part of speech of each word, from the words and, inside
+-- them, their characters.
+local neap = require "neap"
+local op = neap.op
+local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
+
+local options = common.options {
+  "Learns to tell the part of speech of each word.",
+  data = "sentences in CoNLL-U", epochs = 12, quick = 4,
+}
+local rng = neap.rng(options.seed)
+local size, rate = 128, 2e-3
+if options.quick then size, rate = 16, 1e-2 end
+
+-- --quick: stems that nobody knows, with the endings of their kind, in two orders.
+local function invented(n)
+  local ending = { NOUN = "on", VERB = "ar", ADJ = "ish", ADV = "ly" }
+  local orders = { { "DET", "ADJ", "NOUN", "VERB", "ADV" }, { "DET", "NOUN", "VERB", "DET", "NOUN" } }
+  local form, upos = {}, {}
+  for i = 1, n do
+    form[i], upos[i] = {}, orders[rng:int(2)]
+    for t, tag in ipairs(upos[i]) do
+      local stem = {}
+      for k = 1, 1 + rng:int(3) do stem[k] = string.char(96 + rng:int(26)) end
+      form[i][t] = tag == "DET" and "The" or table.concat(stem) .. ending[tag]
+    end
+  end
+  return neap.corpus.from { form = form, upos = upos }
+end
+
+-- Data.
+local train, dev, test
+if options.quick then
+  train, dev = invented(300), invented(100)
+else
+  train, dev, test = common.corpora(options, {
+    read = function(path) return neap.corpus.conllu(path, { fields = { "form", "upos" } }) end,
+    train = common.shared "ud-english-ewt/train.conllu", dev = common.shared "ud-english-ewt/dev.conllu",
+    missing = "give --train FILE (CoNLL-U)", share = 0.1, rng = rng,
+  })
+end
+
+-- The network, or the one that was saved.
+local model
+if options.load then
+  model = common.load(options, "synced_seq2seq")
+else
+  local words = neap.vocab(train, "form", { min = 2, lower = true })
+  local chars = neap.vocab(train, "form", { characters = true, unk = true })
+  local word, char = neap.embed { size = 100, input = #words }, neap.embed { size = 32, input = #chars }
+  local spelling = neap.bidir { neap.lstm { size = size // 2 } }
+  local sentence = neap.chain {
+    neap.dropout { rate = 0.4 },
+    neap.bidir { neap.lstm { size = size } },
+    neap.dropout { rate = 0.4 },
+    neap.bidir { neap.lstm { size = size } },
+    neap.dropout { rate = 0.4 },
+  }
+  model = neap.synced_seq2seq {
+    input = { words = words, chars = { vocab = chars, nested = true } },
+    output = neap.vocab(train, "upos"), rng = rng, threads = options.threads,
+    net = function(x)
+      local _, last = spelling(char(x.chars))         -- last states: [T,B,128], a row for each word
+      return sentence(op.concat { word(x.words), last.h }) -- [T,B,228] -> [T,B,256]
+    end,
+  }
+end
+
+local vocab = {}
+for _, input in ipairs(model.inputs) do vocab[input.name] = input.vocab end
+
+local function fields(corpus)
+  return { words = corpus:encode("form", vocab.words),
+    chars = corpus:characters("form", vocab.chars, { max = 20 }),
+    output = corpus:encode("upos", model.output, { unknown = "ignore" }) }
+end
+
+-- A tenth of the words is unknown, each time others: their characters have to do.
+local function hide(data)
+  local ids, unk = data.words.data:clone(), vocab.words.unk - 1
+  for i = 1, #ids do
+    if rng:uniform() < 0.1 then ids[i] = unk end
+  end
+  return { words = { data = ids, offsets = data.words.offsets }, chars = data.chars,
+    output = data.output }
+end
+
+-- Learning.
+if not options.load then
+  local data, held = fields(train), fields(dev)
+  neap.fit(model, {
+    optim = neap.adam { rate = rate, clip = 5 },
+    rate = function(epoch) return rate * 0.85 ^ (epoch - 1) end,
+    epochs = options.epochs, minutes = options.minutes,
+    train = function() return neap.batches(hide(data), { size = 32, rng = rng }) end,
+    dev = function() return model:score(held) end,
+  })
+end
+if options.model then common.need(model:save(options.model)) end
+
+-- What came of it.
+local few = neap.batches(fields(dev), { size = 200, bucket = false })()
+local guesses = model:predict(few)
+common.show(#guesses, function(i)
+  local form, upos, text, right = dev:get("form", i), dev:get("upos", i), {}, true
+  for t, tag in ipairs(guesses[i]) do
+    local same = tag == upos[t]
+    right = right and same
+    text[t] = same and form[t] .. "/" .. tag or ("[%s/%s is %s]"):format(form[t], tag, upos[t])
+  end
+  return right, table.concat(text, " ")
+end)
+local scores = model:score(fields(dev))
+common.result { dev_accuracy = scores.accuracy, dev_sequence_accuracy = scores.sequence_accuracy,
+  test_accuracy = test and model:score(fields(test)).accuracy, parameters = model:parameters() }
