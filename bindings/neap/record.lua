@@ -27,11 +27,15 @@ end
 
 value_meta.__index = function(v, key)
   if key == "width" then return v.dims[#v.dims] or 1 end
+  if value_methods[key] then return value_methods[key] end
+  if v.rec.look then return v.rec:look(v, key) end -- neap.debug: it has numbers
   if type(key) == "number" then
     check.fail("[%s]: a recorded value has a shape but no number yet; op.slice and op.split take "
       .. "parts of %s, a cell takes its steps", key, v:shape())
+  elseif key == "get" or key == "item" or key == "totable" then
+    check.fail("%s: a recorded value has a shape but no number yet; neap.debug(f, x) runs f on "
+      .. "real tensors, op.watch(name, x) keeps numbers for reading after a run", key)
   end
-  return value_methods[key]
 end
 value_meta.__newindex = function(v, key)
   check.fail("[%s] =: a recorded value, %s, cannot be written to; op.where and op.concat make "
