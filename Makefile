@@ -29,7 +29,8 @@ WARN := -Wall -Wextra -Wshadow -Wundef -Wwrite-strings -Wredundant-decls -Wmissi
 FLAGS := -std=gnu11 -fPIC -pthread -ffp-contract=off -fno-math-errno -fno-trapping-math $(WARN)
 ifneq ($(SAN),)
 FLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
-HOT :=
+# At -O2 the checks in unrolled kernels take the compiler minutes a file.
+HOT := -O1
 else
 HOT := -O3
 NO_UNDEFINED := -Wl,--no-undefined
