@@ -4,10 +4,10 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns a text character by character, and writes in its manner.",
-  data = "a text in UTF-8", epochs = 16, quick = 3,
+  data = "a text in UTF-8", whole = true, epochs = 16, quick = 3,
   extend = function(parser)
     parser:option "--generate":argname "N":convert(common.whole(1))
-      :description "Write so many characters (300, or none with --load and no --dev)."
+      :description "Write so many characters; with --load nothing else. (default: 300)"
     parser:option "--prompt":argname "TEXT":description "What stands before them."
     parser:option "--temperature":argname "X":default "0.8":convert(common.real(0))
       :description "1: as in the text; less: likelier characters; 0: always the likeliest."
@@ -28,10 +28,11 @@ end
 local train, dev, test
 if options.quick then
   train, dev = invented(3000), invented(300)
-else
+elseif not (options.load and options.generate) then
   train, dev, test = common.corpora(options, { read = neap.corpus.text,
-    train = common.shared "tinyshakespeare/train.txt", dev = common.shared "tinyshakespeare/dev.txt",
-    missing = "give --train FILE --dev FILE (texts)", whole = true })
+    train = common.shared "tinyshakespeare/train.txt",
+    dev = common.shared "tinyshakespeare/dev.txt",
+    missing = "give --train FILE --dev FILE (texts)" })
 end
 
 -- The network, or the one that was saved.
@@ -72,10 +73,8 @@ end
 if options.model then common.need(model:save(options.model)) end
 
 -- What came of it: the whole text at once, the state carried from start to end.
-local n = options.generate or (dev and 300 or 0)
-if n > 0 then
-  print(model:generate(options.prompt or "\n", n, { temperature = options.temperature, rng = rng }))
-end
+print(model:generate(options.prompt or "\n", options.generate or 300,
+  { temperature = options.temperature, rng = rng }))
 local values = { parameters = model:parameters() }
 if dev then values.dev_nats = model:score(ids(dev)).nats end
 if test then values.test_nats = model:score(ids(test)).nats end

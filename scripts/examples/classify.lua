@@ -33,7 +33,8 @@ if options.quick then
 else
   train, dev, test = common.corpora(options, {
     read = function(path)
-      return neap.corpus.tsv(path, { columns = { "text", "class" }, split = { text = "characters" } })
+      return neap.corpus.tsv(path,
+        { columns = { "text", "class" }, split = { text = "characters" } })
     end,
     train = common.shared "names/train.tsv", dev = common.shared "names/dev.tsv",
     missing = "give --train FILE (text, tab, class)", share = 0.1, rng = rng, by = "text",
@@ -69,7 +70,9 @@ if not options.load then
   local data, held = fields(train), fields(dev)
   neap.fit(model, {
     optim = neap.adam { rate = rate, clip = 5 },
-    rate = function(epoch) return rate * (1 + math.cos(math.pi * (epoch - 1) / options.epochs)) / 2 end,
+    rate = function(epoch)
+      return rate * (1 + math.cos(math.pi * (epoch - 1) / options.epochs)) / 2
+    end,
     epochs = options.epochs, minutes = options.minutes,
     train = function() return neap.batches(data, { size = batch, rng = rng, bucket = false }) end,
     dev = function() return model:score(held) end,

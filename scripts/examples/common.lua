@@ -34,31 +34,33 @@ common.real = function(low) return number(low, false) end
 
 --- Reads the arguments.
 -- @tab about `[1]`: what the script does; `data`: what its files hold (none: it makes its own);
---   `epochs`, `quick`: how many epochs, in earnest and with --quick; `extend`: function(parser)
---   that adds further options
+--   `whole`: a text, of which no part can be kept apart; `epochs`, `quick`: how many epochs, in
+--   earnest and with --quick; `extend`: function(parser) that adds further options
 -- @treturn tab options by name
 function common.options(about)
   local parser = argparse(script .. ".lua", about[1])
   function parser.error(_, message)
     common.fail(2, message:gsub("\n", "; ") .. " (--help shows the options)")
   end
-  local quick = parser:flag "--quick":description "Show that it works, in seconds, on little data made here."
-  if about.data then
-    local train = parser:option "--train":argname "FILE":description("Learn from it: " .. about.data .. ".")
-    parser:mutex(quick, train)
-    parser:option "--dev":argname "FILE":description "Choose by it; without it a part of --train is kept apart."
-    parser:option "--test":argname "FILE":description "Score it at the end."
+  local function option(name, value, description, convert)
+    local new = parser:option(name):argname(value):description(description)
+    return convert and new:convert(convert) or new
   end
-  parser:option "--model":argname "FILE":description "Save what was learned."
-  parser:option "--load":argname "FILE":description "Use a saved model instead of learning."
-  parser:option "--epochs":argname "N":convert(common.whole(1))
-    :description(("How often to go through the data. (default: %d)"):format(about.epochs))
-  parser:option "--minutes":argname "M":convert(common.real(0))
-    :description "Begin no epoch that would end later."
-  parser:option "--seed":argname "S":default "1":convert(number(math.mininteger, true))
-    :description "Another seed, other chance."
-  parser:option "--threads":argname "N":default "2":convert(common.whole(1))
-    :description "How many threads compute."
+  local quick = parser:flag "--quick"
+    :description "Show in seconds that it works, on little data made here."
+  if about.data then
+    parser:mutex(quick, option("--train", "FILE", "Learn from it: " .. about.data .. "."))
+    option("--dev", "FILE", about.whole and "Choose by it."
+      or "Choose by it; without it a part of --train is kept apart.")
+    option("--test", "FILE", "Score it at the end.")
+  end
+  option("--model", "FILE", "Save what was learned.")
+  option("--load", "FILE", "Use a saved model instead of learning.")
+  option("--epochs", "N", ("How often to go through the data. (default: %d)"):format(about.epochs),
+    common.whole(1))
+  option("--minutes", "M", "Begin no epoch that would end later.", common.real(0))
+  option("--seed", "S", "Another seed, other chance.", common.whole(0)):default "1"
+  option("--threads", "N", "How many threads compute.", common.whole(1)):default "2"
   if about.extend then about.extend(parser) end
   local options = parser:parse(arg)
   options.epochs = options.epochs or options.quick and about.quick or about.epochs
@@ -80,25 +82,28 @@ local function exists(path)
   return file ~= nil
 end
 
---- The corpora to learn from and to choose by, and the one to test on or nil. They are the files
--- that the options name; else the preset ones.
+--- The corpora to learn from (nil with --load) and to choose by, and the one to test on or nil.
+-- They are the files that the options name; else the preset ones.
 -- @tab options
--- @tab from `read`: function(path); `train`, `dev`, `test`: preset paths; `missing`: what to do where
---   those are absent; `share`: of train that is kept apart where there is no dev; `by`: the field
---   whose equal sequences stay together; `rng`
+-- @tab from `read`: function(path); `train`, `dev`, `test`: preset paths; `missing`: what to do
+--   where those are absent; `share`: of train that is kept apart where there is no dev; `by`: the
+--   field whose equal sequences stay together; `rng`
 function common.corpora(options, from)
   local function read(path) return common.need(from.read(path)) end
   local train, dev, test = options.train, options.dev, options.test
-  if not train and not (options.load and (dev or test)) then
+  if not train and not (options.load and dev) then
     train, dev, test = from.train, dev or from.dev, test or from.test
     if not exists(train) then common.fail(1, ("no %s: %s"):format(train, from.missing)) end
   end
-  local whole = train and not (options.load and dev) and read(train)
-  dev = dev and read(dev)
-  if whole and not dev and from.share then
-    dev, whole = whole:split { share = from.share, rng = from.rng, by = from.by }
+  if not dev and not from.share then common.fail(2, "--train needs --dev") end
+  local first = not (options.load and dev) and read(train) or nil
+  local second
+  if dev then
+    second = read(dev)
+  else
+    second, first = first:split { share = from.share, rng = from.rng, by = from.by }
   end
-  return whole, dev, test and read(test)
+  return first, second, test and read(test)
 end
 
 --- The task in the file that --load names; it must be of that kind.

@@ -4,7 +4,8 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns to tell what a picture shows, reading it row by row. Without --train: Fashion-MNIST.",
-  data = "pictures in an IDX file, perhaps .gz; labels-idx1 beside images-idx3", epochs = 12, quick = 6,
+  data = "pictures in an IDX file, perhaps .gz; labels-idx1 beside images-idx3",
+  epochs = 12, quick = 6,
 }
 local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 128, 2e-3
@@ -18,8 +19,8 @@ local function invented(n)
     for y = 1, 8 do
       picture[y] = {}
       for x = 1, 8 do
-        local ink = kind == 1 and y == at or kind == 2 and x == at or kind == 3 and (x - y - at) % 8 == 0
-        picture[y][x] = (ink and 0.6 or 0) + 0.4 * rng:uniform()
+        local bars = { y == at, x == at, (x - y - at) % 8 == 0 }
+        picture[y][x] = (bars[kind] and 0.6 or 0) + 0.4 * rng:uniform()
       end
     end
     image[i], label[i] = picture, kinds[kind]
@@ -48,7 +49,8 @@ if options.load then
   model = common.load(options, "seq2class")
 else
   model = neap.seq2class {
-    input = train:get("image", 1):shape()[2], output = neap.vocab(train, "label"), -- 28 pixels a step
+    input = train:get("image", 1):shape()[2],         -- 28 pixels a step
+    output = neap.vocab(train, "label"),
     rng = rng, threads = options.threads,
     net = neap.chain {
       neap.bidir { neap.lstm { size = size } },       -- [T,B,28] -> [T,B,256]
@@ -69,7 +71,9 @@ if not options.load then
   local data, held = fields(train), fields(dev)
   neap.fit(model, {
     optim = neap.adam { rate = rate, clip = 5 },
-    rate = function(epoch) return rate * (1 + math.cos(math.pi * (epoch - 1) / options.epochs)) / 2 end,
+    rate = function(epoch)
+      return rate * (1 + math.cos(math.pi * (epoch - 1) / options.epochs)) / 2
+    end,
     epochs = options.epochs, minutes = options.minutes,
     train = function() return neap.batches(data, { size = batch, rng = rng }) end,
     dev = function() return model:score(held) end,

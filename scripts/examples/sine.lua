@@ -22,7 +22,8 @@ if options.load then
 else
   model = neap.forecaster {
     size = 1, rng = rng, threads = options.threads,
-    net = neap.lstm { size = options.quick and 16 or 32 }, -- [T,B,1] -> [T,B,32]; a linear layer follows
+    -- [T,B,1] -> [T,B,32]; a linear layer to one value follows by itself
+    net = neap.lstm { size = options.quick and 16 or 32 },
   }
 end
 

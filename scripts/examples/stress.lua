@@ -1,17 +1,17 @@
---- Synchronous sequence to sequence: for each phoneme of a word whether a syllable begins there, and
--- how it is stressed ("0", "1", "2"; "-" inside a syllable).
+--- Synchronous sequence to sequence: for each phoneme of a word whether a syllable begins there,
+-- and how it is stressed ("0", "1", "2"; "-" inside a syllable).
 local neap = require "neap"
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
-  "Learns syllables and stress of words from their phonemes. Without --train: Debian's festlex-cmu.",
+  "Learns syllables and stress from phonemes. Without --train: Debian's festlex-cmu.",
   data = 'a lexicon of Festival: lines ("word" pos (((ph ...) stress) ...))', epochs = 6, quick = 4,
 }
 local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 64, 2e-3
 if options.quick then size, batch, rate = 16, 16, 1e-2 end
 
--- --quick: syllables of a consonant and a vowel; the last one with "iy" is stressed, else the first.
+-- --quick: syllables of a consonant and a vowel; stress on the last one with "iy", else the first.
 local function invented(n)
   local vowels, word, phonemes, marks = { "aa", "iy", "ow", "uw" }, {}, {}, {}
   for i = 1, n do

@@ -15,7 +15,8 @@ if options.quick then size, rate = 16, 1e-2 end
 -- --quick: stems that nobody knows, with the endings of their kind, in two orders.
 local function invented(n)
   local ending = { NOUN = "on", VERB = "ar", ADJ = "ish", ADV = "ly" }
-  local orders = { { "DET", "ADJ", "NOUN", "VERB", "ADV" }, { "DET", "NOUN", "VERB", "DET", "NOUN" } }
+  local orders = { { "DET", "ADJ", "NOUN", "VERB", "ADV" },
+    { "DET", "NOUN", "VERB", "DET", "NOUN" } }
   local form, upos = {}, {}
   for i = 1, n do
     form[i], upos[i] = {}, orders[rng:int(2)]
@@ -35,7 +36,8 @@ if options.quick then
 else
   train, dev, test = common.corpora(options, {
     read = function(path) return neap.corpus.conllu(path, { fields = { "form", "upos" } }) end,
-    train = common.shared "ud-english-ewt/train.conllu", dev = common.shared "ud-english-ewt/dev.conllu",
+    train = common.shared "ud-english-ewt/train.conllu",
+    dev = common.shared "ud-english-ewt/dev.conllu",
     missing = "give --train FILE (CoNLL-U)", share = 0.1, rng = rng,
   })
 end
@@ -47,7 +49,8 @@ if options.load then
 else
   local words = neap.vocab(train, "form", { min = 2, lower = true })
   local chars = neap.vocab(train, "form", { characters = true, unk = true })
-  local word, char = neap.embed { size = 100, input = #words }, neap.embed { size = 32, input = #chars }
+  local word = neap.embed { size = 100, input = #words }
+  local char = neap.embed { size = 32, input = #chars }
   local spelling = neap.bidir { neap.lstm { size = size // 2 } }
   local sentence = neap.chain {
     neap.dropout { rate = 0.4 },
