@@ -322,7 +322,9 @@ neap_status ni_program_parse(neap_program **out, neap_params *params, const char
     int parent, space;
     rc = want_text(&name, &doc, e, "name");
     if (!rc) rc = want_int(&parent, &doc, e, "parent", 0, NEAP_MAX_SPACES - 1);
+    int before = rc ? 0 : pr->n_spaces;
     if (!rc) rc = ni_program_space(&space, pr, name, parent);
+    if (!rc && space != before) rc = ni_fail(NEAP_EFORMAT, "space '%s' stands twice", name);
   }
   if (!rc) rc = want_list(&scans, &doc, 0, "scans");
   if (!rc) rc = want_list(&list, &doc, 0, "nodes");
@@ -368,31 +370,49 @@ static bool same_node(const neap_program *a, const ni_node *m, const neap_progra
   return true;
 }
 
+/* "tanh at file.lua:3", "constant 2 at ..", "input x at .."; NULL: nothing. */
+static void describe(char *to, size_t size, const ni_node *n) {
+  const char *line = n && n->line ? n->line : "its end";
+  if (n && n->op == &ni_op_constant)
+    snprintf(to, size, "constant %.9g at %.80s", n->attr[0], line);
+  else
+    snprintf(to, size, "%s%s%.40s at %.80s", n ? n->op->name : "nothing", n && n->name ? " " : "",
+             n && n->name ? n->name : "", line);
+}
+
+static const char *difference(const char *what, const char *name, const ni_node *m,
+                              const ni_node *n) {
+  static _Thread_local char text[480];
+  char first[160], second[160];
+  describe(first, sizeof first, m);
+  describe(second, sizeof second, n);
+  snprintf(text, sizeof text, "%s%.40s%s%s the first time, %s%s the second time", what, name,
+           name[0] ? "' is " : "", first, second,
+           strcmp(first, second) == 0 ? ", of other values or with other options," : "");
+  return text;
+}
+
 const char *ni_program_differ(const neap_program *a, const neap_program *b) {
-  static _Thread_local char text[400];
-  int n = a->n_nodes < b->n_nodes ? a->n_nodes : b->n_nodes;
-  for (int i = 0; i <= n; i++) {
-    const ni_node *m = i < a->n_nodes ? &a->node[i] : NULL, *o = i < b->n_nodes ? &b->node[i] : NULL;
-    if (!m && !o) break;
-    if (m && o && same_node(a, m, b, o)) continue;
-    char what[2][80];
-    for (int k = 0; k < 2; k++) {
-      const ni_node *e = k ? o : m;
-      if (e && e->op == &ni_op_constant)
-        snprintf(what[k], sizeof what[k], "constant %.9g", e->attr[0]);
-      else
-        snprintf(what[k], sizeof what[k], "%s%s%.40s", e ? e->op->name : "nothing",
-                 e && e->name ? " " : "", e && e->name ? e->name : "");
-    }
-    snprintf(text, sizeof text, "%s at %s the first time, %s at %s the second time", what[0],
-             m && m->line ? m->line : "its end", what[1], o && o->line ? o->line : "its end");
-    return text;
+  const ni_node *m = NULL, *o = NULL;
+  int at = 0, most = a->n_nodes > b->n_nodes ? a->n_nodes : b->n_nodes;
+  for (; at < most; at++) {
+    m = at < a->n_nodes ? &a->node[at] : NULL;
+    o = at < b->n_nodes ? &b->node[at] : NULL;
+    if (!m || !o || !same_node(a, m, b, o)) break;
   }
-  for (int i = 0; i < a->n_states && i < b->n_states; i++)
-    if (a->state[i].next != b->state[i].next) return "a state's next value differs";
-  if (a->n_outputs != b->n_outputs) return "the outputs differ";
-  for (int i = 0; i < a->n_outputs; i++)
+  /* nodes after a loop differ if a state does: the state is what the script got wrong */
+  for (int i = 0; i < a->n_states && i < b->n_states; i++) {
+    int p = a->state[i].next, q = b->state[i].next;
+    if (p == q || p < 0 || q < 0) continue;
+    int first = a->value[p].node, second = b->value[q].node;
+    if (first < at && second < at)
+      return difference("the next state '", a->node[a->value[a->state[i].value].node].name,
+                        &a->node[first], &b->node[second]);
+  }
+  if (at < most) return difference("", "", m, o);
+  for (int i = 0; i < a->n_outputs && i < b->n_outputs; i++)
     if (a->output[i].value != b->output[i].value || !same_text(a->output[i].name, b->output[i].name))
-      return "the outputs differ";
-  return NULL;
+      return difference("output '", a->output[i].name, &a->node[a->value[a->output[i].value].node],
+                        &b->node[b->value[b->output[i].value].node]);
+  return a->n_outputs == b->n_outputs ? NULL : "one has more outputs than the other";
 }
