@@ -6,6 +6,9 @@ local options = common.options {
   "Learns to tell what a picture shows, reading it row by row. Without --train: Fashion-MNIST.",
   data = "pictures in an IDX file, perhaps .gz; labels-idx1 beside images-idx3",
   epochs = 12, quick = 6,
+  extend = function(parser)
+    parser:flag "--forward":description "Read from the top down only, so that the model can be streamed."
+  end,
 }
 local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 128, 2e-3
@@ -45,6 +48,9 @@ end
 
 -- The network, or the one that was saved.
 local model
+local function layer()
+  return options.forward and neap.gru { size = size } or neap.bidir { neap.lstm { size = size } }
+end
 if options.load then
   model = common.load(options, "seq2class")
 else
@@ -53,9 +59,9 @@ else
     output = neap.vocab(train, "label"),
     rng = rng, threads = options.threads,
     net = neap.chain {
-      neap.bidir { neap.lstm { size = size } },       -- [T,B,28] -> [T,B,256]
+      layer(),                                        -- [T,B,28] -> [T,B,256]
       neap.dropout { rate = 0.3 },
-      neap.bidir { neap.lstm { size = size } },       -- each direction's last state: [B,256]
+      layer(),                                        -- each direction's last state: [B,256]
     },
     head = neap.chain { neap.dropout { rate = 0.3 }, neap.linear {} }, -- -> [B,classes]
   }
