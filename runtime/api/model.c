@@ -121,7 +121,7 @@ NEAP_API neap_status neap_optim_new(neap_optim **o, neap_params *p, const int *i
 }
 NEAP_API void neap_optim_release(neap_optim *o) { ni_optim_release(o); }
 NEAP_API void neap_optim_rate(neap_optim *o, double rate) {
-  if (o && rate >= 0) o->o.rate = rate;
+  if (o && rate >= 0) o->o.rate = o->report.rate = rate;
 }
 NEAP_API neap_status neap_optim_step(neap_optim *o) {
   NEED(o, "optimizer step");
