@@ -142,6 +142,16 @@ static int archive_names(lua_State *L) {
   return 1;
 }
 
+static int archive_texts(lua_State *L) {
+  neap_archive *a = archive_of(L, 1);
+  lua_newtable(L);
+  for (int i = 0; i < neap_archive_texts(a); i++) {
+    lua_pushstring(L, neap_archive_text_key(a, i));
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 static int archive_tensor(lua_State *L) {
   neap_tensor *t = neap_archive_tensor(archive_of(L, 1), nb_string(L, 2, NULL));
   if (!t) return 0;
@@ -169,8 +179,8 @@ static int archive_save(lua_State *L) {
 
 static const luaL_Reg archive_methods[] = {
     {"add", archive_add},           {"names", archive_names}, {"tensor", archive_tensor},
-    {"set_text", archive_set_text}, {"text", archive_text},   {"save", archive_save},
-    {NULL, NULL}};
+    {"texts", archive_texts},       {"text", archive_text},   {"set_text", archive_set_text},
+    {"save", archive_save},         {NULL, NULL}};
 
 /* ---- optimizers ---- */
 

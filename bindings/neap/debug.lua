@@ -9,8 +9,8 @@ local program = require "neap.program"
 local layer = require "neap.layer"
 
 -- A recorder that computes what it is given instead of noting it down. A value's numbers are
--- in `own`: `tensor` has a row for each row of the value's space, sequence after sequence; what is made
--- inside a loop has `step` and a row for each sequence; a parameter has its name as `param`.
+-- in `own`: `tensor` has a row for each row of the value's space, sequence after sequence; what is
+-- made inside a loop has `step` and a row for each sequence; a parameter has its name as `param`.
 local recorder = setmetatable({}, { __index = record.recorder })
 recorder.__index = recorder
 
@@ -371,9 +371,9 @@ local function plain(x, seen)
   return x
 end
 
---- Runs f at once. Inside of a cell's step the values hold the rows of the step: print(h) shows them,
--- h:get(1, 2), h:totable() and h[1] read them. Fused layers are walked through step by step too.
--- Dropout is off; what is drawn by chance is not what a run would draw.
+--- Runs f at once. Inside of a cell's step the values hold the rows of the step: print(h) shows
+-- them, h:get(1, 2), h:totable() and h[1] read them. Fused layers are walked through step by step
+-- too. Dropout is off; what is drawn by chance is not what a run would draw.
 -- @param f a layer or function that takes the value of x; or, with a batch, a function for
 --   neap.program, which says what its inputs are; or a task that this script has made
 -- @param x a tensor [T,B,..] (i32 [T,B]: ids), or a batch as run:feed takes it

@@ -72,7 +72,8 @@ local options = parser:parse()
 if options.command == "run" then
   run(options)
 elseif options.command == "info" then
-  require "neap.info" (options.model)
+  local ok, message = require "neap.info" (options.model)
+  if not ok then fail(message) end
 else
   cancel_in_c()
   require "neap.repl" ()

@@ -42,18 +42,26 @@ value_meta.__newindex = function(v, key)
     .. "another", tostring(key), v:shape())
 end
 
---- The shape as text, such as "[T,B,64]".
-function value_methods:shape()
-  local parts, space = {}, self.space
-  local spaces = self.rec.spaces
+--- A value's type as text: "i32 [T,B]".
+-- @tab spaces of its program
+-- @string dtype
+-- @int space
+-- @tab dims
+function record.type_text(spaces, dtype, space, dims)
+  local parts = {}
   while space >= 0 do
     parts[#parts + 1] = spaces[space + 1].name
     space = spaces[space + 1].parent
   end
-  for _, d in ipairs(self.dims) do
+  for _, d in ipairs(dims) do
     parts[#parts + 1] = d >= 0 and tostring(d) or "max " .. spaces[-d].name
   end
-  return (self.dtype == "i32" and "i32 " or "") .. "[" .. table.concat(parts, ",") .. "]"
+  return (dtype == "i32" and "i32 " or "") .. "[" .. table.concat(parts, ",") .. "]"
+end
+
+--- The shape as text, such as "[T,B,64]".
+function value_methods:shape()
+  return record.type_text(self.rec.spaces, self.dtype, self.space, self.dims)
 end
 
 value_meta.__tostring = function(v)

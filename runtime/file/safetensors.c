@@ -346,8 +346,8 @@ static neap_status read_header(loader *l) {
   size_t most = l->size - 8 < LONGEST_HEADER ? l->size - 8 : LONGEST_HEADER;
   if (n > most)
     return ni_fail(NEAP_EFORMAT,
-                   "%s: byte 0: expected a header of at most %zu bytes, came %" PRIu64, l->who,
-                   most, n);
+                   "%s: no safetensors file, or not all of it: byte 0: expected a header of at "
+                   "most %zu bytes, came %" PRIu64, l->who, most, n);
   const char *json = (const char *)l->data + 8;
   l->start = 8 + (size_t)n;
   if (n == 0 || json[0] != '{')

@@ -256,7 +256,7 @@ describe("debug", function()
         step = function(_, v) return v, { h = v } end,
       } {}, x)
     end)
-    raises("get: a recorded value has a shape but no number yet; neap.debug(f, x) runs f", function()
+    raises("get: a recorded value has a shape but no number yet; neap.debug(f, x)", function()
       neap.program(function(rec) return rec:input("x", { space = "T" }):get(1) end)
     end)
   end)
