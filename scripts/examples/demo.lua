@@ -27,7 +27,7 @@ end
 local function learn(script, share, options)
   print(("\n---- %s.lua %s"):format(script, options))
   local result
-  run(("'%sscripts/neap' run '%s%s.lua' --minutes %.2f --model '%s%s.safetensors' %s"):format(root,
+  run(("'%sscripts/neap' run '%s%s.lua' --minutes %.3f --model '%s%s.safetensors' %s"):format(root,
     here, script, share * minutes, folder, script, options), function(line)
       print(line)
       if line:find "^result " then
