@@ -236,8 +236,8 @@ function op.one_hot(ids, size) return apply("one_hot", { ids }, { size = size })
 --- An id drawn from softmax(x / temperature).
 function op.sample(x, temperature) return apply("sample", { x, temperature or 1 }) end
 
--- The mean of a loss over all it has, weighted by mask or not; 0 if no weight is left. What the loss
--- has more dimensions than the mask is averaged first.
+-- The mean of a loss over all it has, weighted by mask or not; 0 if no weight is left. Dimensions
+-- that the mask lacks are averaged first.
 local function mean_all(loss, mask)
   local rank = mask and rank_of(mask) or 0
   while rank_of(loss) > rank do loss = op.mean(loss) end
@@ -332,5 +332,6 @@ return setmetatable(op, { __index = function(_, name)
   for k in pairs(op) do names[#names + 1] = k end
   table.sort(names)
   local near = core.nearest(tostring(name), names)
-  check.fail("there is no op.%s%s", tostring(name), near and "; did you mean op." .. near .. "?" or "")
+  check.fail("there is no op.%s%s", tostring(name),
+    near and "; did you mean op." .. near .. "?" or "")
 end })

@@ -182,7 +182,8 @@ for name, f in sorted(unary) do
   local make = any
   if type(f) == "table" then f, make = f[1], f[2] end
   for _, shape in ipairs { {}, { 3 }, { 2, 3, 5 } } do
-    case(name, { inputs = { make(shape) }, call = op[name], ref = function(a) return each(f, a) end })
+    case(name, { inputs = { make(shape) }, call = op[name],
+      ref = function(a) return each(f, a) end })
   end
 end
 for _, alpha in ipairs { 0.01, 0.3 } do
@@ -194,7 +195,9 @@ end
 for _, alpha in ipairs { 1, 0.4 } do
   case("elu", { inputs = { any { 4, 3 } },
     call = function(x) return op.elu(x, alpha ~= 1 and alpha or nil) end,
-    ref = function(a) return each(function(x) return x > 0 and x or alpha * (math.exp(x) - 1) end, a) end })
+    ref = function(a)
+      return each(function(x) return x > 0 and x or alpha * (math.exp(x) - 1) end, a)
+    end })
 end
 for _, ab in ipairs { { 0.2, 0.5 }, { 0.7, 0.25 } } do
   case("hard_sigmoid", { inputs = { any({ 5, 3 }, 2) },
@@ -211,7 +214,8 @@ case("clamp", { inputs = { any { 6, 3 } }, call = function(x) return op.clamp(x,
 case("cast", { inputs = { { shape = { 5 }, 1.9, -1.9, 0.2, -0.2, 7 } },
   call = function(x) return op.cast(x, "i32") end, dtype = "i32",
   ref = function() return { shape = { 5 }, 1, -1, 0, 0, 7 } end })
-case("cast", { inputs = { i32 { shape = { 2 }, -3, 4 } }, call = function(x) return op.cast(x, "f32") end,
+case("cast", { inputs = { i32 { shape = { 2 }, -3, 4 } },
+  call = function(x) return op.cast(x, "f32") end,
   ref = function(a) return copy(a) end })
 
 local binary = {
@@ -250,18 +254,22 @@ for name, f in sorted(compare) do
   local function ref(a, b) return each(truth, a, b) end
   case(name, { inputs = { { shape = { 2, 3 }, 1, 2, 3, 3, 2, 1 }, { shape = { 3 }, 2, 2, 2 } },
     call = op[name], ref = ref })
-  case(name, { inputs = { i32 { shape = { 3 }, -1, 0, 2147483647 }, i32 { shape = { 3 }, -1, 1, 2147483646 } },
+  case(name, { inputs = { i32 { shape = { 3 }, -1, 0, 2147483647 },
+    i32 { shape = { 3 }, -1, 1, 2147483646 } },
     call = op[name], ref = ref })
-  case(name, { inputs = { { shape = { 3 }, -0.5, 0, 0.5 }, number(0) }, call = op[name], ref = ref })
+  case(name, { inputs = { { shape = { 3 }, -0.5, 0, 0.5 }, number(0) }, call = op[name],
+    ref = ref })
 end
 local function pick(c, a, b) return c ~= 0 and a or b end
 case("where", { inputs = { whole({ 3, 4 }, 2), any { 3, 4 }, any { 4 } }, call = op.where,
   ref = function(...) return each(pick, ...) end })
 case("where", { inputs = { whole({ 3, 1 }, 2), any { 2 }, number(9) }, call = op.where,
   ref = function(...) return each(pick, ...) end })
-case("where", { inputs = { whole({ 4 }, 2), i32(whole({ 4 }, 9)), i32(whole({ 4 }, 9)) }, dtype = "i32",
+case("where", { inputs = { whole({ 4 }, 2), i32(whole({ 4 }, 9)), i32(whole({ 4 }, 9)) },
+  dtype = "i32",
   call = op.where, ref = function(...) return each(pick, ...) end })
-case("bce_with_logits", { inputs = { any({ 3, 2 }, 3), array({ 3, 2 }, function() return rng:uniform() end) },
+case("bce_with_logits",
+  { inputs = { any({ 3, 2 }, 3), array({ 3, 2 }, function() return rng:uniform() end) },
   call = op.bce_with_logits, ref = function(x, y)
     return each(function(a, b)
       return -b * math.log(sigmoid(a)) - (1 - b) * math.log(1 - sigmoid(a))
@@ -289,12 +297,17 @@ for axis = 1, 3 do
     call = function(a, b) return op.concat({ a, b }, axis) end })
   case("concat", { inputs = { any(shapes[1]), any(shapes[2]) }, ref = ref,
     call = function(a, b) return op.concat({ a, b }, axis - 4) end })
-  case("slice", { inputs = { any { 4, 4, 4 } }, call = function(x) return op.slice(x, 2, 3, axis) end,
-    ref = function(a) return lines(function(line) return { line[2], line[3] } end, a, axis, 2) end })
+  case("slice", { inputs = { any { 4, 4, 4 } },
+    call = function(x) return op.slice(x, 2, 3, axis) end,
+    ref = function(a)
+      return lines(function(line) return { line[2], line[3] } end, a, axis, 2)
+    end })
 end
 case("slice", { inputs = { any { 2, 5 } },
   call = function(x) return select(2, op.split(x, { 1, 3, 1 })) end,
-  ref = function(a) return last_lines(function(line) return table.move(line, 2, 4, 1, {}) end, a, 3) end })
+  ref = function(a)
+    return last_lines(function(line) return table.move(line, 2, 4, 1, {}) end, a, 3)
+  end })
 case("slice", { inputs = { any { 2, 6 } }, call = function(x) return select(3, op.split(x, 3)) end,
   ref = function(a) return last_lines(function(line) return { line[5], line[6] } end, a, 2) end })
 case("concat", { inputs = { any { 3 } }, call = function(x) return op.concat { x } end,
@@ -312,7 +325,8 @@ case("reshape", { inputs = { any { 1 } }, call = function(x) return op.reshape(x
 case("transpose", { inputs = { any { 2, 3 } }, call = op.transpose, ref = function(a)
   return array({ 3, 2 }, function(i) return a[(i - 1) % 2 * 3 + (i - 1) // 2 + 1] end)
 end })
-case("transpose", { inputs = { any { 2, 3, 4 } }, call = function(x) return op.transpose(x, 1, 3) end,
+case("transpose",
+  { inputs = { any { 2, 3, 4 } }, call = function(x) return op.transpose(x, 1, 3) end,
   ref = function(a)
     return array({ 4, 3, 2 }, function(i)
       local k, j, l = (i - 1) // 6, (i - 1) // 2 % 3, (i - 1) % 2
@@ -330,7 +344,8 @@ for name, f in sorted(folds) do
     end
     case(name, { inputs = { any { 2, 3, 4 } }, call = function(x) return op[name](x, axis) end,
       ref = function(a) return ref(a) end })
-    case(name, { inputs = { any { 2, 3, 4 } }, call = function(x) return op[name](x, axis - 4, true) end,
+    case(name, { inputs = { any { 2, 3, 4 } },
+      call = function(x) return op[name](x, axis - 4, true) end,
       ref = function(a) return ref(a, true) end })
   end
   case(name, { inputs = { any { 5 } }, call = function(x) return op[name](x) end,
@@ -363,7 +378,9 @@ do
 end
 for _, eps in ipairs { 1e-5, 0.5 } do
   case("layer_norm", { inputs = { any { 3, 6 }, any { 6 }, any { 6 } },
-    call = function(x, gain, bias) return op.layer_norm(x, gain, bias, eps ~= 1e-5 and eps or nil) end,
+    call = function(x, gain, bias)
+      return op.layer_norm(x, gain, bias, eps ~= 1e-5 and eps or nil)
+    end,
     ref = function(x, gain, bias)
       return last_lines(function(line)
         local mean, var, y = sum(line) / #line, 0, {}
@@ -375,7 +392,8 @@ for _, eps in ipairs { 1e-5, 0.5 } do
 end
 
 local function rows_of(table_, ids, w)
-  return array({ #ids, w }, function(i) return table_[ids[(i - 1) // w + 1] * w + (i - 1) % w + 1] end)
+  return array({ #ids, w },
+    function(i) return table_[ids[(i - 1) // w + 1] * w + (i - 1) % w + 1] end)
 end
 local three = whole({ 4 }, 3)
 for i, v in ipairs { 2, 0, 2, 1 } do three[i] = v end
@@ -423,7 +441,8 @@ case("matmul", { inputs = { any { 2, 3, 4 }, any { 4, 1 } }, call = op.matmul, r
     function(_, k) return w[k + 1] end)
 end })
 for _, bias in ipairs { true, false } do
-  case("linear", { inputs = { any { 3, 4 }, any { 5, 4 }, bias and any { 5 } or nil }, call = op.linear,
+  case("linear", { inputs = { any { 3, 4 }, any { 5, 4 }, bias and any { 5 } or nil },
+    call = op.linear,
     ref = function(x, w, b)
       local y = product({ 3, 5 }, 1, 3, 5, 4, function(_, r, k) return x[r * 4 + k + 1] end,
         function(_, k, c) return w[c * 4 + k + 1] end)
@@ -547,7 +566,8 @@ case("sum_rows", { rows = true, inputs = { rows("T", 2) }, call = op.sum_rows, r
   return out
 end })
 for _, weighted in ipairs { true, false } do
-  case("mean_rows", { rows = true, inputs = { rows("T", 2), weighted and rows("T", 1, positive) or nil },
+  case("mean_rows",
+    { rows = true, inputs = { rows("T", 2), weighted and rows("T", 1, positive) or nil },
     call = op.mean_rows, ref = function(x, w)
       local out, total = { 0, 0 }, 0
       for r = 1, 6 do
@@ -585,7 +605,9 @@ for _, scale in ipairs { 1, 0.3 } do
 end
 case("attend_additive", { rows = true,
   inputs = { rows("T", 2), rows("S", 2), rows("S", 3), weight { 2 } }, call = op.attend_additive,
-  ref = attended(function(q, k, u) return u[1] * tanh(q[1] + k[1]) + u[2] * tanh(q[2] + k[2]) end) })
+  ref = attended(function(q, k, u)
+    return u[1] * tanh(q[1] + k[1]) + u[2] * tanh(q[2] + k[2])
+  end) })
 
 -- W x + b of a row block: gate g of a [gates*2, n] matrix.
 local function gate(w, g, x, b)
@@ -865,8 +887,8 @@ function random.sample()
     logits:set(r, 2, math.log(2))
     logits:set(r, 3, math.log(5))
   end
-  for temperature, expected in pairs { [1] = { 1 / 8, 2 / 8, 5 / 8 }, [0.5] = { 1 / 30, 4 / 30, 25 / 30 },
-    [0] = { 0, 0, 1 } } do
+  for temperature, expected in pairs { [0] = { 0, 0, 1 }, [0.5] = { 1 / 30, 4 / 30, 25 / 30 },
+    [1] = { 1 / 8, 2 / 8, 5 / 8 } } do
     local seen = { 0, 0, 0 }
     for _, id in ipairs(run_help.flat(op.sample(logits, temperature))) do
       seen[id + 1] = seen[id + 1] + 1 / 3000
@@ -950,14 +972,16 @@ describe("op", function()
       op.split(x, "half")
     end)
     raises("concat: expected a list of values", function() op.concat(x) end)
-    raises("reshape: at most 3 feature dimensions, came 4", function() op.reshape(x, { 1, 1, 2, 3 }) end)
+    raises("reshape: at most 3 feature dimensions, came 4",
+      function() op.reshape(x, { 1, 1, 2, 3 }) end)
     raises("cast: expected \"f32\" or \"i32\", came \"f64\"", function() op.cast(x, "f64") end)
   end)
 
   it("that is unknown names the nearest", function()
     raises("there is no op.tahn; did you mean op.tanh?", function() op.tahn(1) end)
     raises("there is no op.softmaxx; did you mean op.softmax?", function() op.softmaxx(1) end)
-    raises("there is no op 'sigmiod'; did you mean 'sigmoid'?", function() op.apply("sigmiod", { 1 }) end)
+    raises("there is no op 'sigmiod'; did you mean 'sigmoid'?",
+      function() op.apply("sigmiod", { 1 }) end)
     raises("leaky_relu: unknown option 'alhpa'; did you mean 'alpha'?", function()
       op.apply("leaky_relu", { 1 }, { alhpa = 1 })
     end)
@@ -967,9 +991,10 @@ describe("op", function()
   end)
 end)
 
--- What is wrong, in the values' own shapes. v.t2 is [T,B,2], v.b3 [B,3], v.m24 [2,4] in no space, ...
+-- What is wrong, in the values' own shapes: v.t2 is [T,B,2], v.b3 [B,3], v.m24 [2,4] in no space.
 local refusals = {
-  add = { function(v) local _ = v.t2 + v.t3 end, "dimensions must be equal or 1: [T,B,2] and [T,B,3]" },
+  add = { function(v) local _ = v.t2 + v.t3 end,
+    "dimensions must be equal or 1: [T,B,2] and [T,B,3]" },
   mul = { function(v) local _ = v.t2 * v.m24 end, "[T,B,2] and [2,4]" },
   tanh = { function(v) local _ = op.tanh(v.ids) end, "x must be f32, not i32 [T,B]" },
   where = { function(v) local _ = op.where(v.t2, v.ids, v.t2) end,
@@ -982,7 +1007,8 @@ local refusals = {
   concat = { function(v) local _ = op.concat { v.t22, v.b3 } end, "[T,B,2,2] and [T,B,3]" },
   slice = { function(v) local _ = op.slice(v.t3, 2, 5) end,
     "x [T,B,3]: to must be a whole number in 2..3, not 5" },
-  reshape = { function(v) local _ = op.reshape(v.t22, { 3 }) end, "x [T,B,2,2], asked for [T,B,3]" },
+  reshape = { function(v) local _ = op.reshape(v.t22, { 3 }) end,
+    "x [T,B,2,2], asked for [T,B,3]" },
   spread = { function(v) local _ = op.spread(v.t2, v.s2) end, "x [T,B,2] is not above 'S'" },
   reverse = { function(v) local _ = op.reverse(v.b3) end,
     "x must be a sequence, such as [T,B,8], not [B,3]" },
@@ -990,17 +1016,22 @@ local refusals = {
     "the value for empty sequences must be [B,2] or the same in no space, not [B,3]" },
   mean_time = { function(v) local _ = op.mean_time(v.m24) end, "not [2,4]" },
   mean_rows = { function(v) local _ = op.mean_rows(v.t2, v.b3) end, "x [T,B,2], weights [B,3]" },
-  masked_softmax = { function(v) local _ = op.masked_softmax(v.t2, v.t3) end, "[T,B,2] and [T,B,3]" },
+  masked_softmax = { function(v) local _ = op.masked_softmax(v.t2, v.t3) end,
+    "[T,B,2] and [T,B,3]" },
   layer_norm = { function(v) local _ = op.layer_norm(v.t3, v.v4, v.v4) end,
     "gain must be as wide as x and in no space: x [T,B,3], gain [4]" },
   softmax = { function(v) local _ = op.softmax(v.b) end, "x must have a feature dimension: [B]" },
   embedding = { function(v) local _ = op.embedding(v.ids, v.t2) end,
     "the table must be [V,w] in no space, not [T,B,2]" },
   one_hot = { function(v) local _ = op.one_hot(v.t2, 3) end, "ids must be i32, not [T,B,2]" },
-  cross_entropy = { function(v) local _ = op.cross_entropy(v.s2, v.ids) end, "x [S,B,2], ids i32 [T,B]" },
-  sample = { function(v) local _ = op.sample(v.t2, v.t3) end, "temperature must be one number, not [T,B,3]" },
-  matmul = { function(v) local _ = op.matmul(v.t3, v.m24) end, "inner widths differ: x [T,B,3], w [2,4]" },
-  linear = { function(v) local _ = op.linear(v.t3, v.m24) end, "inner widths differ: x [T,B,3], w [2,4]" },
+  cross_entropy = { function(v) local _ = op.cross_entropy(v.s2, v.ids) end,
+    "x [S,B,2], ids i32 [T,B]" },
+  sample = { function(v) local _ = op.sample(v.t2, v.t3) end,
+    "temperature must be one number, not [T,B,3]" },
+  matmul = { function(v) local _ = op.matmul(v.t3, v.m24) end,
+    "inner widths differ: x [T,B,3], w [2,4]" },
+  linear = { function(v) local _ = op.linear(v.t3, v.m24) end,
+    "inner widths differ: x [T,B,3], w [2,4]" },
   bmm = { function(v) local _ = op.bmm(v.t22, v.t32) end, "a [T,B,2,2], b [T,B,3,2]" },
   attend_dot = { function(v) local _ = op.attend_dot(v.t3, v.s2, v.s2) end,
     "widths differ: q [T,B,3], k [S,B,2]" },
@@ -1025,7 +1056,8 @@ describe("an op's refusal names op, shapes and the script's line:", function()
         end
         refusal[1] {
           t2 = input("T", { 2 }), t3 = input("T", { 3 }), t22 = input("T", { 2, 2 }),
-          t32 = input("T", { 3, 2 }), s2 = input("S", { 2 }), b3 = input("B", { 3 }), b = input("B", {}),
+          t32 = input("T", { 3, 2 }), s2 = input("S", { 2 }), b3 = input("B", { 3 }),
+          b = input("B", {}),
           ids = input("T", {}, "i32"), m24 = input(nil, { 2, 4 }), m22 = input(nil, { 2, 2 }),
           v4 = input(nil, { 4 }),
         }
@@ -1061,7 +1093,8 @@ describe("a loss", function()
     return -y * math.log(sigmoid(x)) - (1 - y) * math.log(1 - sigmoid(x))
   end)
   local expected = {
-    (e[1] + e[2] + e[4]) / 3, (e[1] + 0.5 * e[2] + 2 * e[4]) / 3.5, mse, masked_mse, bce, masked_bce,
+    (e[1] + e[2] + e[4]) / 3, (e[1] + 0.5 * e[2] + 2 * e[4]) / 3.5, mse, masked_mse, bce,
+    masked_bce,
   }
   local function losses(x, i, m, y)
     return { op.cross_entropy(x, i), op.cross_entropy(x, i, { mask = m }), op.mse(x, y),

@@ -6,17 +6,19 @@ local t = neap.tensor
 
 -- A program of f on one sequence x [T,B,2].
 local function record(f)
-  return neap.program(function(rec) return { y = f(rec:input("x", { space = "T", dims = { 2 } }), rec) } end)
+  return neap.program(function(rec)
+    return { y = f(rec:input("x", { space = "T", dims = { 2 } }), rec) }
+  end)
 end
 
--- The line of this file from which it is called, "spec/lua/record_spec.lua:12", moved by some lines.
+-- The line it is called from, as "spec/lua/record_spec.lua:12", moved by some lines.
 local function line(shift)
   local info = debug.getinfo(2, "Sl")
   return ("%s:%d"):format(info.short_src, info.currentline + (shift or 0))
 end
 
--- f() raises a message that holds the text, at a line of this file; at one of `at` if it is given (f
--- goes through functions of this file that stand for a script's).
+-- f() raises a message that holds the text, at a line of this file; at one of the function `at`, if
+-- given, where f goes through functions of this file that stand for a script's.
 local function refuses(text, f, at)
   local ok, message = pcall(f)
   assert(not ok, "no error was raised: " .. text)
@@ -50,7 +52,7 @@ describe("a recorded value", function()
         for _, v in ipairs(x) do x = v end
         return x
       end },
-      { "[1] =: a recorded value, [T,B,2], cannot be written to; op.where and op.concat make another",
+      { "[1] =: a recorded value, [T,B,2], cannot be written to; op.where and op.concat make",
         function(x)
           x[1] = 0
           return x
@@ -124,8 +126,8 @@ describe("recording", function()
       return x
     end)
     assert.is_false(ok)
-    assert(message:find(("recording: the function made two different programs: tanh at %s the first "
-      .. "time, relu at %s the second time"):format(first, second), 1, true), message)
+    assert(message:find(("recording: the function made two different programs: tanh at %s the "
+      .. "first time, relu at %s the second time"):format(first, second), 1, true), message)
     assert.matches("os.time, math.random, a counter) is frozen", message, 1, true)
     assert.matches("neap.scalar", message, 1, true)
   end)
@@ -185,7 +187,8 @@ describe("recording", function()
     local params = record(function(x)
       local y = outside(x)
       for _ = 1, 2 do y = neap.lstm { size = 2 } (y) end
-      return (neap.chain { neap.gru { size = 3, name = "top" }, neap.bidir { neap.elman { size = 1 } } } (y))
+      return (neap.chain { neap.gru { size = 3, name = "top" },
+        neap.bidir { neap.elman { size = 1 } } } (y))
     end).params
     local names, layers = {}, {}
     for _, name in ipairs(params:names()) do
@@ -193,7 +196,8 @@ describe("recording", function()
       if not names[path] then layers[#layers + 1] = path end
       names[path] = true
     end
-    assert.same({ "lstm", "lstm2", "lstm3", "chain.top", "chain.bidir2.forward", "chain.bidir2.backward" },
+    assert.same({ "lstm", "lstm2", "lstm3", "chain.top", "chain.bidir2.forward",
+      "chain.bidir2.backward" },
       layers)
   end)
 
@@ -205,8 +209,8 @@ describe("recording", function()
       return { z = (layer(rec:input("v", { space = "T", dims = { 2 } }))) }
     end, { params = pr.params })
     assert.equal(4, #again.params:names())
-    raises("parameter lstm.weight_ih is [8,2], here it would be [8,3]: a layer that is used twice must "
-      .. "meet the same widths", function()
+    raises("parameter lstm.weight_ih is [8,2], here it would be [8,3]: a layer that is used twice "
+      .. "must meet the same widths", function()
         record(function(x) return layer(x) + (layer(op.concat { x, op.sum(x, 1, true) })) end)
       end)
   end)
@@ -216,7 +220,8 @@ describe("recording", function()
       record(function(x) return (op.tahn(x)) end)
     end)
     raises("there is no neap.lstn; did you mean neap.lstm?", function() neap.lstn { size = 1 } end)
-    raises("lstm: unknown option \"sise\"; did you mean \"size\"?", function() neap.lstm { sise = 1 } end)
+    raises("lstm: unknown option \"sise\"; did you mean \"size\"?",
+      function() neap.lstm { sise = 1 } end)
     raises("gru: unknown option \"resett\"; did you mean \"reset\"?", function()
       neap.gru { size = 1, resett = "before" }
     end)
@@ -232,20 +237,25 @@ describe("recording", function()
     raises("run: unknown option \"lern\"; did you mean \"learn\"?", function()
       record(function(x) return x end):run { lern = true }
     end)
-    raises("elman: unknown activation \"tahn\"", function() neap.elman { size = 1, activation = "tahn" } end)
+    raises("elman: unknown activation \"tahn\"",
+      function() neap.elman { size = 1, activation = "tahn" } end)
     raises("attention: kind: expected \"dot\", \"general\" or \"additive\", came", function()
       neap.attention { kind = "aditive" }
     end)
-    raises("adam: unknown option \"rat\"; did you mean \"rate\"?", function() neap.adam { rat = 1 } end)
+    raises("adam: unknown option \"rat\"; did you mean \"rate\"?",
+      function() neap.adam { rat = 1 } end)
   end)
 
   it("checks sizes, dimensions, initial values, names and results", function()
     for _, wrong in ipairs {
-      { "lstm: size: expected an integer from 1, came \"x\"", function() neap.lstm { size = "x" } end },
+      { "lstm: size: expected an integer from 1, came \"x\"",
+        function() neap.lstm { size = "x" } end },
       { "gru: size: expected an integer from 1, came 0", function() neap.gru { size = 0 } end },
       { "elman: size: expected an integer from 1, came nil", function() neap.elman {} end },
-      { "dropout: rate: expected a number in [0,1), came 1", function() neap.dropout { rate = 1 } end },
-      { "gru: reset: expected \"after\" or \"before\"", function() neap.gru { size = 1, reset = "never" } end },
+      { "dropout: rate: expected a number in [0,1), came 1",
+        function() neap.dropout { rate = 1 } end },
+      { "gru: reset: expected \"after\" or \"before\"",
+        function() neap.gru { size = 1, reset = "never" } end },
       { "bidir: merge: expected \"concat\" or \"sum\"", function()
         neap.bidir { neap.gru { size = 1 }, merge = "mean" }
       end },
@@ -270,12 +280,17 @@ describe("recording", function()
       { "init: expected zeros, ones, xavier, orthogonal, a number or {kind, a, b}", function()
         neap.program(function(rec) rec:param("w", { 2 }, "zeroes") end)
       end },
-      { "output y: expected a recorded value, came 3", function() record(function() return 3 end) end },
+      { "output y: expected a recorded value, came 3",
+        function() record(function() return 3 end) end },
       { "lstm: expected a sequence such as [T,B,64], came [B,2]", function()
-        neap.program(function(rec) neap.lstm { size = 1 } (rec:input("x", { space = "B", dims = { 2 } })) end)
+        neap.program(function(rec)
+          neap.lstm { size = 1 } (rec:input("x", { space = "B", dims = { 2 } }))
+        end)
       end },
       { "lstm: expected a sequence of vectors such as [T,B,64], came i32 [T,B]", function()
-        neap.program(function(rec) neap.lstm { size = 1 } (rec:input("x", { space = "T", dtype = "i32" })) end)
+        neap.program(function(rec)
+          neap.lstm { size = 1 } (rec:input("x", { space = "T", dtype = "i32" }))
+        end)
       end },
       { "lstm: it has no state z, only h, c", function()
         record(function(x) return (neap.lstm { size = 2 } (x, { z = x })) end)
@@ -289,7 +304,9 @@ describe("recording", function()
         record(function(x) return (neap.residual { neap.lstm { size = 3 } } (x)) end)
       end },
       { "embed: how many ids are there? say embed{ input = n }", function()
-        neap.program(function(rec) neap.embed { size = 2 } (rec:input("x", { space = "T", dtype = "i32" })) end)
+        neap.program(function(rec)
+          neap.embed { size = 2 } (rec:input("x", { space = "T", dtype = "i32" }))
+        end)
       end },
       { "lstm: only inside a function that neap records", function()
         neap.lstm { size = 2 } (neap.zeros { 2, 2, 2 })
@@ -302,7 +319,8 @@ describe("recording", function()
 
   it("is over when the function raises: nothing is left open", function()
     assert.error_matches(function() record(function() error "on purpose" end) end, "on purpose")
-    assert.error_matches(function() record(function(x) return (x + neap.zeros { 2 }) end) end, "tensor among")
+    assert.error_matches(function() record(function(x) return (x + neap.zeros { 2 }) end) end,
+      "tensor among")
     assert.same({ 2, 4 }, (t { 1, 2 } * 2):totable())
     assert.matches("tanh", tostring(record(function(x) return (op.tanh(x)) end)))
     assert.error_matches(function() neap.scalar("a", 1) end, "only inside a function")
@@ -318,7 +336,8 @@ describe("a cell of the script's own", function()
   end
 
   it("must return its output and every next state, in their shapes", function()
-    refuses("cell mine: its step must return a recorded value and the next states, came nil", function()
+    refuses("cell mine: its step must return a recorded value and the next states, came nil",
+      function()
       cell({ h = 2 }, function() end)
     end)
     refuses("a cell's step must return its output and a table of next states, came nil", function()
@@ -339,7 +358,8 @@ describe("a cell of the script's own", function()
     refuses("state 'h' is i32 [T,B,2], but the step makes it [T,B,2]", function()
       cell({ h = { 2, dtype = "i32" } }, function(_, x) return x, { h = x } end)
     end)
-    refuses("cell mine: state must give a table, came", function() cell(3, function(_, x) return x, {} end) end)
+    refuses("cell mine: state must give a table, came",
+      function() cell(3, function(_, x) return x, {} end) end)
     refuses("mine: state: h dimension 1: expected an integer from 1, came 0", function()
       cell({ h = 0 }, function(_, x) return x, { h = x } end)
     end)
@@ -354,15 +374,18 @@ describe("a cell of the script's own", function()
       cell({ h = 2 }, function(p, x) return x, { h = op.matmul(x, p.wieght) } end,
         { params = function(p) p.weight = { 2, 2 } end })
     end)
-    refuses("mine: parameter: w dimension 2: expected an integer from 1, came \"nothing\"", function()
-      cell({ h = 2 }, function(_, x) return x, { h = x } end, { params = function(p) p.w = { 2, "nothing" } end })
+    refuses("mine: parameter: w dimension 2: expected an integer from 1, came \"nothing\"",
+      function()
+      cell({ h = 2 }, function(_, x) return x, { h = x } end,
+        { params = function(p) p.w = { 2, "nothing" } end })
     end)
   end)
 
   it("has no ops in its step that mix time, and makes no inputs there", function()
-    for _, name in ipairs { "reverse", "last", "sum_time", "mean_time", "max_time", "padded", "lengths",
+    for _, name in ipairs { "reverse", "last", "sum_time", "mean_time", "max_time", "padded",
+      "lengths",
       "sum_rows", "mean_rows" } do
-      raises(name .. ": mixes time steps, which a cell's step cannot: use it outside the cell (spec/lua/",
+      raises(name .. ": mixes time steps, which a cell's step cannot: use it outside the cell (",
         function()
           cell({ h = 2 }, function(_, x)
             op[name](x)
@@ -388,7 +411,8 @@ describe("a cell of the script's own", function()
   end)
 
   it("wants a sequence, its context and its first states as they are declared", function()
-    local c = neap.cell { name = "mine", context = { "memory" }, state = function() return { h = 2 } end,
+    local c = neap.cell { name = "mine", context = { "memory" },
+      state = function() return { h = 2 } end,
       step = function(_, x, s) return x + s.h, { h = x } end }
     raises("mine: it needs the context memory, came nil", function()
       record(function(x) return (c {} (x)) end)
@@ -454,7 +478,9 @@ describe("print(program)", function()
     end
     local fused = tostring(record(function(x) return (neap.lstm { size = 2 } (x)) end))
     assert.matches("= lstm", fused, 1, true)
-    local recorded = tostring(record(function(x) return (neap.lstm { size = 2, peepholes = true } (x)) end))
+    local recorded = tostring(record(function(x)
+      return (neap.lstm { size = 2, peepholes = true } (x))
+    end))
     assert.is_nil(recorded:find("= lstm", 1, true))
     assert.matches("state 'c'", recorded, 1, true)
   end)
@@ -506,7 +532,8 @@ describe("a run refuses", function()
     refuses("input 'x': NaN or infinity in sequence 1, step 2", function()
       forward { x = { data = t { { 1, 2 }, { 1 / 0, 4 }, { 5, 6 } }, lengths = n(2, 1) } }
     end)
-    forward { x = { data = t { { { 1, 2 }, { 5, 6 } }, { { 3, 4 }, { 0 / 0, 1 / 0 } } }, lengths = n(2, 1),
+    forward { x = { data = t { { { 1, 2 }, { 5, 6 } }, { { 3, 4 }, { 0 / 0, 1 / 0 } } },
+      lengths = n(2, 1),
       padded = true } }
     refuses("scalar 'rate': expected a finite number", function() forward { rate = 0 / 0 } end)
   end)
@@ -515,13 +542,15 @@ describe("a run refuses", function()
     refuses("forward: input 'ids' is not set", function() forward { ids = false } end)
     refuses("forward: input 'x' is not set", function() forward { x = false } end)
     refuses("run: the number of rows of the batch is not set", function() pr:run():forward() end)
-    refuses("the program has no input rat; did you mean rate?", function() pr:run():set("rat", 1) end)
+    refuses("the program has no input rat; did you mean rate?",
+      function() pr:run():set("rat", 1) end)
     refuses("scalar: 'x' is no scalar but an input [T,B,2]", function() forward { x = 3 } end)
     refuses("input: 'rate' is no input but a scalar", function() forward { rate = t { 1 } } end)
   end)
 
   it("wrong lengths", function()
-    refuses("feed: inputs", function() forward { ids = { data = n(0, 1, 2), lengths = n(1, 2) } } end)
+    refuses("feed: inputs",
+      function() forward { ids = { data = n(0, 1, 2), lengths = n(1, 2) } } end)
     refuses("are of the same sequence T, but their lengths differ", function()
       forward { x = { data = good.x.data, lengths = n(1, 1, 1) } }
     end)
@@ -532,10 +561,12 @@ describe("a run refuses", function()
     local function feed(lengths, rows)
       one:run():feed { x = { data = good.x.data, lengths = lengths }, rows = rows }
     end
-    refuses("lengths: expected 3 lengths for 'T', one a row of 'B', got 2", function() feed(n(2, 1), 3) end)
+    refuses("lengths: expected 3 lengths for 'T', one a row of 'B', got 2",
+      function() feed(n(2, 1), 3) end)
     refuses("length", function() feed(n(4, -1)) end)
     refuses("i32", function() feed(t { 2, 1 }) end)
-    refuses("feed: input x: its lengths: expected an i32 tensor, came a table", function() feed { 2, 1 } end)
+    refuses("feed: input x: its lengths: expected an i32 tensor, came a table",
+      function() feed { 2, 1 } end)
     refuses("input 'x' [T,B,2]: expected 8 elements, got 6", function() feed(n(2, 2)) end)
     refuses("feed: input x is a sequence: expected { data =, lengths = }", function()
       one:run():feed { x = { data = good.x.data } }
@@ -543,7 +574,8 @@ describe("a run refuses", function()
     refuses("feed: input x is a sequence: expected [T,B,..], came f32 [2]", function()
       one:run():feed { x = t { 1, 2 } }
     end)
-    refuses("run: space 'T' has 3 rows, the most allowed are 2", function() forward({}, { max_rows = 2 }) end)
+    refuses("run: space 'T' has 3 rows, the most allowed are 2",
+      function() forward({}, { max_rows = 2 }) end)
   end)
 
   it("wrong types and sizes of data", function()
@@ -589,9 +621,10 @@ describe("a run refuses", function()
       run:state(lstm:state(3))
       run:feed { x = good.x }:forward()
     end)
-    raises("the state has no slot 'lstm.k'; nearest: lstm.", function() lstm:state(1):get "lstm.k" end)
+    raises("the state has no slot 'lstm.k'; nearest: lstm.",
+      function() lstm:state(1):get "lstm.k" end)
     local both = record(function(x) return (neap.bidir { neap.lstm { size = 2 } } (x)) end)
-    raises("stream: cannot step: reverse of layer bidir reads later steps (spec/lua/record_spec.lua:",
+    raises("stream: cannot step: reverse of layer bidir reads later steps (spec/lua/record_spec",
       function() both:stream() end)
     assert.matches("reverse of layer bidir", both:reads_future(), 1, true)
     assert.is_nil(lstm:reads_future())
@@ -625,7 +658,7 @@ describe("a number that is not finite", function()
   local function forward(pr, options) pr:run(options):feed(batch):forward() end
 
   it("names op, layer, sequence, step and script line", function()
-    -- alone over all steps at once, and inside the loop, where the first bad step is the one to name
+    -- alone over all steps at once, and inside the loop, where the first bad step is named
     for _, f in ipairs { function(x) return (op.log(x)) end,
       function(x, h) return (op.log(x + h * 0)) end } do
       local pr = program(f)
@@ -647,7 +680,8 @@ describe("a number that is not finite", function()
   it("is named outside of cells and in fused layers too", function()
     local place = line(1)
     local pr = record(function(x) return (op.sum_rows(op.sqrt(x))) end)
-    refuses(("sqrt: NaN came up, sequence 2, step 2 (%s)"):format(place), function() forward(pr) end)
+    refuses(("sqrt: NaN came up, sequence 2, step 2 (%s)"):format(place),
+      function() forward(pr) end)
     pr = record(function(x)
       return (neap.elman { size = 1, activation = "identity", name = "big" } (x))
     end)

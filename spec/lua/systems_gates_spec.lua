@@ -4,7 +4,7 @@ local help = require "systems_help"
 local op = neap.op
 local near, sigmoid, tanh = help.near, help.sigmoid, help.tanh
 
--- A layer of one unit named r, its weights by gate: { i = { wx.., wh, b }, f = .., g = .., o = .. }.
+-- Sets a layer of one unit named r by gate: { i = { wx.., wh, b }, f = .., g = .., o = .. }.
 local function set_gates(params, inputs, gates)
   local ih, hh, b = {}, {}, {}
   for k, name in ipairs { "i", "f", "g", "o" } do
@@ -29,7 +29,7 @@ local function traces(pr, x, names)
   return out
 end
 
--- The lecture's cell: x1 comes in where x2 = 1, memory is reset where x2 = -1, put out where x3 = 1.
+-- The lecture's cell: x1 comes in where x2 = 1, x2 = -1 resets the memory, x3 = 1 puts it out.
 local function lecture()
   local pr = help.net(neap.lstm { size = 1, candidate = "identity", output = "identity",
     watch = true, name = "r" }, 3)
@@ -161,7 +161,8 @@ describe("systems.md, gates:", function()
     q:set("named.b_z", neap.tensor { 0.1, -0.2 })
     for k, name in ipairs { "z_i", "z_f", "z", "z_o" } do -- blocks i f g o
       for ours_name, mine_name in pairs { weight_ih = "w_", weight_hh = "u_", bias_ih = "b_" } do
-        q:set("named." .. mine_name .. name, op.slice(p:get("r." .. ours_name), 2 * k - 1, 2 * k, 1))
+        q:set("named." .. mine_name .. name,
+          op.slice(p:get("r." .. ours_name), 2 * k - 1, 2 * k, 1))
       end
     end
     p:set("r.bias_hh", neap.zeros { 8 })
@@ -190,7 +191,8 @@ describe("systems.md, gates:", function()
       local g, h = functions[3], functions[4]
       for _, fused in ipairs(functions[1] == "tanh" and { true, false } or { false }) do
         local pr = help.net(neap.lstm { size = 1, name = "r", fused = fused,
-          candidate = not fused and functions[1] or nil, output = not fused and functions[2] or nil }, 1)
+          candidate = not fused and functions[1] or nil,
+          output = not fused and functions[2] or nil }, 1)
         set_gates(pr.params, 1, w)
         local c, a, expected = 0, 0, {}
         for t = 1, 4 do
@@ -208,7 +210,8 @@ describe("systems.md, gates:", function()
   it("row 26: f(z_i) = 1 is open, 0.5 half open, 0 closed: g(z), 0.5 g(z), 0", function()
     local pr = help.net(neap.lstm { size = 1, watch = true, name = "r" }, 1)
     for z_i, share in pairs { [100] = 1, [0] = 0.5, [-100] = 0 } do
-      set_gates(pr.params, 1, { i = { 0, 0, z_i }, f = { 0, 0, 0 }, g = { 1, 0, 0 }, o = { 0, 0, 0 } })
+      set_gates(pr.params, 1,
+        { i = { 0, 0, z_i }, f = { 0, 0, 0 }, g = { 1, 0, 0 }, o = { 0, 0, 0 } })
       local v = traces(pr, { { 0.8 } }, { "r.i", "r.g", "r.c" })
       near(share, v["r.i"][1], 1e-7)
       near(tanh(0.8), v["r.g"][1], 1e-6)
@@ -220,7 +223,8 @@ describe("systems.md, gates:", function()
     local pr = help.net(neap.lstm { size = 1, watch = true, name = "r" }, 1)
     local x = { { 1 }, { 0 }, { 0 }, { 0 } }
     local function cells(z_f) -- only the first step's input comes in
-      set_gates(pr.params, 1, { i = { 200, 0, -100 }, f = { 0, 0, z_f }, g = { 1, 0, 0 }, o = { 0, 0, 0 } })
+      set_gates(pr.params, 1,
+        { i = { 200, 0, -100 }, f = { 0, 0, z_f }, g = { 1, 0, 0 }, o = { 0, 0, 0 } })
       return traces(pr, x, { "r.c" })["r.c"]
     end
     local v = tanh(1)
@@ -254,7 +258,8 @@ describe("systems.md, gates:", function()
   end)
 
   it("row 30: [4,1,0] [2,0,0] [1,0,1] [3,-1,0] go on from there", function()
-    local v = traces(lecture(), { { 3, 1, 0 }, { 4, 1, 0 }, { 2, 0, 0 }, { 1, 0, 1 }, { 3, -1, 0 } },
+    local v = traces(lecture(),
+      { { 3, 1, 0 }, { 4, 1, 0 }, { 2, 0, 0 }, { 1, 0, 1 }, { 3, -1, 0 } },
       { "r.c", "y" })
     near({ 3, 7, 6.9997730, 6.9995006, 0 }, v["r.c"], 1e-6)
     near({ 0, 0, 0, 6.9995006, 0 }, v.y, 4e-4)
@@ -376,7 +381,8 @@ describe("systems.md, vanishing and exploding:", function()
     return run:gradient("x"):get(1, 1, 1)
   end
   local function linear_rnn(w, steps)
-    return reach(neap.elman { size = 1, activation = "identity", bias = false, name = "r" }, steps + 1,
+    return reach(neap.elman { size = 1, activation = "identity", bias = false, name = "r" },
+      steps + 1,
       { ["r.weight_ih"] = 1, ["r.weight_hh"] = w })
   end
   local function lstm(options, steps, gates)
@@ -456,14 +462,17 @@ describe("systems.md, vanishing and exploding:", function()
     close(1.378e4, grows(0.1, 100))
     assert(grows(0.5, 100) > 1e17)
     -- with all gates free, too, until tanh saturates
-    local free = lstm({}, 12, { i = { 0, 0, 10 }, f = { 0, 0, 10 }, g = { 1e-9, 3, 0 }, o = { 0, 0, 10 } })
+    local free = lstm({}, 12,
+      { i = { 0, 0, 10 }, f = { 0, 0, 10 }, g = { 1e-9, 3, 0 }, o = { 0, 0, 10 } })
     assert(math.abs(free) / 1e-9 > 1e6, free)
     -- which clipping keeps in bounds
     local pr = neap.program(function(rec)
-      local _, s = neap.lstm { size = 1, name = "r" } (rec:input("x", { space = "T", dims = { 1 } }))
+      local x = rec:input("x", { space = "T", dims = { 1 } })
+      local _, s = neap.lstm { size = 1, name = "r" } (x)
       return { loss = op.mse(s.c, 1) }
     end)
-    set_gates(pr.params, 1, { i = { 0, 0, 10 }, f = { 0, 0, 10 }, g = { 1e-9, 3, 0 }, o = { 0, 0, 10 } })
+    set_gates(pr.params, 1,
+      { i = { 0, 0, 10 }, f = { 0, 0, 10 }, g = { 1e-9, 3, 0 }, o = { 0, 0, 10 } })
     local x = {}
     for t = 1, 13 do x[t] = { 1 } end
     local run, optim = pr:run { learn = true }, neap.sgd { rate = 1, clip = 0.01 }
@@ -481,8 +490,8 @@ describe("systems.md, vanishing and exploding:", function()
     near(0.01, moved ^ 0.5, 1e-5)
   end)
 
-  it("row 61: a symbol to be kept while others pass: over 2 steps all learn it, over 20 an RNN fails "
-    .. "and LSTM and GRU hold", function()
+  it("row 61: a symbol to be kept while others pass: over 2 steps all learn it, over 20 an RNN "
+    .. "fails and LSTM and GRU hold", function()
       -- one of four symbols with a mark comes first; then unmarked ones; which was marked?
       local function accuracy(kind, lag)
         local rng = neap.rng(1)

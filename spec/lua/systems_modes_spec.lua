@@ -106,9 +106,11 @@ describe("systems.md, sequence to class:", function()
       local b = neap.zeros { 3 }
       b[id] = 100
       task.params:set(bias, b)
-      for _, p in ipairs(task:predict(sequences)) do assert.same({ id, name }, { p.id, p.class }) end
-      local batch = { rows = 3, input = help.field(sequences), output = { data = neap.tensor({ id - 1,
-        id - 1, id - 1 }, "i32") } }
+      for _, p in ipairs(task:predict(sequences)) do
+        assert.same({ id, name }, { p.id, p.class })
+      end
+      local batch = { rows = 3, input = help.field(sequences),
+        output = { data = neap.tensor({ id - 1, id - 1, id - 1 }, "i32") } }
       near(0, task:loss(batch), 1e-6)
       assert.equal(id - 1, task:run("predict"):feed(batch):forward():value "class"[1])
     end
@@ -160,9 +162,11 @@ describe("systems.md, one sequence to another:", function()
   -- f1, f2 and g are networks of their own; no attention, so that they stand as 003 writes them
   local function translator(options)
     options = options or {}
-    return neap.async_seq2seq { input = letters, output = written, rng = neap.rng(options.seed or 48),
+    return neap.async_seq2seq { input = letters, output = written,
+      rng = neap.rng(options.seed or 48),
       max_length = options.max_length or 7,
-      encoder = neap.chain { neap.embed { size = 2, name = "e" }, neap.elman { size = 3, name = "f1" } },
+      encoder = neap.chain { neap.embed { size = 2, name = "e" },
+        neap.elman { size = 3, name = "f1" } },
       decoder = neap.decoder { embed = 2, layers = { neap.elman { size = 4, name = "f2" } },
         attention = false } }
   end
@@ -210,7 +214,9 @@ describe("systems.md, one sequence to another:", function()
     local ours = {}
     for i, word in ipairs { "abc", "c", "bbaacc" } do
       local expected = {}
-      for t, y in ipairs(by_hand(task.params, word, nil, 7)) do expected[t] = written:symbol(y.own) end
+      for t, y in ipairs(by_hand(task.params, word, nil, 7)) do
+        expected[t] = written:symbol(y.own)
+      end
       ours[i] = table.concat(task:predict { word } [1], " ")
       assert.equal(table.concat(expected, " "), ours[i])
     end
@@ -361,7 +367,8 @@ describe("systems.md, one sequence to another:", function()
           return { context = context, a = a }
         end)
         local run = pr:run():feed { m = help.field(memory), q = help.field(query) }:forward()
-        local c, a, at = run:value("context", "concat"):totable(), run:value("a", "concat"):totable(), 0
+        local c, a, at = run:value("context", "concat"):totable(),
+          run:value("a", "concat"):totable(), 0
         local w = weights(pr.params, "a.")
         for b, s in ipairs(query) do
           for _, q in ipairs(s) do

@@ -44,7 +44,8 @@ describe("systems.md, networks:", function()
       end
     end)
 
-  it("row 3: sequences of different length in one batch are each as if alone, to the bit", function()
+  it("row 3: sequences of different length in one batch are each as if alone, to the bit",
+    function()
     local rng = neap.rng(3)
     local sequences = {}
     for i, n in ipairs { 2, 7, 1, 5 } do sequences[i] = help.noise(rng, n, 3) end
@@ -94,7 +95,8 @@ describe("systems.md, networks:", function()
       local function train(options)
         local pr = neap.program(function(rec)
           local x = rec:input("x", { space = "T", dims = { 1 } })
-          local _, s = neap.elman { size = 1, activation = "identity", bias = false, name = "r" } (x)
+          local layer = neap.elman { size = 1, activation = "identity", bias = false, name = "r" }
+          local _, s = layer(x)
           return { loss = op.mse(s.h, rec:input("y", { space = "B", dims = { 1 } })) }
         end)
         help.set(pr.params, { ["r.weight_ih"] = 1, ["r.weight_hh"] = 1.5 })
@@ -159,10 +161,12 @@ describe("systems.md, networks:", function()
         { h = first })
       return op.cross_entropy(decoder.head(h), y)
     end
-    local to = { y = ids({ 1, 2, 3 }, { 4, 3, 2, 1, 1 }), before = ids({ 0, 1, 2 }, { 0, 4, 3, 2, 1 }) }
+    local to = { y = ids({ 1, 2, 3 }, { 4, 3, 2, 1, 1 }),
+      before = ids({ 0, 1, 2 }, { 0, 4, 3, 2, 1 }) }
 
     learns(function(rec) -- 1 -> n: the one vector is the decoder's first state
-      return { loss = decode(rec, neap.linear { size = 6 } (rec:input("x", { space = "B", dims = { 3 } }))) }
+      return { loss = decode(rec,
+        neap.linear { size = 6 } (rec:input("x", { space = "B", dims = { 3 } }))) }
     end, { x = vectors, y = to.y, before = to.before })
 
     learns(function(rec) -- n -> 1
@@ -172,7 +176,8 @@ describe("systems.md, networks:", function()
     end, { x = many, y = classes })
 
     learns(function(rec) -- n -> n: an output for each step
-      local z = neap.linear { size = 3 } (neap.lstm { size = 6 } (rec:input("x", { space = "T", dims = { 3 } })))
+      local x = rec:input("x", { space = "T", dims = { 3 } })
+      local z = neap.linear { size = 3 } (neap.lstm { size = 6 } (x))
       return { loss = op.cross_entropy(z, rec:input("y", { space = "T", dtype = "i32" })) }
     end, { x = many, y = ids({ 0, 1, 2, 0 }, { 2, 2 }) })
 
@@ -197,7 +202,8 @@ describe("systems.md, networks:", function()
     local back = {}
     for t = 1, 5 do back[t] = x[6 - t] end
     for _, make in ipairs { neap.elman, neap.lstm, neap.gru, neap.jordan, mine } do
-      local pr = help.net(neap.bidir { make { size = 3, output = make == neap.jordan and 3 or nil } }, 2)
+      local pr = help.net(neap.bidir { make { size = 3,
+        output = make == neap.jordan and 3 or nil } }, 2)
       local y = help.outputs(pr, x)
       assert.equal(6, #y[1])
       -- its halves are the cell alone, forward, and on the reversed sequence
@@ -493,13 +499,15 @@ describe("systems.md, back-propagation through time:", function()
       local x = rec:input("x", { space = "T", dims = { 3 } })
       local s = neap.elman { size = 2, bias = false, fused = options.fused, name = "s" } (x)
       local z = neap.linear { size = 3, bias = false, name = "o" } (s)
-      local rows = op.cross_entropy(z, rec:input("y", { space = "T", dtype = "i32" }), { rows = true })
+      local rows = op.cross_entropy(z, rec:input("y", { space = "T", dtype = "i32" }),
+        { rows = true })
       return { loss = op.reshape(op.sum_rows(op.reshape(rows, { 1 })), {}), s = s }
     end)
   end
   local x, y = { { 1, 0, 0 }, { 0, 0, 1 }, { 0, 1, 0 }, { 1, 0, 0 } }, { 2, 1, 0, 2 }
   local function batch()
-    return { x = help.field { x }, y = { data = neap.tensor(y, "i32"), lengths = neap.tensor({ 4 }, "i32") } }
+    return { x = help.field { x },
+      y = { data = neap.tensor(y, "i32"), lengths = neap.tensor({ 4 }, "i32") } }
   end
 
   it("row 14: the gradients are those that 004 derives", function()
@@ -537,7 +545,8 @@ describe("systems.md, back-propagation through time:", function()
         local s = watched {} (rec:input("x", { space = "T", dims = { 3 } }))
         local z = neap.linear { size = 3, bias = false, name = "o" } (s)
         local mask = rec:input("mask", { space = "T" })
-        local rows = op.cross_entropy(z, rec:input("y", { space = "T", dtype = "i32" }), { rows = true })
+        local rows = op.cross_entropy(z, rec:input("y", { space = "T", dtype = "i32" }),
+          { rows = true })
         return { loss = op.reshape(op.sum_rows(op.reshape(rows * mask, { 1 })), {}), s = s }
       end)
       local p = pr.params
@@ -549,7 +558,8 @@ describe("systems.md, back-propagation through time:", function()
         run:feed(b):forward()
         p:zero_grad()
         run:backward()
-        local da, s, parts = run:gradient("a", "concat"):totable(), run:value("s", "concat"):totable(), {}
+        local da, s, parts = run:gradient("a", "concat"):totable(),
+          run:value("s", "concat"):totable(), {}
         for t = 1, 4 do
           local before = s[t - 1] or { 0, 0 }
           parts[t] = { { da[t][1] * before[1], da[t][1] * before[2] },
@@ -649,12 +659,14 @@ describe("systems.md, back-propagation through time:", function()
     local lengths = neap.tensor({ 5 }, "i32")
     local run = pr:run { learn = true }
     run:want_gradient "z"
-    run:feed { x = help.field { s }, y = { data = neap.tensor({ -1, 2, -1, 0, -1 }, "i32"), lengths = lengths } }
+    run:feed { x = help.field { s },
+      y = { data = neap.tensor({ -1, 2, -1, 0, -1 }, "i32"), lengths = lengths } }
     run:forward()
     run:backward()
     local dz, z, loss = run:gradient("z", "concat"):totable(), run:value("z", "concat"):totable(), 0
     for t, id in pairs { [2] = 2, [4] = 0 } do
-      loss = loss + math.log(math.exp(z[t][1]) + math.exp(z[t][2]) + math.exp(z[t][3])) - z[t][id + 1]
+      local total = math.exp(z[t][1]) + math.exp(z[t][2]) + math.exp(z[t][3])
+      loss = loss + math.log(total) - z[t][id + 1]
     end
     near(loss / 2, run:item(), 1e-6)
     for t = 1, 5 do
