@@ -56,7 +56,7 @@ CORE_O := $(CORE:%.c=$(OBJ)/%.o)
 SPECS_X := $(SPECS:spec/c/%.c=$(BUILD)/spec/%)
 EMBED_X := $(EMBED:scripts/embed/%.c=$(BUILD)/embed/%)
 
-.PHONY: all tests deps test test-long demo asan tsan lint install install-lua uninstall clean help
+.PHONY: all tests deps test test-long demo docs asan tsan lint install install-lua uninstall clean help
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -160,6 +160,12 @@ demo:
 	@scripts/tools/deps build demo
 	@$(MAKE_ALL) all
 	@scripts/neap run scripts/examples/demo.lua
+docs:
+	@scripts/tools/deps build docs
+	@$(MAKE_ALL) all
+	@scripts/neap run scripts/tools/ops.lua > $(BUILD)/ops.md && mv $(BUILD)/ops.md docs/ops.md
+	@ldoc --quiet --fatalwarnings -c docs/config.ld -d $(abspath $(BUILD))/docs .
+	@echo '$(BUILD)/docs/index.html'
 
 asan:
 	@scripts/tools/deps build test
@@ -203,6 +209,7 @@ help:
 	  test 'installs what is missing, builds, runs the specs' \
 	  test-long 'the specs that take longer' \
 	  demo 'installs what is missing, builds, trains three models on real data and runs one in C' \
+	  docs 'docs/ops.md and the manual, $(BUILD)/docs/index.html' \
 	  asan 'the specs under AddressSanitizer and UndefinedBehaviorSanitizer' \
 	  tsan 'the thread specs under ThreadSanitizer' \
 	  lint 'clang, warnings as errors' \

@@ -41,6 +41,7 @@ end
 -- - `context`: names of values that are the same at every step
 -- - `prepare(p, ctx)`: what can be computed from the context once; a table that is added to ctx
 -- @treturn function constructor of layers
+-- @function cell
 return function(spec)
   check.options("cell", spec, { "name", "params", "state", "step", "context", "prepare" })
   local name = check.type("cell", "name", spec.name or "cell", "string")

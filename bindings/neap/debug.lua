@@ -374,6 +374,7 @@ end
 --- Runs f at once. Inside of a cell's step the values hold the rows of the step: print(h) shows
 -- them, h:get(1, 2), h:totable() and h[1] read them. Fused layers are walked through step by step
 -- too. Dropout is off; what is drawn by chance is not what a run would draw.
+-- @function debug
 -- @param f a layer or function that takes the value of x; or, with a batch, a function for
 --   neap.program, which says what its inputs are; or a task that this script has made
 -- @param x a tensor [T,B,..] (i32 [T,B]: ids), or a batch as run:feed takes it

@@ -6,6 +6,7 @@ local core = require "neap.core"
 local progress = require "neap.progress"
 
 --- Trains a task.
+-- @function fit
 -- @param model a task
 -- @tab options
 --

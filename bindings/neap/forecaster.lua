@@ -9,6 +9,13 @@ local task = require "neap.task"
 
 local class = {}
 
+--- Makes the task.
+-- @function forecaster
+-- @tab options
+--
+-- - `size`: numbers in a step (1)
+-- - `net`: a layer or function: x [T,B,size] -> y [T,B,H]; where H is not size, a linear layer follows
+-- - `rng`, `threads`
 local function new(_, options)
   options = check.options("forecaster", options, { "size", "net", "rng", "threads" })
   local size = check.integer("forecaster", "size", options.size or 1, 1)

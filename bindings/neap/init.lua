@@ -1,4 +1,9 @@
 --- neap: recurrent sequence models. `local neap = require "neap"`.
+--
+-- Its fields: the layers of @{neap.layer}, the optimizers of @{neap.optim}; `op` (@{neap.op}), `cell`
+-- (@{neap.cell}), `program`, `grad` and `gradcheck` (@{neap.program}); and, loaded when first asked
+-- for, `vocab`, `corpus`, `batches`, `rng`, `progress`, `metrics`, `jordan`, `seq2class`,
+-- `synced_seq2seq`, `async_seq2seq`, `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`.
 -- @module neap
 local core = require "neap.core"
 local check = require "neap.check"
@@ -19,7 +24,21 @@ end
 for _, name in ipairs { "sgd", "rmsprop", "adam", "adamw" } do neap[name] = optim[name] end
 
 neap.program, neap.grad, neap.gradcheck = program.new, program.grad, program.gradcheck
-neap.tensor, neap.zeros = core.tensor, core.zeros
+
+--- A tensor. It has `shape`, `rank`, `size`, `dtype`, `get(i, j, ..)`, `set(i, j, .., number)`, `item`,
+-- `totable`, `tobytes`, `clone`, `reshape(dims)`, `fill(number)`; `t[i]` is its i-th part, `#t` how many.
+-- @function tensor
+-- @param numbers a number or nested tables
+-- @string[opt="f32"] dtype "f32" or "i32"
+-- @treturn tensor
+neap.tensor = core.tensor
+
+--- A tensor of zeros.
+-- @function zeros
+-- @tab dims
+-- @string[opt="f32"] dtype "f32" or "i32"
+-- @treturn tensor
+neap.zeros = core.zeros
 
 -- print shows what they hold.
 local empty = core.params()
@@ -27,9 +46,13 @@ for _, object in ipairs { core.zeros {}, empty, core.state(core.program(empty), 
   getmetatable(object).__tostring = function(x) return require "neap.show"(x) end
 end
 
---- Threads for runs. @int n counts the calling thread
+--- Threads for runs.
+-- @function pool
+-- @int n counts the calling thread
 neap.pool = core.pool
 --- The kernels in use: "avx512", "avx2" or "generic".
+-- @function cpu_level
+-- @treturn string
 neap.cpu_level = core.cpu_level
 
 --- A number of the program that is being recorded, to be changed between runs.
@@ -43,7 +66,9 @@ function neap.scalar(name, preset) return record.current("scalar"):scalar(name, 
 -- @param[opt] init "xavier", "zeros", "ones", "orthogonal", a number or { kind, a, b }
 function neap.param(name, dims, init) return record.current("param"):param(name, dims, init) end
 
---- A decoder for neap.async_seq2seq. @see neap.async_seq2seq.decoder
+--- A decoder for neap.async_seq2seq.
+-- @tab options
+-- @see neap.async_seq2seq
 function neap.decoder(options) return require "neap.async_seq2seq".decoder(options) end
 
 -- Modules that are loaded when first asked for.

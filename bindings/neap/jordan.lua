@@ -4,6 +4,7 @@
 local op = require "neap.op"
 
 --- h = act(W x + U y' + b), y = out(V h + d).
+-- @function jordan
 -- @tab options `{ size = hidden units, output = width of y, activation = "tanh", out = "sigmoid",
 --   bias = true }`
 return require "neap.cell" {

@@ -9,6 +9,14 @@ local task = require "neap.task"
 
 local class = {}
 
+--- Makes the task.
+-- @function language_model
+-- @tab options
+--
+-- - `vocab`: the symbols
+-- - `net`: a layer or function: ids [T,B] -> y [T,B,H]; where H is not the number of symbols, a linear
+--   layer follows
+-- - `rng`, `threads`
 local function new(_, options)
   options = check.options("language_model", options, { "vocab", "net", "rng", "threads" })
   local v = options.vocab

@@ -8,7 +8,9 @@ local program = require "neap.program"
 local kinds = { seq2class = true, synced_seq2seq = true, async_seq2seq = true, language_model = true,
   forecaster = true }
 
---- @string path
+--- Loads a file.
+-- @function load
+-- @string path
 -- @return the task, ready to predict and to learn on; for a file that no task wrote a table
 --   `{ params, programs, texts }`; or nil, message, code
 return function(path)

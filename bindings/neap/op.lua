@@ -1,5 +1,6 @@
 --- The ops. On recorded values they append a node to the program; on tensors and numbers they run
 -- at once. Axes count the feature dimensions from 1; negative axes count from the last.
+-- Here are the ops with arguments of their own; all, with their formulas, are in docs/ops.md.
 -- @module neap.op
 local core = require "neap.core"
 local check = require "neap.check"
@@ -214,8 +215,12 @@ function op.spread(x, like)
   return apply("spread", { x }, { space = like.space })
 end
 
+--- The sum over a feature axis; op.mean and op.max are called alike.
+-- @function sum
+-- @param x
+-- @int[opt=-1] axis
+-- @bool[opt] keep leaves the axis with length 1
 for _, name in ipairs { "sum", "mean", "max" } do
-  --- Over a feature axis; keep leaves the axis with length 1.
   op[name] = function(x, axis, keep)
     return apply(name, { x }, { axis = axis_of(name, x, axis), keep = keep and 1 or 0 })
   end

@@ -34,13 +34,20 @@ end
 --- Stochastic gradient descent. Options of all: `rate`, `clip` (bound of the gradient's norm),
 -- `clip_value` (bound of each element), `weight_decay`, `schedule = function(step, rate)` giving
 -- the rate of a step, `params = { names }` (the group it owns; all if nil).
+-- @function sgd
 -- @tab options also `momentum`
 optim.sgd = maker "sgd"
---- RMSprop (Tieleman and Hinton 2012). @tab options also `decay`, `momentum`, `eps`
+--- RMSprop (Tieleman and Hinton 2012).
+-- @function rmsprop
+-- @tab options also `decay`, `momentum`, `eps`
 optim.rmsprop = maker "rmsprop"
---- Adam (Kingma and Ba 2015). @tab options also `beta1`, `beta2`, `eps`
+--- Adam (Kingma and Ba 2015).
+-- @function adam
+-- @tab options also `beta1`, `beta2`, `eps`
 optim.adam = maker "adam"
---- AdamW: decoupled weight decay (Loshchilov and Hutter 2019). @tab options as adam
+--- AdamW: decoupled weight decay (Loshchilov and Hutter 2019).
+-- @function adamw
+-- @tab options as adam
 optim.adamw = maker "adamw"
 
 -- The runtime's optimizer for a parameter set.

@@ -9,8 +9,8 @@ local record = {}
 -- The recorder that ops append to now; nil when nothing is being recorded.
 local current
 
---- @type value
--- A recorded value: a dtype, a row space and feature dimensions.
+--- A recorded value: a dtype, a row space and feature dimensions (`v.dtype`, `v.space`, `v.dims`,
+-- `v.width`).
 local value_meta = { __name = "neap.value" }
 local value_methods = {}
 record.value_meta = value_meta

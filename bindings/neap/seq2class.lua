@@ -21,6 +21,17 @@ local function pooled(how, y, s)
   return op.last(y)
 end
 
+--- Makes the task.
+-- @function seq2class
+-- @tab options
+--
+-- - `input`: a vocabulary, a width, or several by name, as in @{neap.task.inputs}
+-- - `output`: the vocabulary of classes
+-- - `net`: a layer or function: x [T,B,..] -> y [T,B,H] and, if recurrent, last states; or y [B,H]
+-- - `pool`: what stands for the sequence: "last" (a recurrent layer's own last state, or the last valid
+--   step), "mean" or "max" over the valid steps
+-- - `head`: layer of that, [B,H] -> [B,classes] (`neap.linear {}`)
+-- - `rng`, `threads`, `smoothing` (of the cross-entropy)
 local function new(_, options)
   options = check.options("seq2class", options, { "input", "output", "net", "pool", "head", "rng",
     "threads", "smoothing" })

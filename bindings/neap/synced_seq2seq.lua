@@ -9,6 +9,15 @@ local task = require "neap.task"
 
 local class = {}
 
+--- Makes the task.
+-- @function synced_seq2seq
+-- @tab options
+--
+-- - `input`: a vocabulary, a width, or several by name, as in @{neap.task.inputs}
+-- - `output`: the vocabulary of outputs
+-- - `net`: a layer or function: x [T,B,..] -> y [T,B,H]; where H is not the number of outputs, a linear
+--   layer follows
+-- - `rng`, `threads`, `smoothing` (of the cross-entropy)
 local function new(_, options)
   options = check.options("synced_seq2seq", options, { "input", "output", "net", "rng", "threads",
     "smoothing" })
