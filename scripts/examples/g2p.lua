@@ -8,6 +8,12 @@ local options = common.options {
   extend = function(parser)
     parser:option "--size":argname "N":default "256":convert(common.whole(1))
       :description "Units of each layer."
+    parser:option "--dropout":argname "P":default "0.3":convert(common.real(0))
+      :description "Share of the numbers between the layers that dropout sets to 0."
+    parser:option "--batch":argname "N":default "128":convert(common.whole(1))
+      :description "Words in a batch."
+    parser:option "--rate":argname "R":default "0.001":convert(common.real(0))
+      :description "Learning rate at the start."
     parser:option "--beam":argname "K":default "4":convert(common.whole(1))
       :description "Hypotheses that are kept while writing; 1: greedy."
     parser:option "--mix":argname "P":default "0":convert(common.real(0))
@@ -78,7 +84,7 @@ if options.load then
   model = common.load(options, "async_seq2seq")
 else
   local size = options.quick and 32 or options.size
-  local rate = options.quick and 0 or 0.3
+  local rate = options.quick and 0 or options.dropout
   model = neap.async_seq2seq {
     input = neap.vocab(train, "word", { unk = true }),
     output = neap.vocab(train, "phonemes", { start = true, stop = true }),
@@ -101,13 +107,13 @@ if not options.load then
   local epochs = options.quick and math.min(options.epochs, 3) or options.epochs
   model.mix = options.mix
   neap.fit(model, {
-    optim = neap.adam { rate = options.quick and 1e-2 or 1e-3, clip = 2 },
+    optim = neap.adam { rate = options.quick and 1e-2 or options.rate, clip = 2 },
     -- constant for the first half, then halved again and again
     rate = function(epoch, first)
       return first * 0.5 ^ math.max(0, (epoch - 1 - epochs * 0.5) / (epochs * 0.12))
     end,
     epochs = epochs, minutes = options.minutes, key = "wer", lower = true,
-    train = function() return neap.batches(data, { size = options.quick and 32 or 128, rng = rng }) end,
+    train = function() return neap.batches(data, { size = options.quick and 32 or options.batch, rng = rng }) end,
     dev = function() return model:score(words, said) end,
   })
 end

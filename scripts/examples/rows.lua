@@ -7,7 +7,8 @@ local options = common.options {
   data = "pictures in an IDX file, perhaps .gz; labels-idx1 beside images-idx3",
   epochs = 12, quick = 6,
   extend = function(parser)
-    parser:flag "--forward":description "Read from the top down only, so that the model can be streamed."
+    parser:flag "--forward"
+      :description "Read from the top down only, so that the model can be streamed."
   end,
 }
 local rng = neap.rng(options.seed)

@@ -9,8 +9,8 @@ print [[
 Made by `make docs` from the library's own table.
 
 On recorded values an op appends a node; on tensors and numbers it runs at once. Operators do the
-same: `a + b`, `a - b`, `a * b`, `a / b`, `a ^ b`, `-a`. Operands are broadcast against each other: the
-last dimensions are aligned, and a dimension of 1 is repeated.
+same: `a + b`, `a - b`, `a * b`, `a / b`, `a ^ b`, `-a`. Operands are broadcast against each other:
+the last dimensions are aligned, and a dimension of 1 is repeated.
 
 The options are the library's. The module `neap.op` says how each is written in Lua, where axes,
 `from` and `to` count from 1: `op.slice(x, 2, 3)` takes the elements 2 and 3. h' is the state of the

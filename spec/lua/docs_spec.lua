@@ -25,7 +25,9 @@ local function blocks(path, language)
   for line in content(path):gmatch "([^\n]*)\n" do
     number = number + 1
     if code and line == "```" then
-      if code.language == language then list[#list + 1] = { table.concat(code, "\n") .. "\n", code.line } end
+      if code.language == language then
+        list[#list + 1] = { table.concat(code, "\n") .. "\n", code.line }
+      end
       code = nil
     elseif code then
       code[#code + 1] = line
@@ -48,7 +50,8 @@ for _, document in ipairs { "README.md", "docs/guide.md" } do
       assert.is_true(#scripts > 0)
       for _, script in ipairs(scripts) do
         folder.write("script.lua", script[1])
-        local text, status = shell(("cd '%s' && '%s/scripts/neap' run script.lua"):format(folder.path, here()))
+        local text, status = shell(("cd '%s' && '%s/scripts/neap' run script.lua")
+          :format(folder.path, here()))
         assert.equal(0, status, ("%s:%d: %s"):format(document, script[2], text))
         assert.not_matches("traceback", text, 1, true)
       end
@@ -59,15 +62,16 @@ for _, document in ipairs { "README.md", "docs/guide.md" } do
       assert.is_true(#hosts > 0)
       local model = folder.path .. "/sine.safetensors"
       if not io.open(model) then -- the README's first script has saved it
-        local _, status = shell(("scripts/neap run scripts/examples/sine.lua --quick --epochs 1 --model '%s'")
-          :format(model))
+        local _, status = shell("scripts/neap run scripts/examples/sine.lua --quick --epochs 1 "
+          .. "--model '" .. model .. "'")
         assert.equal(0, status)
       end
       for _, host in ipairs(hosts) do
         folder.write("host.c", host[1])
         local sanitizers = build:find "asan" and "-fsanitize=address,undefined" or ""
-        local text, status = shell(("cd '%s' && ${CC:-cc} %s host.c -Wall -Werror -I'%s/runtime' '%s/libneap.a' "
-          .. "-lopenblas -lm -lpthread -o host"):format(folder.path, sanitizers, here(), absolute(build)))
+        local text, status = shell(("cd '%s' && ${CC:-cc} %s host.c -Wall -Werror -I'%s/runtime' "
+          .. "'%s/libneap.a' -lopenblas -lm -lpthread -o host"):format(folder.path, sanitizers, here(),
+            absolute(build)))
         assert.equal(0, status, ("%s:%d: %s"):format(document, host[2], text))
         text, status = shell(("cd '%s' && echo 0.1 0.2 | env -u LD_PRELOAD ./host sine.safetensors")
           :format(folder.path))
