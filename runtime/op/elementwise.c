@@ -411,6 +411,9 @@ static void spread_back(const ni_exec *x, const ni_node *n, size_t r0, size_t r1
                         const line_fn *slope) {
   nest t;
   real part[NI_CHUNK];
+  const neap_type *out = &x->view[n->out].type;
+  bool fixed = true; /* else one by one: a longer neighbour's padding must not regroup the sum */
+  for (int d = 0; d < out->rank; d++) fixed &= out->dim[d] >= 0;
   for (int k = 0; k < n->n_in; k++) {
     if (!wanted(x, n, k, slope, true) || !open_nest(&t, x, n, r0, r1)) continue;
     int last = t.dims - 1;
@@ -424,8 +427,10 @@ static void spread_back(const ni_exec *x, const ni_node *n, size_t r0, size_t r1
         slope[k](m, &l, part);
         if (step)
           for (size_t i = 0; i < m; i++) to[i] += part[i];
-        else
+        else if (fixed)
           *to += NI_R(ni_kernel)()->sum(m, part);
+        else
+          for (size_t i = 0; i < m; i++) *to += part[i];
       }
       t.at[last] = 0;
     } while (next(&t, ~(1u << last)));

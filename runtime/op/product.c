@@ -352,9 +352,15 @@ static matrix operand(const ni_exec *x, const ni_node *n, int o, size_t row, boo
   return n->attr[o] != 0 ? turn(m) : m;
 }
 
+/* Is the side of operand o that the product sums over (inner), or the other one, of fixed length? */
+static bool fixed_side(const ni_exec *x, const ni_node *n, int o, bool inner) {
+  const neap_type *t = &x->view[n->in[o]].type;
+  if (t->rank == 1) return !inner || t->dim[0] >= 0;
+  return t->dim[inner ^ (n->attr[o] != 0) ^ o] >= 0;
+}
+
 static void bmm_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
-  const neap_type *t = &x->view[n->in[0]].type;
-  bool dots = t->dim[t->rank == 2 && n->attr[TRANSPOSE_A] == 0] >= 0;
+  bool dots = fixed_side(x, n, 0, true);
   for (size_t r = r0; r < r1; r++) {
     matrix c = operand(x, n, 2, r, false);
     memset(c.p, 0, c.rows * c.cols * sizeof(real));
@@ -367,10 +373,11 @@ static void operand_back(const ni_exec *x, const ni_node *n, int o, size_t row, 
                          size_t i1) {
   matrix dc = operand(x, n, 2, row, true), d = operand(x, n, o, row, true);
   matrix other = turn(operand(x, n, !o, row, false));
+  bool dots = fixed_side(x, n, !o, false);
   if (o)
-    product_add(other, dc, d, i0, i1, true);
+    product_add(other, dc, d, i0, i1, dots);
   else
-    product_add(dc, other, d, i0, i1, true);
+    product_add(dc, other, d, i0, i1, dots);
 }
 
 static void bmm_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {

@@ -126,13 +126,16 @@ static inline bool above(real a, real b) { return a > b || a != a; }
 
 /* Of each block, n lines of `inner` elements become one. */
 static void fold(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, bool mean) {
-  ni_axis a = ni_axis_of(x, &x->view[n->in[0]].type, (int)n->attr[0]);
+  const neap_type *t = &x->view[n->in[0]].type;
+  ni_axis a = ni_axis_of(x, t, (int)n->attr[0]);
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  /* along the longest sequence one by one: a neighbour's padding must not regroup the sum */
+  bool whole = a.inner == 1 && t->dim[(int)n->attr[0]] >= 0;
   real share = mean ? (a.n ? 1 / (real)a.n : 0) : 1;
   for (size_t o = r0 * a.outer; o < r1 * a.outer; o++) {
     const real *from = data(x, n->in[0]) + o * a.n * a.inner;
     real *to = (real *)x->view[n->out].data + o * a.inner;
-    if (a.inner == 1) {
+    if (whole) {
       *to = k->sum(a.n, from) * share;
       continue;
     }
@@ -275,7 +278,20 @@ static void masked_softmax_forward(const ni_exec *x, const ni_node *n, size_t r0
     for (size_t i = l.n; i-- > 0;) to[i] = mask[i] != 0 ? to[--left] : 0;
   }
 }
-const ni_code NI_R(ni_code_masked_softmax) = {masked_softmax_forward, softmax_backward, NULL, NULL};
+/* As of softmax, but the sum goes over what the mask left, one by one: the same bits again. */
+static void masked_softmax_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  if (!grad(x, n->in[0])) return;
+  lines l = lines_of(x, n, r0, r1);
+  for (size_t o = l.from; o < l.to; o++) {
+    const real *y = data(x, n->out) + o * l.n, *dy = grad(x, n->out) + o * l.n;
+    real *dx = grad(x, n->in[0]) + o * l.n, s = 0;
+    for (size_t i = 0; i < l.n; i++)
+      if (y[i] != 0) s += dy[i] * y[i];
+    for (size_t i = 0; i < l.n; i++) dx[i] += y[i] * (dy[i] - s);
+  }
+}
+const ni_code NI_R(ni_code_masked_softmax) = {masked_softmax_forward, masked_softmax_backward, NULL,
+                                              NULL};
 
 /* Ba et al. 2016, "Layer normalization". */
 static void layer_norm_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {

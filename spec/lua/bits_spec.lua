@@ -98,6 +98,25 @@ local models = {
       return { y = op.concat { op.last(y), op.mean_time(y), op.max_time(y), op.sum_time(y) } }
     end
   end },
+  { "attention from primitive ops", function(size)
+    local encode = neap.gru { size = size }
+    return function(rec)
+      local y = encode(sequence(rec))
+      local memory = op.padded(y)
+      local scores = op.bmm(op.spread(memory, y), y) * 0.3
+      local mask = op.spread(op.padding_mask(y), y)
+      local weights = op.masked_softmax(scores, mask)
+      local turned = op.spread(op.transpose(memory), y)
+      local sums = op.tanh(op.reshape(y, { 1, size }) + op.spread(memory, y))
+      return { y = op.bmm(weights, op.spread(memory, y)),
+        additive = op.bmm(op.masked_softmax(op.sum(sums), mask), turned, { transpose_b = true }),
+        scaled = op.reshape(op.sum(op.sin(scores * op.sum(y, 1, true))), { 1 }),
+        turned = op.bmm(weights, turned, { transpose_b = true }),
+        score = op.reshape(op.sum(scores), { 1 }),
+        asked = op.reshape(op.sum(op.sin(op.bmm(y, turned))), { 1 }),
+        once = op.bmm(op.bmm(op.last(y), memory, { transpose_b = true }), memory) }
+    end
+  end },
   { "attention over its own past and future", function(size)
     local encode, attend = neap.lstm { size = size }, neap.attention { kind = "additive", size = 9 }
     local dot = neap.attention { kind = "general", scale = 0.3 }
@@ -266,9 +285,10 @@ describe("the same bits", function()
       run:backward()
     end
     for _, name in ipairs(program.params:names()) do
-      assert.equal(first.whole["gradient of " .. name], program.params:grad(name):tobytes(), name)
+      local came = program.params:grad(name):tobytes()
+      assert(came == first.whole["gradient of " .. name], "gradient of " .. name)
     end
-    assert.equal(first.whole.loss, run:value "loss":tobytes())
+    assert(first.whole.loss == run:value "loss":tobytes())
   end)
 
   for_each_model("for any content of the padding", function(spec)
@@ -282,20 +302,25 @@ describe("the same bits", function()
   end)
 
   for_each_model("for a row alone, in a batch, in a permuted batch", function(spec)
-    for _, size in ipairs { 5, 19, 64 } do
+    local function check(size, list, orders)
       local program = model(spec, size)
-      local rows = rows_of(lengths, 3)
-      local expected = results(program, concat(rows, all(#rows)), lengths)
+      local rows = rows_of(list, 3)
+      local expected = results(program, concat(rows, all(#rows)), list)
       for b in ipairs(rows) do
-        local batch, list = concat(rows, { b })
-        same_rows(results(program, batch, list), expected, { b }, "alone, size " .. size)
+        local batch, alone = concat(rows, { b })
+        same_rows(results(program, batch, alone), expected, { b }, "alone, size " .. size)
       end
-      for _, order in ipairs { { 6, 5, 4, 3, 2, 1 }, { 2, 3, 1, 6, 4, 5 }, { 1, 3 },
-        { 5, 5, 3, 3, 3, 1, 1, 1, 4, 4, 6, 2, 2, 6, 6, 1, 5, 3, 5, 3, 1 } } do
-        local batch, list = concat(rows, order)
-        same_rows(results(program, batch, list), expected, order, "other batch, size " .. size)
+      for _, order in ipairs(orders) do
+        local batch, other = concat(rows, order)
+        same_rows(results(program, batch, other), expected, order, "other batch, size " .. size)
       end
     end
+    for _, size in ipairs { 5, 19, 64 } do
+      check(size, lengths, { { 6, 5, 4, 3, 2, 1 }, { 2, 3, 1, 6, 4, 5 }, { 1, 3 },
+        { 5, 5, 3, 3, 3, 1, 1, 1, 4, 4, 6, 2, 2, 6, 6, 1, 5, 3, 5, 3, 1 } })
+    end
+    -- beyond four registers of 8 and of 16 numbers, and shortly before
+    check(7, { 2, 67, 30, 57 }, { { 1, 3 }, { 3, 4 } })
   end)
 
   for_each_model("with one thread and with more", function(spec)
@@ -305,7 +330,7 @@ describe("the same bits", function()
     rows = rows_of(list, 4)
     local batch = concat(rows, all(#rows))
     local expected = results(program, batch, list)
-    for _, threads in ipairs { 2, 3 } do
+    for threads = 2, core.cpu_level() == best and 3 or 2 do
       local pool <close> = neap.pool(threads)
       same(results(program, batch, list, { pool = pool }), expected, threads .. " threads")
     end
@@ -348,8 +373,8 @@ describe("the same bits", function()
         .. program.params:grad "chain.embed1.weight":tobytes()
     end
     local expected = made(0)
-    assert.equal(expected, made(-1))
-    assert.equal(expected, made(2147483647))
+    assert(expected == made(-1))
+    assert(expected == made(2147483647))
   end)
 end)
 
@@ -485,9 +510,9 @@ describe("streamed and whole", function()
       stream:input(1, core.tensor_from_string(table.concat(bytes), { 3, inputs }))
       stream:step()
       local y = stream:output(1)
-      assert.equal(expected[s + 4][1], row_bytes(y, 1))
-      assert.equal(expected[s][2], row_bytes(y, 2))
-      assert.equal(expected[s + 4][3], row_bytes(y, 3))
+      assert(expected[s + 4][1] == row_bytes(y, 1))
+      assert(expected[s][2] == row_bytes(y, 2))
+      assert(expected[s + 4][3] == row_bytes(y, 3))
     end
   end)
 
@@ -508,19 +533,19 @@ describe("streamed and whole", function()
     local made = whole(program, first, state)
     local kept = state:clone()
     for s = 1, 3 do
-      for b = 1, 3 do assert.equal(expected[s][b], made[s][b]) end
+      for b = 1, 3 do assert(expected[s][b] == made[s][b]) end
     end
     for _, from in ipairs { state, kept } do
       made = whole(program, part(4, 7), from) -- row 2 has nothing more
       for s = 4, 7 do
         for b, t in ipairs(rows) do
-          if s <= t:shape()[1] then assert.equal(expected[s][b], made[s - 3][b]) end
+          if s <= t:shape()[1] then assert(expected[s][b] == made[s - 3][b]) end
         end
       end
     end
     -- a sequence without steps leaves its state as it was
     for _, slot in ipairs(kept:slots()) do
-      assert.equal(row_bytes(state:get(slot), 2), row_bytes(kept:get(slot), 2))
+      assert(row_bytes(state:get(slot), 2) == row_bytes(kept:get(slot), 2))
     end
     -- and a stream takes it over
     state = program:state(3)
