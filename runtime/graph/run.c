@@ -345,7 +345,6 @@ static neap_status execute(neap_run *run, bool backward, int only_step) {
 }
 
 static void begin(neap_run *run) {
-  atomic_store(&run->canceled, 0);
   atomic_store(&run->fault.set, 0);
   if (run->packed_version != run->pr->params->version) {
     memset(run->stale, 3, (size_t)run->pr->n_nodes);
@@ -372,6 +371,7 @@ static bool outputs_finite(const neap_run *run) {
 }
 
 neap_status ni_run_forward(neap_run *run) {
+  atomic_store(&run->canceled, 0); /* first: to find the places may take long */
   neap_status rc = ensure_placed(run);
   if (rc) return rc;
   const neap_program *pr = run->pr;
@@ -402,6 +402,7 @@ neap_status ni_run_forward(neap_run *run) {
 neap_status ni_run_stream(neap_run *run, int step) {
   neap_status rc = step ? bind_state(run) : NEAP_OK;
   if (rc) return rc;
+  atomic_store(&run->canceled, 0);
   begin(run);
   rc = execute(run, false, step);
   if (rc || !step) return rc;
@@ -413,6 +414,7 @@ neap_status ni_run_stream(neap_run *run, int step) {
 
 neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const float *grad,
                             size_t count, bool one) {
+  atomic_store(&run->canceled, 0);
   neap_status rc = check_value(run, "backward", value);
   if (rc) return rc;
   if (!(run->flags & NEAP_LEARN))
@@ -449,7 +451,6 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
     mover m = {v->grad, (char *)(uintptr_t)grad, v->width, 4, run->real, NI_AS_I32, true, false, 0};
     visit_rows(run, v->type.space, layout, move_row, &m);
   }
-  atomic_store(&run->canceled, 0);
   run->spent = true;
   run->tick--; /* the same random numbers as in forward */
   rc = execute(run, true, 0);
@@ -462,6 +463,7 @@ neap_status ni_run_find_nonfinite(neap_run *run, int value) {
   if (run->phase != NI_RAN) return ni_fail(NEAP_ESTATE, "find: forward has not run");
   run->flags |= NEAP_CHECK;
   run->tick--;
+  atomic_store(&run->canceled, 0);
   begin(run);
   neap_status rc = execute(run, false, 0);
   run->tick++;
