@@ -352,7 +352,7 @@ static matrix operand(const ni_exec *x, const ni_node *n, int o, size_t row, boo
   return n->attr[o] != 0 ? turn(m) : m;
 }
 
-/* Is the side of operand o that the product sums over (inner), or the other one, of fixed length? */
+/* Is the side of operand o that the product sums over (inner), or the other, of fixed length? */
 static bool fixed_side(const ni_exec *x, const ni_node *n, int o, bool inner) {
   const neap_type *t = &x->view[n->in[o]].type;
   if (t->rank == 1) return !inner || t->dim[0] >= 0;
