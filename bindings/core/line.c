@@ -26,24 +26,35 @@ __attribute__((visibility("default"))) int luaopen_neap_line(lua_State *L);
 
 /* ---- Ctrl-C ---- */
 
-/* What core.cancel_hook points to: ends the C loop that is running, if one is. */
+/* What core.cancel_hook points to: cancel ends the C loop that is running, if one is; raise is for
+** that loop's caller, instead of the error that it has been canceled, the place on the stack. */
 struct cancel_hook {
-  void (*fn)(void);
+  void (*cancel)(void);
+  void (*raise)(lua_State *L);
 };
 
 static struct cancel_hook *cancel;
 static lua_State *running; /* in protect; what Ctrl-C ends */
 static pthread_t thread;   /* its thread */
-static volatile sig_atomic_t presses;
+static volatile sig_atomic_t presses; /* that no error has come of yet */
+
+#define INTERRUPTED "interrupted!" /* as the lua5.4 program says it; neap.fit looks for it */
+
+/* Raises; the place is on top of the stack, "file.lua:14: ". */
+static void stop_at(lua_State *L) {
+  lua_sethook(L, NULL, 0, 0);
+  if (running) lua_sethook(running, NULL, 0, 0); /* L may be a coroutine */
+  presses = 0;
+  lua_pushliteral(L, INTERRUPTED);
+  lua_concat(L, 2);
+  lua_error(L);
+}
 
 static void stop(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  lua_sethook(L, NULL, 0, 0);
   luaL_where(L, 0);
   if (*lua_tostring(L, -1) == '\0') luaL_where(L, 1); /* in a C function: its caller */
-  lua_pushliteral(L, "interrupted!");
-  lua_concat(L, 2);
-  lua_error(L);
+  stop_at(L);
 }
 
 static void interrupt(int signal_number) {
@@ -55,14 +66,18 @@ static void interrupt(int signal_number) {
     raise(signal_number);
   } else {
     lua_sethook(running, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
-    if (cancel && cancel->fn) cancel->fn();
+    if (cancel) cancel->cancel();
   }
   errno = saved;
 }
 
+static bool was_interrupted;
+
 /* The error's text with a traceback. */
 static int explain(lua_State *L) {
-  const char *text = lua_tostring(L, 1);
+  size_t n = 0, m = sizeof INTERRUPTED - 1;
+  const char *text = lua_tolstring(L, 1, &n);
+  was_interrupted = text && n >= m && strcmp(text + n - m, INTERRUPTED) == 0;
   if (!text) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
     text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
@@ -71,7 +86,7 @@ static int explain(lua_State *L) {
   return 1;
 }
 
-/* protect(f, ...) -> true, results | false, message with traceback, whether Ctrl-C was pressed. */
+/* protect(f, ...) -> true, results | false, message with traceback, whether Ctrl-C was the cause. */
 static int protect(lua_State *L) {
   struct sigaction act, old;
   lua_State *outer = running;
@@ -85,6 +100,7 @@ static int protect(lua_State *L) {
   running = L;
   thread = pthread_self();
   presses = 0;
+  was_interrupted = false;
   sigaction(SIGINT, &act, &old);
   int status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 1);
   sigaction(SIGINT, &old, NULL);
@@ -94,7 +110,7 @@ static int protect(lua_State *L) {
   thread = outer_thread;
   lua_pushboolean(L, status == LUA_OK);
   lua_replace(L, 1);
-  if (status != LUA_OK) lua_pushboolean(L, presses > 0);
+  if (status != LUA_OK) lua_pushboolean(L, was_interrupted);
   return lua_gettop(L);
 }
 
@@ -102,6 +118,7 @@ static int protect(lua_State *L) {
 static int set_cancel(lua_State *L) {
   luaL_checktype(L, 1, LUA_TLIGHTUSERDATA);
   cancel = lua_touserdata(L, 1);
+  cancel->raise = stop_at;
   return 0;
 }
 

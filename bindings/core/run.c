@@ -1,6 +1,7 @@
 /*
 ** Pools, runs and streams.
 */
+#include <signal.h>
 #include <string.h>
 
 #include "core.h"
@@ -15,13 +16,33 @@ static const nb_type stream_type = {"neap.stream", "stream", release_stream};
 
 /* The run that a Ctrl-C should end; set while C computes. */
 static neap_run *volatile running;
+static volatile sig_atomic_t interrupted;
 static void cancel_running(void) {
   neap_run *run = running;
+  interrupted = run != NULL;
   if (run) neap_run_cancel(run);
 }
+/* neap.line calls cancel from its signal handler and fills in raise, which is called with the
+** place on top of the stack. */
 static struct {
-  void (*fn)(void);
-} cancel_hook = {cancel_running};
+  void (*cancel)(void);
+  void (*raise)(lua_State *L);
+} cancel_hook = {cancel_running, NULL};
+
+static void compute_begin(neap_run *run) {
+  interrupted = 0;
+  running = run;
+}
+
+/* A run that Ctrl-C has ended raises what Ctrl-C raises elsewhere, so that it is raised once. */
+static void compute_end(lua_State *L, neap_status rc) {
+  running = NULL;
+  if (rc == NEAP_ECANCELED && interrupted && cancel_hook.raise) {
+    nb_where(L);
+    cancel_hook.raise(L);
+  }
+  nb_check(L, rc);
+}
 
 static int pool_new(lua_State *L) {
   lua_Integer threads = nb_integer_in(L, 1, 1, 1024);
@@ -119,32 +140,33 @@ static int run_learning(lua_State *L) {
 
 static int run_forward(lua_State *L) {
   neap_run *run = run_of(L, 1);
-  running = run;
-  neap_status rc = neap_run_forward(run);
-  running = NULL;
-  nb_check(L, rc);
+  compute_begin(run);
+  compute_end(L, neap_run_forward(run));
   return 0;
 }
 
 static int run_backward(lua_State *L) {
   neap_run *run = run_of(L, 1);
   int value = (int)nb_integer(L, 2);
-  running = run;
-  neap_status rc;
   if (lua_isnoneornil(L, 3)) {
-    rc = neap_run_backward(run, value);
+    compute_begin(run);
+    compute_end(L, neap_run_backward(run, value));
   } else {
     neap_tensor *t = nb_tensor_of(L, 3, NEAP_F32);
-    rc = neap_run_backward_from(run, value, layout_of(L, 4), neap_tensor_data(t),
-                                neap_tensor_size(t));
+    neap_layout layout = layout_of(L, 4);
+    compute_begin(run);
+    compute_end(L, neap_run_backward_from(run, value, layout, neap_tensor_data(t),
+                                          neap_tensor_size(t)));
   }
-  running = NULL;
-  nb_check(L, rc);
   return 0;
 }
 
 static int run_find_nonfinite(lua_State *L) {
-  neap_status rc = neap_run_find_nonfinite(run_of(L, 1), (int)nb_integer(L, 2));
+  neap_run *run = run_of(L, 1);
+  int value = (int)nb_integer(L, 2);
+  compute_begin(run);
+  neap_status rc = neap_run_find_nonfinite(run, value);
+  compute_end(L, rc == NEAP_ECANCELED ? rc : NEAP_OK);
   if (rc != NEAP_ENONFINITE) return 0;
   lua_pushstring(L, neap_errmsg());
   return 1;

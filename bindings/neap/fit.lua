@@ -19,82 +19,118 @@ local progress = require "neap.progress"
 -- - `rate`: function(epoch, first_rate) giving the rate of an epoch
 -- - `minutes`: starts no epoch that would probably end later
 -- - `out`: where lines go (standard error); `quiet`: no lines
--- @treturn tab `{ best = scores, epoch = of the best, epochs = done, seconds, interrupted }`; the model
---   holds the best parameters
+-- @treturn tab `{ best = scores, epoch = of the best, epochs = done, seconds, interrupted }`; the
+--   model holds the best parameters. Ctrl-C ends the training, not the script: interrupted is true
+--   then, and if no epoch was finished, best has the scores of what was reached (a second Ctrl-C
+--   ends the script)
 return function(model, options)
   check.options("fit", options, { "optim", "epochs", "train", "dev", "key", "lower", "patience",
     "rate", "minutes", "out", "quiet" })
+  if type(model) ~= "table" or not (model.learn and model.keep) then
+    check.fail("fit: expected a task, came %s", check.came(model))
+  end
+  local optim = options.optim
+  if type(optim) ~= "table" or not optim.step then
+    check.fail("fit: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came %s",
+      check.came(optim))
+  end
   local epochs = check.integer("fit", "epochs", options.epochs, 0)
   check.type("fit", "train", options.train, "function")
+  if options.dev ~= nil then check.type("fit", "dev", options.dev, "function") end
+  if options.patience then check.integer("fit", "patience", options.patience, 1) end
   local out = options.out or io.stderr
-  local key, first_rate = options.key or "accuracy", options.optim:rate()
+  local key, first_rate = options.key or "accuracy", optim:rate()
   local result = { epochs = 0, seconds = 0, interrupted = false }
-  local restore
-  local began = core.clock()
-  local longest = 0
+  local best -- { scores, epoch, restore }: set at one go, since Ctrl-C may come at any moment
+  local began, longest = core.clock(), 0
 
-  local function epoch_of(epoch)
-    if options.rate then options.optim:rate(options.rate(epoch, first_rate)) end
+  local function learn(epoch)
     local iterator = options.train(epoch)
-    local counted, total = pcall(function() return #iterator end)
-    total = counted and total or nil
-    local bar = progress { total = total, label = ("epoch %d/%d"):format(epoch, epochs),
-      out = options.out }
+    local meta = getmetatable(iterator)
+    if type(iterator) ~= "function" and not (meta and meta.__call) then
+      check.fail("fit: train: expected a function that gives batches (neap.batches), came %s",
+        check.came(iterator))
+    end
+    local bar = progress { total = meta and meta.__len and #iterator,
+      label = ("epoch %d/%d"):format(epoch, epochs), out = options.out }
     local sum, n = 0, 0
     for batch in iterator do
-      sum = sum + model:learn(batch, options.optim)
+      sum = sum + model:learn(batch, optim)
       n = n + 1
       if not options.quiet then
-        bar:update(n, { loss = sum / n, rate = options.optim:rate(),
-          score = result.best and result.best[key] })
+        bar:update(n, { loss = sum / n, rate = optim:rate(), score = best and best.scores[key] })
       end
     end
     if not options.quiet then bar:finish() end
-    return n > 0 and sum / n or 0
+    if n == 0 then check.fail("fit: train gave no batch in epoch %d", epoch) end
+    return sum / n
   end
 
-  for epoch = 1, epochs do
-    local start = core.clock()
-    if options.minutes and start - began + longest > options.minutes * 60 then break end
-    local ok, loss = pcall(epoch_of, epoch)
-    local scores
-    if ok and options.dev then
-      ok, scores = pcall(options.dev)
-      if not ok then loss = scores end
-    end
-    if not ok then
-      -- Ctrl-C comes as an error "interrupted" from Lua or as a canceled run from C
-      local text = tostring(loss)
-      if not (text:find("interrupted", 1, true) or text:find("canceled", 1, true)) then
-        if restore then restore() end
-        error(loss, 0)
+  local function score()
+    local scores = options.dev()
+    if type(scores) ~= "table" or type(scores[key]) ~= "number" then
+      local names = {}
+      for name, value in pairs(type(scores) == "table" and scores or {}) do
+        if type(value) == "number" then names[#names + 1] = name end
       end
-      result.interrupted = true
-      break
+      table.sort(names)
+      check.fail("fit: dev: expected a table with the score %s, came %s", key, #names > 0
+        and "one with " .. table.concat(names, ", ") .. ": say which counts, key = \"" .. names[1]
+        .. "\"" or check.came(scores))
     end
+    return scores
+  end
+
+  local function epoch_of(epoch)
+    local start = core.clock()
+    if options.rate then optim:rate(options.rate(epoch, first_rate)) end
+    local loss = learn(epoch)
+    local scores = options.dev and score() or { loss = loss }
+    local better = not best or not options.dev
+    if not better then
+      local now, before = scores[key], best.scores[key]
+      if options.lower then better = now < before else better = now > before end
+    end
+    if better then best = { scores = scores, epoch = epoch, restore = model:keep() } end
     result.epochs = epoch
     longest = math.max(longest, core.clock() - start)
-    local better = not result.best
-    if scores and result.best then
-      if options.lower then better = scores[key] < result.best[key]
-      else better = scores[key] > result.best[key] end
+    if options.quiet then return end
+    local text = ("epoch %d/%d  loss %.4f"):format(epoch, epochs, loss)
+    if options.dev then
+      text = text .. ("  %s %.4f%s"):format(key, scores[key], better and "" or
+        ("  (best %.4f)"):format(best.scores[key]))
     end
-    if not options.dev then better = true end
-    if better then
-      result.best, result.epoch = scores or { loss = loss }, epoch
-      restore = model:keep()
-    end
-    if not options.quiet then
-      local text = ("epoch %d/%d  loss %.4f"):format(epoch, epochs, loss)
-      if scores and scores[key] then
-        text = text .. ("  %s %.4f%s"):format(key, scores[key], better and "" or
-          ("  (best %.4f)"):format(result.best[key]))
-      end
-      out:write(text, ("  rate %.3g  %.0f s\n"):format(options.optim:rate(), core.clock() - start))
-    end
-    if options.patience and result.epoch and epoch - result.epoch >= options.patience then break end
+    out:write(text, ("  rate %.3g  %.0f s\n"):format(optim:rate(), core.clock() - start))
   end
-  if restore then restore() end
+
+  -- the loop in one protected call: Ctrl-C between two epochs is caught too
+  local ok, message = pcall(function()
+    for epoch = 1, epochs do
+      if options.minutes and core.clock() - began + longest > options.minutes * 60 then break end
+      epoch_of(epoch)
+      if options.patience and epoch - best.epoch >= options.patience then break end
+    end
+  end)
+  if not ok then
+    -- what Ctrl-C raises, here and in the lua5.4 program; a run that its host has canceled
+    local text = type(message) == "string" and message or ""
+    if not (text:find "interrupted!$" or text:find "run: canceled$") then
+      if best then best.restore() end
+      error(message, 0)
+    end
+    result.interrupted = true
+    if not options.quiet then
+      out:write(("\ninterrupted in epoch %d; %s\n"):format(result.epochs + 1, best
+        and ("the parameters of epoch %d are kept"):format(best.epoch)
+        or "the parameters stay as they are now"))
+    end
+  end
+  if best then
+    best.restore()
+    result.best, result.epoch = best.scores, best.epoch
+  elseif result.interrupted and options.dev then
+    result.best = score()
+  end
   result.seconds = core.clock() - began
   return result
 end

@@ -23,11 +23,10 @@ local function run(options)
   arg[-1], arg[0] = "neap", file
   table.move(options.args, 1, #options.args, 1, arg)
   cancel_in_c()
-  local ok, report, interrupted = line.protect(chunk, table.unpack(options.args))
+  local ok, message, interrupted = line.protect(chunk, table.unpack(options.args))
   if not ok then
     io.stdout:flush()
-    report = report:gsub("\n\t%[C%]: in function 'neap%.line%.protect'.*", "")
-    fail(report, interrupted and 130 or 1)
+    fail(require "neap.report" (message), interrupted and 130 or 1)
   end
 end
 

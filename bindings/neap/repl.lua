@@ -1,6 +1,7 @@
 --- The interactive prompt: reads a chunk, runs it, prints what it returns.
 
 local line = require "neap.line"
+local report = require "neap.report"
 
 local history_limit = 4096 -- bytes of a line worth keeping
 
@@ -114,9 +115,8 @@ end
 local function try(f, ...)
   local results = table.pack(line.protect(f, ...))
   if results[1] then return table.unpack(results, 1, results.n) end
-  local report = results[2]:gsub("\n\t%[C%]: in function 'neap%.line%.protect'.*", "")
   io.stdout:flush()
-  io.stderr:write(report, "\n")
+  io.stderr:write(report(results[2]), "\n")
   return false
 end
 
