@@ -2,24 +2,24 @@
 
 #include <string.h>
 
-static bool used(const neap_model *m, const char *name) {
-  for (int i = 0; i < m->n_programs; i++) {
-    const neap_program *pr = m->program[i].program;
-    for (int k = 0; k < pr->n_nodes; k++)
-      if (pr->node[k].op == &ni_op_param && strcmp(pr->node[k].name, name) == 0) return true;
-  }
-  return false;
-}
-
 /* Every parameter is used by some program, or the message lists those that are not. */
 static neap_status check_used(const neap_model *m) {
   ni_text t = {0};
-  for (int i = 0; i < ni_params_count(m->params); i++)
-    if (!used(m, ni_params_name(m->params, i)))
+  int count = ni_params_count(m->params);
+  bool *used = ni_calloc((size_t)count + 1, sizeof *used);
+  if (!used) return NEAP_EMEM;
+  for (int i = 0; i < m->n_programs; i++) {
+    const neap_program *pr = m->program[i].program;
+    for (int k = 0; k < pr->n_nodes; k++)
+      if (pr->node[k].op == &ni_op_param) used[ni_params_find(m->params, pr->node[k].name)] = true;
+  }
+  for (int i = 0; i < count; i++)
+    if (!used[i])
       ni_text_add(&t, "%s'%s'", t.n ? ", " : "", ni_params_name(m->params, i));
   neap_status rc = t.failed ? NEAP_EMEM : NEAP_OK;
   if (!rc && t.n) rc = ni_fail(NEAP_EFORMAT, "no program of the model uses %s", t.s);
   ni_text_free(&t);
+  ni_free(used);
   return rc;
 }
 
@@ -35,6 +35,8 @@ neap_status ni_model_save(const neap_model *m, const char *path) {
   neap_archive *a = NULL;
   ni_text order = {0};
   neap_status rc = check_used(m);
+  if (!rc && ni_params_count(m->params) > NI_MODEL_TENSORS)
+    rc = ni_fail(NEAP_EARG, "a model file holds at most %d parameters", NI_MODEL_TENSORS);
   if (rc) return rc == NEAP_EMEM ? rc : ni_fail_before(NEAP_EARG, "save '%s'", path);
   rc = ni_archive_new(&a);
   for (int i = 0; i < ni_params_count(m->params) && !rc; i++) {
@@ -89,6 +91,9 @@ static neap_status build(neap_model **out, const neap_archive *a) {
   if (strcmp(version, "1") != 0)
     return ni_fail(NEAP_EFORMAT, "model: expected version 1 of the layout, got '%.20s'", version);
   if (!order) return ni_fail(NEAP_EFORMAT, "model: neap.order is missing");
+  if (ni_archive_count(a) > NI_MODEL_TENSORS)
+    return ni_fail(NEAP_EFORMAT, "model: expected at most %d tensors, came %d", NI_MODEL_TENSORS,
+                   ni_archive_count(a));
   neap_status rc = ni_params_new(&p);
   for (const char *s = order; !rc && *s;) {
     size_t n = strcspn(s, "\n");
@@ -107,7 +112,7 @@ static neap_status build(neap_model **out, const neap_archive *a) {
   }
   if (!rc) rc = ni_model_new(&m, p);
   for (int i = 0; i < ni_archive_texts(a) && !rc; i++) {
-    const char *key = ni_archive_text_key(a, i), *text = ni_archive_text(a, key);
+    const char *key = ni_archive_text_key(a, i), *text = ni_archive_text_at(a, i);
     if (strncmp(key, "neap.program.", 13) == 0) {
       neap_program *pr;
       rc = ni_program_parse(&pr, p, text, strlen(text));

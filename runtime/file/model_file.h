@@ -11,6 +11,9 @@
 #include "../model/model.h"
 #include "safetensors.h"
 
+/* Names are looked up one by one: a bound that keeps a hostile file from taking long. */
+#define NI_MODEL_TENSORS 10000
+
 neap_status ni_model_save(const neap_model *m, const char *path);
 neap_status ni_model_load(neap_model **m, const char *path);
 neap_status ni_model_load_memory(neap_model **m, const void *data, size_t size);

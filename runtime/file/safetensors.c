@@ -122,6 +122,10 @@ const char *ni_archive_text_key(const neap_archive *a, int index) {
   return index >= 0 && (size_t)index < a->n_texts ? a->texts[index].key : NULL;
 }
 
+const char *ni_archive_text_at(const neap_archive *a, int index) {
+  return index >= 0 && (size_t)index < a->n_texts ? a->texts[index].text : NULL;
+}
+
 const char *ni_archive_text(const neap_archive *a, const char *key) {
   size_t i = find_text(a, key);
   return i < a->n_texts ? a->texts[i].text : NULL;

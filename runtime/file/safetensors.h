@@ -42,6 +42,7 @@ const char *ni_archive_name(const neap_archive *a, int index);
 neap_tensor *ni_archive_tensor(const neap_archive *a, const char *name);
 int ni_archive_texts(const neap_archive *a);
 const char *ni_archive_text_key(const neap_archive *a, int index);
+const char *ni_archive_text_at(const neap_archive *a, int index);
 const char *ni_archive_text(const neap_archive *a, const char *key);
 
 /* Writes in an order that depends on names and dtypes alone: texts by key; F32 before I32, then by

@@ -220,6 +220,8 @@ static neap_status named_source(int *value, neap_program *pr, const ni_op *op, c
     return ni_fail(NEAP_ESTATE, "%s: '%s' cannot be made inside a cell's step", op->name, name);
   if (ni_program_find_input(pr, name) >= 0)
     return ni_fail(NEAP_EARG, "%s: the name '%s' is taken", op->name, name);
+  if (pr->n_inputs >= NI_MAX_NAMED)
+    return ni_fail(NEAP_ERANGE, "%s: a program has at most %d inputs", op->name, NI_MAX_NAMED);
   if ((rc = check_type(pr, op->name, name, type)) != NEAP_OK) return rc;
   if ((rc = reserve(pr, 1)) != NEAP_OK) return rc;
   const char *own = intern(pr, name);
@@ -617,8 +619,8 @@ neap_status ni_program_output(neap_program *pr, const char *name, int value) {
     return ni_fail(NEAP_EARG, "output: there is no value %d", value);
   if (ni_program_find_output(pr, name) >= 0)
     return ni_fail(NEAP_EARG, "output: the name '%s' is taken", name);
-  if (pr->n_outputs >= NI_MAX_NODES)
-    return ni_fail(NEAP_ERANGE, "output: a program has at most %d outputs", NI_MAX_NODES);
+  if (pr->n_outputs >= NI_MAX_NAMED)
+    return ni_fail(NEAP_ERANGE, "output: a program has at most %d outputs", NI_MAX_NAMED);
   const char *own = intern(pr, name);
   if (!own ||
       !ni_grow((void **)&pr->output, &pr->cap_outputs, (size_t)pr->n_outputs, sizeof *pr->output))

@@ -11,6 +11,7 @@
 
 /* Planning takes the square of them: a bound that no model reaches, but a hostile file. */
 #define NI_MAX_NODES 16384
+#define NI_MAX_NAMED 1024 /* inputs; outputs */
 #define NI_MAX_WHERE 1000 /* bytes of a line's or a layer's name */
 
 typedef struct ni_value {

@@ -44,6 +44,8 @@ neap_status ni_model_add(neap_model *m, const char *name, neap_program *pr) {
       m->program[i].program = pr;
       return NEAP_OK;
     }
+  if (m->n_programs >= NI_MODEL_PROGRAMS)
+    return ni_fail(NEAP_ERANGE, "model: expected at most %d programs", NI_MODEL_PROGRAMS);
   if (!ni_grow((void **)&m->program, &m->cap_programs, (size_t)m->n_programs, sizeof *m->program))
     return NEAP_EMEM;
   char *copy = ni_strdup(name);
@@ -71,6 +73,8 @@ neap_status ni_model_set_text(neap_model *m, const char *key, const char *text) 
     m->text[at] = m->text[--m->n_texts];
     return NEAP_OK;
   }
+  if (at == m->n_texts && at >= NI_MODEL_TEXTS)
+    return ni_fail(NEAP_ERANGE, "model: expected at most %d texts", NI_MODEL_TEXTS);
   char *copy = ni_strdup(text), *name = NULL;
   if (!copy) return NEAP_EMEM;
   if (at == m->n_texts) {

@@ -26,6 +26,9 @@ struct neap_model {
   size_t cap_texts;
 };
 
+#define NI_MODEL_PROGRAMS 1000
+#define NI_MODEL_TEXTS 10000
+
 neap_status ni_model_new(neap_model **m, neap_params *params);
 void ni_model_retain(neap_model *m);
 void ni_model_release(neap_model *m);
