@@ -41,8 +41,8 @@ end
 
 local pictures = "/usr/share/datasets/fashion-mnist/"
 local lexicon = "/usr/share/festival/dicts/cmu/cmudict-0.4.out"
-local rows = learn("rows", 0.30, "--forward --epochs 7")
-local stress = learn("stress", 0.22, "--epochs 3")
+local rows = learn("rows", 0.30, "--forward --epochs 6")
+local stress = learn("stress", 0.22, "--epochs 2")
 local g2p = learn("g2p", 0.48, "--size 128 --dropout 0.1 --batch 64 --rate 0.003 --epochs 3 --beam 1 "
   .. "--train " .. lexicon)
 
