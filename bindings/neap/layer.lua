@@ -396,8 +396,12 @@ function layer.chain(list)
   check.type("chain", "layers", list, "table")
   if #list == 0 then check.fail("chain: expected at least one layer") end
   for _, l in ipairs(list) do check_layer("chain", l) end
-  return named(layer.new("chain", {}, function(self, rec, x, ...)
-    local out = table.pack(x, ...)
+  return named(layer.new("chain", {}, function(self, rec, x, first)
+    if first ~= nil then
+      check.fail("chain: a chain takes no first states, came %s: call its layers one by one, "
+        .. "each with its own", tostring(first))
+    end
+    local out = table.pack(x)
     for i, l in ipairs(self.layers) do
       if layer.is_layer(l) then
         local path = rec:path(l, l.name or l.kind .. i)

@@ -164,6 +164,7 @@ static void touch_inputs(neap_run *run, const ni_node *n) {
     const ni_node *from = &pr->node[pr->value[v].node];
     if (from->op == &ni_op_param) {
       int id = run->param[from->index];
+      if (ni_params_frozen(pr->params, id)) continue;
 #ifdef NI_F64
       run->view[v].grad = run->grads64 + (ni_params_data(pr->params, id) -
                                           pr->params->data);

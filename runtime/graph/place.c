@@ -198,7 +198,7 @@ static size_t element(const neap_run *run, const neap_type *t) {
   return t->dtype == NEAP_I32 ? sizeof(int32_t) : run->real;
 }
 
-/* Which values a gradient flows through: from trained parameters and wanted values downstream. */
+/* Which values a gradient flows through: from parameters and wanted values downstream. */
 static void mark_need(neap_run *run) {
   const neap_program *pr = run->pr;
   memset(run->need, 0, (size_t)pr->n_values);
@@ -209,9 +209,7 @@ static void mark_need(neap_run *run) {
       const ni_node *n = &pr->node[i];
       if (run->plan.unit_of[i] < 0 || (n->op->flags & NI_NOGRAD)) continue;
       bool any = run->keep[n->out] & 2;
-      if (n->op == &ni_op_param) {
-        any |= !ni_params_frozen(pr->params, run->param[i]);
-      }
+      any |= n->op == &ni_op_param; /* frozen or not is asked in each backward */
       for (int k = 0; k < n->n_in; k++) any |= n->in[k] >= 0 && run->need[n->in[k]];
       for (int k = 0; k < n->n_out; k++)
         if (any && !run->need[n->out + k] && pr->value[n->out + k].type.dtype == NEAP_F32)

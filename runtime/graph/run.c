@@ -432,7 +432,7 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
     return ni_fail(NEAP_ESHAPE, "backward: expected %zu elements for '%s', got %zu", want,
                    value_name(run, value), count);
   if (!run->need[value])
-    return ni_fail(NEAP_EARG, "backward: '%s' depends on no parameter that is trained",
+    return ni_fail(NEAP_EARG, "backward: '%s' depends on no parameter",
                    value_name(run, value));
   if (run->real == 4 && run->pr->params->extent && !ni_params_grad(run->pr->params, 0))
     return NEAP_EMEM;

@@ -459,3 +459,35 @@ describe("training that is saved and goes on", function()
     same_bytes(bytes(t.params), bytes(twin.params))
   end)
 end)
+
+describe("freezing", function()
+  it("takes effect at the next backward, also in a program without rows", function()
+    local program = neap.program(function(rec)
+      local w = rec:param("w", { 2 }, 1)
+      return { loss = neap.op.sum(neap.op.square(w)) }
+    end)
+    local params, run = program.params, program:run { learn = true }
+    local function gradient()
+      run:forward()
+      params:zero_grad()
+      run:backward "loss"
+      return params:grad("w"):totable()
+    end
+    assert.same({ 2.0, 2.0 }, gradient())
+    params:freeze("w", true)
+    assert.same({ 0.0, 0.0 }, gradient())
+    params:freeze("w", false)
+    assert.same({ 2.0, 2.0 }, gradient())
+  end)
+end)
+
+describe("chain", function()
+  it("takes no first states", function()
+    local ok, message = pcall(neap.program, function(rec)
+      local x = rec:input("x", { space = "T", dims = { 2 } })
+      return { y = neap.chain { neap.lstm { size = 2 } }(x, { h = x }) }
+    end)
+    assert.is_false(ok)
+    assert.matches("chain: a chain takes no first states", message)
+  end)
+end)
