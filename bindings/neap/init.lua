@@ -81,7 +81,7 @@ local lazy = {
   debug = "neap.debug",
 }
 
-return setmetatable(neap, { __index = function(t, name)
+return setmetatable(neap, { names = { lazy }, __index = function(t, name)
   local module = lazy[name]
   if not module then
     local names = {}

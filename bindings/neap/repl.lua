@@ -18,17 +18,22 @@ local keywords = {
   "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
 }
 
---- Calls add(name) for each name that can be looked up in a value.
+--- Calls add(name) for each name that can be looked up in a value. Where __index is a function, the
+-- metatable's `methods` or `names`, a list of tables, tell what it finds.
 local function each_name(value, add)
+  local function keys(t)
+    for key in next, t do
+      if type(key) == "string" and key:find(identifier) then add(key) end
+    end
+  end
   local seen = 0
   while value ~= nil and seen < 8 do -- an __index chain may be a ring
-    if type(value) == "table" then
-      for key in next, value do
-        if type(key) == "string" and key:find(identifier) then add(key) end
-      end
-    end
+    if type(value) == "table" then keys(value) end
     local meta = debug.getmetatable(value)
-    value = meta and rawget(meta, "__index")
+    if not meta then return end
+    if type(meta.methods) == "table" then keys(meta.methods) end
+    for _, t in ipairs(type(meta.names) == "table" and meta.names or {}) do keys(t) end
+    value = rawget(meta, "__index")
     if type(value) ~= "table" then return end
     seen = seen + 1
   end
@@ -44,7 +49,9 @@ local function complete(text)
   local names = {}
   each_name(value, function(name)
     local hidden = name:sub(1, 1) == "_" and last == ""
-    if name:sub(1, #last) == last and not hidden then names[name] = true end
+    if name:sub(1, #last) ~= last or hidden then return end
+    if path:find ":$" and type(value[name]) ~= "function" then return end
+    names[name] = true
   end)
   if path == "" then
     for _, keyword in ipairs(keywords) do

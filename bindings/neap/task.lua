@@ -87,7 +87,8 @@ function task.new(class, spec)
     local m = class[key]
     if m == nil then m = methods[key] end
     return m
-  end, __tostring = methods.describe, __name = "neap." .. spec.kind })
+  end, names = { class, methods }, __tostring = methods.describe,
+    __name = "neap." .. spec.kind })
 end
 
 --- One of the task's programs ("learn", "predict", ...), recorded when first asked for.
