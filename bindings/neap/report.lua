@@ -9,8 +9,8 @@ local function own(line)
     or folder:sub(1, 3) == "..." and folder:sub(4) == library:sub(3 - #folder))
 end
 
---- Takes the library's frames out of a message with a traceback; an error of the library itself keeps
--- them. Nothing is left of the traceback if no other frame is in it.
+--- Takes the library's frames out of a message with a traceback; an error of the library itself
+-- keeps them. Nothing is left of the traceback if no other frame is in it.
 -- @string text
 -- @treturn string
 return function(text)

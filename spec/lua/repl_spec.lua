@@ -65,7 +65,7 @@ chain
     1 gru size=2 (fused)
     2 gru size=2 (fused)
 %0 = input 'x'  [T,B,2]  stdin:1
-%1 = tanh %0  [T,B,2]  stdin:1
+%1 = tanh %0  [T,B,2]
 output 'output' %1
 { list = { 1, "two" }, loss = 0.5 }
 vocab of 3 symbols: unk <unk>
