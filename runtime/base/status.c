@@ -109,6 +109,8 @@ size_t ni_utf8(const char *s, size_t n) {
 }
 
 neap_status ni_name_check(const char *who, const char *name, size_t max) {
+  if (!name)
+    return ni_fail(NEAP_EARG, "%s: expected a name, came NULL", who);
   size_t n = strlen(name);
   if (n < 1 || n > max)
     return ni_fail(NEAP_EARG, "%s: expected a name of 1 to %zu bytes, came %zu bytes: \"%.40s\"",

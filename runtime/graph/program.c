@@ -67,8 +67,7 @@ static const char *intern(neap_program *pr, const char *s) {
 
 /* UTF-8, or a file would give back another name. */
 static neap_status check_name(const char *who, const char *name) {
-  return name ? ni_name_check(who, name, 255)
-              : ni_fail(NEAP_EARG, "%s: expected a name of 1 to 255 bytes, came NULL", who);
+  return ni_name_check(who, name, 255);
 }
 
 /* Runs and streams count on the nodes that were there when they were opened. */

@@ -32,8 +32,8 @@ void ni_model_release(neap_model *m) {
 }
 
 neap_status ni_model_add(neap_model *m, const char *name, neap_program *pr) {
-  if (!name || !name[0] || strlen(name) > 200)
-    return ni_fail(NEAP_EARG, "model: expected a program name of 1 to 200 bytes");
+  neap_status rc = ni_name_check("model", name, 200);
+  if (rc) return rc;
   if (pr->params != m->params)
     return ni_fail(NEAP_EARG, "model: program '%s' uses another set of parameters", name);
   if (pr->open_scan >= 0) return ni_fail(NEAP_ESTATE, "model: program '%s' has an open scan", name);
@@ -62,8 +62,8 @@ neap_program *ni_model_program_of(const neap_model *m, const char *name) {
 }
 
 neap_status ni_model_set_text(neap_model *m, const char *key, const char *text) {
-  if (!key || !key[0] || strlen(key) > 200)
-    return ni_fail(NEAP_EARG, "model: expected a key of 1 to 200 bytes");
+  neap_status rc = ni_name_check("model", key, 200);
+  if (rc) return rc;
   int at = 0;
   while (at < m->n_texts && strcmp(m->text[at].key, key) != 0) at++;
   if (!text) {

@@ -151,7 +151,7 @@ neap_status ni_stream_context(neap_stream *s, int value, neap_layout layout, nea
 
 neap_status ni_stream_rows(neap_stream *s, const int32_t *source, const int32_t *from, size_t n) {
   neap_run *run = s->run;
-  if (!source) return ni_fail(NEAP_EARG, "stream rows: expected the source row of each row");
+  if (!source) return ni_fail(NEAP_EARG, "stream rows: expected the source row of each row, came NULL");
   size_t batch = run->rows[0].rows;
   for (size_t i = 0; i < n; i++) {
     if (source[i] < 0 || (size_t)source[i] >= batch)

@@ -234,29 +234,36 @@ neap_status ni_optim_load(neap_optim *o, neap_archive *a, const char *prefix) {
   const neap_params *p = o->params;
   ni_text key = {0};
   ni_text_add(&key, "%ssteps", prefix);
-  const char *steps = key.failed ? NULL : ni_archive_text(a, key.s);
+  bool failed = key.failed;
+  const char *steps = failed ? NULL : ni_archive_text(a, key.s);
   ni_text_free(&key);
+  if (failed) return NEAP_EMEM;
   unsigned long long n_steps, norm, value;
   if (!steps || sscanf(steps, "%llu %llu %llu", &n_steps, &norm, &value) != 3)
     return ni_fail(NEAP_EFORMAT, "optimizer: the file has no state under '%s'", prefix);
   neap_status rc = reserve(o);
   if (rc) return rc;
   int n = o->ids ? o->n_ids : ni_params_count(p);
-  for (int pass = 0; pass < 2; pass++) /* first look, then take: all or nothing */
-    for (int i = 0; i < n; i++)
-      for (int k = 0; k < 2; k++) {
-        const ni_param *e = &p->entries[o->ids ? o->ids[i] : i];
-        ni_text name = {0};
-        ni_text_add(&name, "%s%s.%s", prefix, k ? "v" : "m", e->name);
-        if (name.failed) return NEAP_EMEM;
-        const neap_tensor *t = ni_archive_tensor(a, name.s);
-        bool fits = t && t->dtype == NEAP_F32 && t->size == e->size;
-        if (!fits && n_steps > 0)
-          rc = ni_fail(NEAP_EFORMAT, "optimizer: expected '%s' with %zu numbers", name.s, e->size);
-        ni_text_free(&name);
-        if (rc) return rc;
-        if (pass && fits) memcpy((k ? o->v : o->m) + e->start, t->data, e->size * sizeof(float));
-      }
+  const neap_tensor **found = ni_calloc(2 * (size_t)n + 1, sizeof *found);
+  if (!found) return NEAP_EMEM;
+  for (int i = 0; i < 2 * n && !rc; i++) { /* first look, then take: all or nothing */
+    const ni_param *e = &p->entries[o->ids ? o->ids[i / 2] : i / 2];
+    ni_text name = {0};
+    ni_text_add(&name, "%s%s.%s", prefix, i % 2 ? "v" : "m", e->name);
+    const neap_tensor *t = name.failed ? NULL : ni_archive_tensor(a, name.s);
+    if (t && t->dtype == NEAP_F32 && t->size == e->size) found[i] = t;
+    else if (name.failed) rc = NEAP_EMEM;
+    else if (n_steps > 0)
+      rc = ni_fail(NEAP_EFORMAT, "optimizer: expected '%s' with %zu numbers", name.s, e->size);
+    ni_text_free(&name);
+  }
+  for (int i = 0; i < 2 * n && !rc; i++) {
+    const ni_param *e = &p->entries[o->ids ? o->ids[i / 2] : i / 2];
+    if (found[i])
+      memcpy((i % 2 ? o->v : o->m) + e->start, found[i]->data, e->size * sizeof(float));
+  }
+  ni_free(found);
+  if (rc) return rc;
   o->report.steps = n_steps;
   o->report.clipped_norm = norm;
   o->report.clipped_value = value;

@@ -189,33 +189,46 @@ static void test_lengths(bytes b) {
   memcpy(b.p, kept, 8);
 }
 
-/* ---- edits: the header with the first `from` replaced; quotes of the program stand escaped ---- */
+/* ---- edits ---- */
 
-static bytes edited(bytes b, const char *from, const char *to) {
-  size_t header = header_of(b), m = strlen(from), k = strlen(to);
-  for (size_t at = 8; at + m <= header; at++) {
-    if (memcmp(b.p + at, from, m) != 0) continue;
-    bytes e = {malloc(b.n + k), b.n - m + k};
-    memcpy(e.p, b.p, at);
-    memcpy(e.p + at, to, k);
-    memcpy(e.p + at + k, b.p + at + m, b.n - at - m);
-    for (int i = 0; i < 8; i++) e.p[i] = (unsigned char)((header - 8 - m + k) >> 8 * i);
-    return e;
+/* s with `with` for each '. */
+static char *quoted(const char *s, const char *with) {
+  size_t k = strlen(with), n = 0;
+  char *t = malloc(strlen(s) * k + 1);
+  for (; *s; s++) {
+    if (*s == '\'') memcpy(t + n, with, k), n += k;
+    else t[n++] = *s;
   }
-  check(false, __FILE__, __LINE__, from);
-  return (bytes){malloc(1), 0};
+  t[n] = 0;
+  return t;
+}
+
+/* The file with the first `from` of its header replaced. A ' stands for a quote of a program. */
+static bytes edited(bytes b, const char *from, const char *to) {
+  char *a = quoted(from, "\\\""), *c = quoted(to, "\\\"");
+  size_t header = header_of(b), m = strlen(a), k = strlen(c), at = 8;
+  while (at + m <= header && memcmp(b.p + at, a, m) != 0) at++;
+  check(at + m <= header, __FILE__, __LINE__, from);
+  bytes e = {malloc(b.n + k), b.n - m + k};
+  memcpy(e.p, b.p, at);
+  memcpy(e.p + at, c, k);
+  memcpy(e.p + at + k, b.p + at + m, b.n - at - m);
+  for (int i = 0; i < 8; i++) e.p[i] = (unsigned char)((header - 8 - m + k) >> 8 * i);
+  free(a);
+  free(c);
+  return e;
 }
 
 static void test_edits(bytes b) {
   static const struct {
     const char *from, *to, *words;
   } edits[] = {
-      {"\\\"op\\\":\\\"tanh\\\"", "\\\"op\\\":\\\"tahn\\\"", "no op 'tahn'; did you mean 'tanh'?"},
-      {"\\\"op\\\":\\\"tanh\\\"", "\\\"op\\\":1", "expected a text 'op'"},
-      {"\\\"op\\\":\\\"tanh\\\"", "\\\"op\\\":\\\"add\\\"", "add: expected 2 inputs, got 1"},
+      {"'op':'tanh'", "'op':'tahn'", "no op 'tahn'; did you mean 'tanh'?"},
+      {"'op':'tanh'", "'op':1", "expected a text 'op'"},
+      {"'op':'tanh'", "'op':'add'", "add: expected 2 inputs, got 1"},
       {"\"neap\":\"1\"", "\"neap\":\"2\"", "expected version 1 of the layout, got '2'"},
       {"\"neap\":\"1\",", "", "carries no neap programs"},
-      {"\\\"neap\\\":1", "\\\"neap\\\":7", "program"},
+      {"'neap':1", "'neap':7", "program"},
       {"\"neap.order\"", "\"neap.ordre\"", "neap.order is missing"},
       /* tensors */
       {"\"w_hh\":{", "\"w_hx\":{", "tensor 'w_hh' is missing"},
@@ -229,59 +242,59 @@ static void test_edits(bytes b) {
       {"\"dtype\":\"F32\"", "\"dtype\":\"I32\"", "must be of floats"},
       {"\"neap.program.predict\"", "\"neap.pogram.predict\"", "no program of the model uses"},
       /* nodes */
-      {"\\\"op\\\":\\\"tanh\\\",\\\"in\\\":[", "\\\"op\\\":\\\"tanh\\\",\\\"in\\\":[99,", "program"},
-      {"\\\"op\\\":\\\"tanh\\\",\\\"in\\\":[", "\\\"op\\\":\\\"tanh\\\",\\\"in\\\":[-1,", "tanh"},
-      {"\\\"op\\\":\\\"lstm\\\",\\\"in\\\":[", "\\\"op\\\":\\\"lstm\\\",\\\"in\\\":[99,", "program"},
-      {"\\\"op\\\":\\\"cast\\\",\\\"in\\\":[", "\\\"op\\\":\\\"cast\\\",\\\"in\\\":{},\\\"x\\\":[",
+      {"'op':'tanh','in':[", "'op':'tanh','in':[99,", "program"},
+      {"'op':'tanh','in':[", "'op':'tanh','in':[-1,", "tanh"},
+      {"'op':'lstm','in':[", "'op':'lstm','in':[99,", "program"},
+      {"'op':'cast','in':[", "'op':'cast','in':{},'x':[",
        "a list of at most 12 inputs"},
-      {"\\\"op\\\":\\\"cast\\\",\\\"in\\\":[",
-       "\\\"op\\\":\\\"cast\\\",\\\"in\\\":[0,0,0,0,0,0,0,0,0,0,0,0,", "at most 12 inputs"},
-      {"\\\"attr\\\":{\\\"dtype\\\":0}", "\\\"attr\\\":{\\\"dtype\\\":2}", "dtype"},
-      {"\\\"attr\\\":{\\\"dtype\\\":0}", "\\\"attr\\\":{\\\"dtyp\\\":0}", "did you mean 'dtype'?"},
-      {"\\\"attr\\\":{\\\"dtype\\\":0}", "\\\"attr\\\":{\\\"dtype\\\":\\\"0\\\"}", "program"},
-      {"\\\"attr\\\":{\\\"dtype\\\":0}", "\\\"attr\\\":[0]", "bad options"},
-      {"\\\"attr\\\":{\\\"dtype\\\":0}", "\\\"attr\\\":{}", "option 'dtype' is missing"},
-      {"\\\"op\\\":\\\"constant\\\",\\\"number\\\":1", "\\\"op\\\":\\\"constant\\\"",
+      {"'op':'cast','in':[",
+       "'op':'cast','in':[0,0,0,0,0,0,0,0,0,0,0,0,", "at most 12 inputs"},
+      {"'attr':{'dtype':0}", "'attr':{'dtype':2}", "dtype"},
+      {"'attr':{'dtype':0}", "'attr':{'dtyp':0}", "did you mean 'dtype'?"},
+      {"'attr':{'dtype':0}", "'attr':{'dtype':'0'}", "program"},
+      {"'attr':{'dtype':0}", "'attr':[0]", "bad options"},
+      {"'attr':{'dtype':0}", "'attr':{}", "option 'dtype' is missing"},
+      {"'op':'constant','number':1", "'op':'constant'",
        "a number is missing"},
-      {"\\\"op\\\":\\\"constant\\\",\\\"number\\\":1",
-       "\\\"op\\\":\\\"constant\\\",\\\"number\\\":1e999", "number"},
-      {"\\\"op\\\":\\\"param\\\",\\\"name\\\":\\\"u\\\"",
-       "\\\"op\\\":\\\"param\\\",\\\"name\\\":\\\"out\\\"", "'out' stands twice"},
-      {"\\\"op\\\":\\\"param\\\",\\\"name\\\":\\\"u\\\"",
-       "\\\"op\\\":\\\"param\\\",\\\"name\\\":\\\"uu\\\"", "there is no parameter 'uu'"},
-      {"\\\"op\\\":\\\"param\\\",\\\"name\\\":\\\"u\\\"", "\\\"op\\\":\\\"param\\\"",
+      {"'op':'constant','number':1",
+       "'op':'constant','number':1e999", "number"},
+      {"'op':'param','name':'u'",
+       "'op':'param','name':'out'", "'out' stands twice"},
+      {"'op':'param','name':'u'",
+       "'op':'param','name':'uu'", "there is no parameter 'uu'"},
+      {"'op':'param','name':'u'", "'op':'param'",
        "there is no parameter ''"},
       /* types */
-      {"\\\"dims\\\":[3]", "\\\"dims\\\":[2147483647]", "weight_ih"},
-      {"\\\"dims\\\":[3]", "\\\"dims\\\":[2147483648]", "program"},
-      {"\\\"dims\\\":[3]", "\\\"dims\\\":[65536,65536]", "more than 2147483647 elements"},
-      {"\\\"dims\\\":[3]", "\\\"dims\\\":[0]", "program"},
-      {"\\\"dims\\\":[3]", "\\\"dims\\\":[-2]", "program"},
-      {"\\\"dims\\\":[3]", "\\\"dims\\\":[1,1,1,3]", "more than 3 dimensions"},
-      {"\\\"dims\\\":[3]", "\\\"dims\\\":3", "expected a list 'dims'"},
-      {"\\\"dtype\\\":\\\"f32\\\"", "\\\"dtype\\\":\\\"f16\\\"", "unknown dtype 'f16'"},
-      {"\\\"space\\\":1,\\\"dims\\\":[3]", "\\\"space\\\":0,\\\"dims\\\":[3]", "sequence"},
-      {"\\\"space\\\":1,\\\"dims\\\":[3]", "\\\"space\\\":2,\\\"dims\\\":[3]", "in space 2"},
-      {"\\\"parent\\\":0", "\\\"parent\\\":1", "expected the parent of 'T' in 0..0, got 1"},
-      {"\\\"spaces\\\":[{", "\\\"spaces\\\":[{\\\"name\\\":\\\"T\\\",\\\"parent\\\":0},{",
+      {"'dims':[3]", "'dims':[2147483647]", "weight_ih"},
+      {"'dims':[3]", "'dims':[2147483648]", "program"},
+      {"'dims':[3]", "'dims':[65536,65536]", "more than 2147483647 elements"},
+      {"'dims':[3]", "'dims':[0]", "program"},
+      {"'dims':[3]", "'dims':[-2]", "program"},
+      {"'dims':[3]", "'dims':[1,1,1,3]", "more than 3 dimensions"},
+      {"'dims':[3]", "'dims':3", "expected a list 'dims'"},
+      {"'dtype':'f32'", "'dtype':'f16'", "unknown dtype 'f16'"},
+      {"'space':1,'dims':[3]", "'space':0,'dims':[3]", "sequence"},
+      {"'space':1,'dims':[3]", "'space':2,'dims':[3]", "in space 2"},
+      {"'parent':0", "'parent':1", "expected the parent of 'T' in 0..0, got 1"},
+      {"'spaces':[{", "'spaces':[{'name':'T','parent':0},{",
        "stands twice"},
       /* scans */
-      {"\\\"scans\\\":[{\\\"space\\\":1", "\\\"scans\\\":[{\\\"space\\\":0", "program"},
-      {"\\\"scans\\\":[{\\\"space\\\":1", "\\\"scans\\\":[{\\\"space\\\":5", "sequence space"},
-      {"\\\"scans\\\":[", "\\\"scans\\\":[],\\\"snacs\\\":[", "scan 0 is missing"},
-      {"\\\"next\\\":[", "\\\"next\\\":[],\\\"text\\\":[", "does not say what state"},
-      {"\\\"next\\\":[", "\\\"next\\\":[0,0],\\\"text\\\":[", "value 0 is not a state"},
-      {"\\\"next\\\":[", "\\\"next\\\":[7],\\\"text\\\":[", "come in pairs"},
-      {"\\\"next\\\":[", "\\\"next\\\":[7,99],\\\"text\\\":[", "there is no value 99"},
-      {"\\\"scan\\\":0", "\\\"scan\\\":1", "program"},
-      {",\\\"scan\\\":0", "", "no scan is open"},
-      {"\\\"in\\\":[-1]", "\\\"in\\\":[0]", "expected a first state"},
-      {"\\\"in\\\":[-1]", "\\\"in\\\":[7]", "program"},
+      {"'scans':[{'space':1", "'scans':[{'space':0", "program"},
+      {"'scans':[{'space':1", "'scans':[{'space':5", "sequence space"},
+      {"'scans':[", "'scans':[],'snacs':[", "scan 0 is missing"},
+      {"'next':[", "'next':[],'text':[", "does not say what state"},
+      {"'next':[", "'next':[0,0],'text':[", "value 0 is not a state"},
+      {"'next':[", "'next':[7],'text':[", "come in pairs"},
+      {"'next':[", "'next':[7,99],'text':[", "there is no value 99"},
+      {"'scan':0", "'scan':1", "program"},
+      {",'scan':0", "", "no scan is open"},
+      {"'in':[-1]", "'in':[0]", "expected a first state"},
+      {"'in':[-1]", "'in':[7]", "program"},
       /* outputs */
-      {"{\\\"name\\\":\\\"n\\\",\\\"value\\\":", "{\\\"name\\\":\\\"y\\\",\\\"value\\\":",
+      {"{'name':'n','value':", "{'name':'y','value':",
        "the name 'y' is taken"},
-      {"{\\\"name\\\":\\\"n\\\",\\\"value\\\":", "{\\\"name\\\":\\\"n\\\",\\\"value\\\":9", "program"},
-      {"\\\"outputs\\\":[", "\\\"outputs\\\":{},\\\"x\\\":[", "expected a list 'outputs'"},
+      {"{'name':'n','value':", "{'name':'n','value':9", "program"},
+      {"'outputs':[", "'outputs':{},'x':[", "expected a list 'outputs'"},
   };
   for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
     bytes e = edited(b, edits[i].from, edits[i].to);
@@ -323,7 +336,9 @@ static void test_crowds(void) {
 
 /* ---- programs ---- */
 
-static void refuse_program(int line, const char *text, const char *words) {
+/* A ' stands for a quote. */
+static void refuse_program(int line, const char *nodes, const char *words) {
+  char *text = quoted(nodes, "\"");
   neap_params *p = NULL;
   neap_program *pr = NULL;
   size_t before = neap_memory_live();
@@ -334,41 +349,42 @@ static void refuse_program(int line, const char *text, const char *words) {
   neap_program_release(pr);
   neap_params_release(p);
   CHECK(neap_memory_live() == before);
+  free(text);
 }
 #define REFUSE(nodes, scans, words)                                                           \
   refuse_program(__LINE__,                                                                    \
-                 "{\"neap\":1,\"spaces\":[{\"name\":\"T\",\"parent\":0},{\"name\":\"U\",\"parent\":1}],"  \
-                 "\"nodes\":[" nodes "],\"scans\":[" scans "],\"outputs\":[]}", words)
+                 "{'neap':1,'spaces':[{'name':'T','parent':0},{'name':'U','parent':1}],"  \
+                 "'nodes':[" nodes "],'scans':[" scans "],'outputs':[]}", words)
 #define INPUT(name, dtype, space, dims)                                                       \
-  "{\"op\":\"input\",\"name\":\"" name "\",\"dtype\":\"" dtype "\",\"space\":" space          \
-  ",\"dims\":[" dims "]},"
+  "{'op':'input','name':'" name "','dtype':'" dtype "','space':" space          \
+  ",'dims':[" dims "]},"
 #define STATE                                                                                 \
-  "{\"op\":\"state\",\"name\":\"h\",\"dtype\":\"f32\",\"space\":1,\"dims\":[2],\"in\":[-1],\"scan\":0},"
+  "{'op':'state','name':'h','dtype':'f32','space':1,'dims':[2],'in':[-1],'scan':0},"
 
 static void test_programs(void) {
   /* a step whose rows are not of its own sequence would be computed in the wrong places */
   REFUSE(INPUT("q", "f32", "0", "2") STATE
-         "{\"op\":\"attend_dot\",\"in\":[0,1,1],\"scan\":0}", "{\"space\":1,\"next\":[1,1]}",
+         "{'op':'attend_dot','in':[0,1,1],'scan':0}", "{'space':1,'next':[1,1]}",
          "cannot attend to its own sequence");
-  REFUSE(STATE "{\"op\":\"spread\",\"in\":[0],\"attr\":{\"space\":2},\"scan\":0}",
-         "{\"space\":1,\"next\":[0,0]}", "cannot leave its own sequence");
-  REFUSE(STATE "{\"op\":\"spread\",\"in\":[0],\"attr\":{\"space\":1},\"scan\":0}",
-         "{\"space\":1,\"next\":[0,0]}", "cannot leave its own sequence");
-  REFUSE(STATE "{\"op\":\"last\",\"in\":[0],\"scan\":0}", "{\"space\":1,\"next\":[0,0]}",
+  REFUSE(STATE "{'op':'spread','in':[0],'attr':{'space':2},'scan':0}",
+         "{'space':1,'next':[0,0]}", "cannot leave its own sequence");
+  REFUSE(STATE "{'op':'spread','in':[0],'attr':{'space':1},'scan':0}",
+         "{'space':1,'next':[0,0]}", "cannot leave its own sequence");
+  REFUSE(STATE "{'op':'last','in':[0],'scan':0}", "{'space':1,'next':[0,0]}",
          "mixes time steps");
-  REFUSE(STATE "{\"op\":\"constant\",\"number\":1},{\"op\":\"constant\",\"number\":1,\"scan\":0}",
-         "{\"space\":1,\"next\":[0,0]}", "scan 0 is missing or torn");
+  REFUSE(STATE "{'op':'constant','number':1},{'op':'constant','number':1,'scan':0}",
+         "{'space':1,'next':[0,0]}", "scan 0 is missing or torn");
   /* rows too wide to count */
   REFUSE(INPUT("i", "i32", "0", "65536")
-         "{\"op\":\"one_hot\",\"in\":[0],\"attr\":{\"size\":65536}}", "", "2147483647 elements");
+         "{'op':'one_hot','in':[0],'attr':{'size':65536}}", "", "2147483647 elements");
   REFUSE(INPUT("a", "f32", "0", "65536,1") INPUT("b", "f32", "0", "1,65536")
-         "{\"op\":\"bmm\",\"in\":[0,1]}", "", "2147483647 elements");
+         "{'op':'bmm','in':[0,1]}", "", "2147483647 elements");
   REFUSE(INPUT("a", "f32", "0", "65536,1") INPUT("b", "f32", "0", "1,65536")
-         "{\"op\":\"add\",\"in\":[0,1]}", "", "2147483647 elements");
+         "{'op':'add','in':[0,1]}", "", "2147483647 elements");
   REFUSE(INPUT("a", "f32", "0", "2147483647")
-         "{\"op\":\"reshape\",\"in\":[0],\"attr\":{\"rank\":3,\"d0\":2147483647,\"d1\":2147483647,"
-         "\"d2\":4}}", "", "elements in a row must stay");
-  REFUSE(INPUT("a", "f32", "1", "") "{\"op\":\"reshape\",\"in\":[0],\"attr\":{\"rank\":1,\"d0\":-2}}",
+         "{'op':'reshape','in':[0],'attr':{'rank':3,'d0':2147483647,'d1':2147483647,"
+         "'d2':4}}", "", "elements in a row must stay");
+  REFUSE(INPUT("a", "f32", "1", "") "{'op':'reshape','in':[0],'attr':{'rank':1,'d0':-2}}",
          "", "elements in a row must stay");
   refuse_program(__LINE__, "[]", "neap");
   refuse_program(__LINE__, "{", "byte 1");
@@ -465,7 +481,7 @@ static char *splice(char *s, size_t at, size_t drop, const char *with) {
 static char *change_number(char *s) {
   static const int odd[] = {-3, -2, -1, 100, 46341, 65536, INT32_MAX};
   size_t n = strlen(s), at = roll(n);
-  while (at && !(strchr("[,:", s[at - 1]) && (s[at] == '-' || (s[at] >= '0' && s[at] <= '9')))) at--;
+  while (at && !(strchr("[,:", s[at - 1]) && strchr("-0123456789", s[at]))) at--;
   if (!at) return s;
   char text[24];
   int value = roll(4) ? (int)roll(36) : odd[roll(sizeof odd / sizeof *odd)];
