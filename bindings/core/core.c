@@ -35,6 +35,16 @@ void nb_where(lua_State *L) {
     lua_pushliteral(L, "");
 }
 
+const char *nb_push_came(lua_State *L, int index) {
+  if (lua_type(L, index) == LUA_TSTRING)
+    return lua_pushfstring(L, "\"%s\"", lua_tostring(L, index));
+  if (lua_type(L, index) == LUA_TNUMBER || lua_type(L, index) == LUA_TBOOLEAN)
+    return luaL_tolstring(L, index, NULL);
+  if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING)
+    return lua_tostring(L, -1);
+  return lua_pushstring(L, luaL_typename(L, index));
+}
+
 int nb_raise(lua_State *L, const char *format, ...) {
   va_list args;
   va_start(args, format);

@@ -32,6 +32,9 @@ void nb_open_model(lua_State *L);
 /* Pushes "file.lua:14: " of the innermost Lua function that is not the library's own; "" if none
 ** is known. */
 void nb_where(lua_State *L);
+/* Pushes what stands at a stack index as text for "came %s": a string in quotes, else a number's
+** text or the type's name. */
+const char *nb_push_came(lua_State *L, int index);
 /* Raises there. Formats as lua_pushfstring does: %s %d %I %f %c %%. */
 int nb_raise(lua_State *L, const char *format, ...);
 /* Raises about an argument, in the words of luaL_argerror and luaL_typeerror. */

@@ -369,9 +369,16 @@ static int stream_input(lua_State *L) {
       return nb_raise(L, "stream: input %d has %I numbers, got %I", index + 1, (LUAI_UACINT)n,
                       (LUAI_UACINT)m);
     for (size_t i = 0; i < n; i++) {
-      lua_rawgeti(L, 3, (lua_Integer)i + 1);
-      if (f) f[i] = (float)luaL_checknumber(L, -1);
-      else d[i] = (int32_t)luaL_checkinteger(L, -1);
+      int whole = 0;
+      bool good = lua_rawgeti(L, 3, (lua_Integer)i + 1) == LUA_TNUMBER;
+      lua_Integer id = lua_tointegerx(L, -1, &whole);
+      if (d) good = good && whole && id >= INT32_MIN && id <= INT32_MAX;
+      if (!good)
+        return nb_raise(L, "stream: input %d, number %I: expected %s, came %s", index + 1,
+                        (LUAI_UACINT)i + 1, f ? "a number" : "an id, a whole number from 0",
+                        nb_push_came(L, -1));
+      if (f) f[i] = (float)lua_tonumber(L, -1);
+      else d[i] = (int32_t)id;
       lua_pop(L, 1);
     }
     return 0;

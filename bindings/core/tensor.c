@@ -177,7 +177,7 @@ static void read_nested(lua_State *L, reading *r, int depth) {
   if (depth == rank) {
     const char *expected = store(L, -1, r->t, r->at++);
     if (expected) {
-      const char *came = luaL_tolstring(L, -1, NULL);
+      const char *came = nb_push_came(L, -1);
       nb_raise(L, "tensor: expected %s%s, came %s", expected, push_path(L, r, depth), came);
     }
     return;
@@ -437,7 +437,7 @@ static int newindex(lua_State *L) {
                     nb_push_shape(L, t));
   const char *expected = store(L, 3, t, position(L, 2, t, 0));
   if (expected)
-    return nb_raise(L, "tensor: expected %s, came %s", expected, luaL_tolstring(L, 3, NULL));
+    return nb_raise(L, "tensor: expected %s, came %s", expected, nb_push_came(L, 3));
   return 0;
 }
 

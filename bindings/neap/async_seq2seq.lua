@@ -149,7 +149,13 @@ function class.new(options)
       .. "neap.vocab(corpus, field, { start = true, stop = true })")
   end
   local encoder = task.network("async_seq2seq", options.encoder)
-  local decoder = check.type("async_seq2seq", "decoder", options.decoder, "table")
+  local decoder = options.decoder
+  for _, name in ipairs { "teacher", "step", "states", "first", "prepare" } do
+    if type(decoder) ~= "table" or layer.is_layer(decoder) or not decoder[name] then
+      check.fail("async_seq2seq: decoder: expected neap.decoder{..} or a table of one's own with "
+        .. "teacher, step, states, first and prepare, came %s", check.came(decoder))
+    end
+  end
 
   -- The encoder's outputs, its summary [B,M'] and the decoder's first states.
   local function encode(rec)
@@ -421,8 +427,8 @@ end
 function class:predict(sequences, options)
   options = check.options("predict", options, { "beam", "max_length", "length_penalty", "all" })
   find_outputs(self)
-  local batch = sequences
-  if sequences[1] ~= nil then batch = task.batch_of("predict", self.inputs, sequences) end
+  local batch = task.batch("predict", self.inputs, sequences)
+  if not batch then return {} end
   local limit = check.integer("predict", "max_length", options.max_length or self.max_length, 1)
   local k = check.integer("predict", "beam", options.beam or 1, 1)
   local found = k > 1 and beam(self, batch, k, limit, options.length_penalty or 1)

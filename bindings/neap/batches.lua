@@ -96,8 +96,12 @@ end
 function batches.new(fields, options)
   options = check.options("batches", options, { "size", "bucket", "shuffle", "rng", "drop_last",
     "max_length", "long" })
-  check.type("batches", "fields", fields, "table")
+  if type(fields) ~= "table" or getmetatable(fields) then
+    check.fail("batches: expected a table of fields such as { input = corpus:encode(..) }, came %s",
+      check.came(fields))
+  end
   local size = check.integer("batches", "size", options.size or 32, 1)
+  check.rng("batches", options.rng)
   local max = options.max_length and
     check.integer("batches", "max_length", options.max_length, 0)
   local long, rng = options.long or "error", options.rng

@@ -59,8 +59,8 @@ function check.options(who, options, names)
       check.fail("%s: expected named options, came [%s]", who, tostring(name))
     elseif not known[name] then
       local near = core.nearest(name, names)
-      check.fail("%s: unknown option \"%s\"%s", who, name,
-        near and ("; did you mean \"%s\"?"):format(near) or "")
+      check.fail("%s: unknown option \"%s\"%s", who, name, near
+        and ("; did you mean \"%s\"?"):format(near) or "; there are: " .. table.concat(names, ", "))
     end
   end
   return options
@@ -95,6 +95,15 @@ function check.integer(who, name, value, low, high)
       check.came(value))
   end
   return whole
+end
+
+--- A source of chance, if there is one.
+function check.rng(who, rng)
+  if rng ~= nil and (type(rng) ~= "table" or type(rng.shuffle) ~= "function") then
+    check.fail("%s: rng: expected a source of chance such as neap.rng(17), came %s", who,
+      check.came(rng))
+  end
+  return rng
 end
 
 return check

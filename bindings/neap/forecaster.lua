@@ -55,11 +55,13 @@ end
 
 -- A list of rows or numbers as a tensor [n, size].
 local function tensor(self, who, series)
+  check.type(who, "series", series, "table")
   local flat = {}
   for t, row in ipairs(series) do
     if type(row) == "number" then row = { row } end
     if type(row) ~= "table" or #row ~= self.size then
-      check.fail("%s: step %d: expected %d numbers", who, t, self.size)
+      check.fail("%s: step %d: expected %d number%s, came %s", who, t, self.size,
+        self.size == 1 and "" or "s", type(row) == "table" and #row or check.came(row))
     end
     for _, x in ipairs(row) do flat[#flat + 1] = x end
   end
@@ -100,6 +102,9 @@ end
 -- @int n
 -- @treturn tab n rows (numbers if size is 1)
 function class:rollout(series, n)
+  check.integer("rollout", "n", n, 0)
+  tensor(self, "rollout", series) -- for its checks
+  if #series == 0 then check.fail("rollout: the series is empty: at least one step is needed") end
   local stream = self:program "predict":stream()
   local out, row = {}, nil
   local function step(x)

@@ -105,9 +105,9 @@ function class:generate(prompt, n, options)
   check.integer("generate", "n", n, 0)
   local temperature = options.temperature or 1
   local rng = options.rng or require "neap.rng".new(1)
-  local stream = self:program "predict":stream()
   local ids = self.vocab:encode(prompt)
   if #ids == 0 then check.fail("generate: the prompt is empty: say at least one symbol") end
+  local stream = self:program "predict":stream()
   local out = {}
   local function step(id)
     stream:input(1, { id - 1 })

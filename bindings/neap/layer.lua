@@ -29,7 +29,11 @@ end
 --- Records the layer. What it takes and gives depends on its kind; sequence layers take x [T,B,I]
 -- and give y [T,B,O] and, if recurrent, the table of last states.
 function meta.__call(self, ...)
-  local rec = record.current(self.kind)
+  local rec = record.active()
+  if not rec then
+    check.fail("%s: a layer is called inside of a function that neap records (a network, a cell's "
+      .. "step, neap.program); neap.debug(layer, x) runs it on a tensor at once", self.kind)
+  end
   local path = rec:path(self, self.name or self.kind)
   self.built = path
   return rec:at(path, nil, self.forward, self, rec, ...)
@@ -91,7 +95,8 @@ local function sequence(who, x)
     check.fail("%s: expected a sequence such as [T,B,64], came %s", who, x:shape())
   end
   if #x.dims ~= 1 or x.dtype ~= "f32" then
-    check.fail("%s: expected a sequence of vectors such as [T,B,64], came %s", who, x:shape())
+    check.fail("%s: expected a sequence of vectors such as [T,B,64], came %s%s", who, x:shape(),
+      x.dtype == "i32" and ": neap.embed{ size = n } makes vectors of ids" or "")
   end
   return x
 end
@@ -108,6 +113,10 @@ function layer.embed(options)
   options = options_of("embed", options, { "size", "input", "init" })
   local size = size_of("embed", options)
   return named(layer.new("embed", options, function(_, rec, ids)
+    if record.is_value(ids) and ids.dtype ~= "i32" then
+      check.fail("embed: expected ids such as i32 [T,B], came %s, which are numbers already",
+        ids:shape())
+    end
     local v = options.input or rec.hints.input_size
     if not v then check.fail("embed: how many ids are there? say embed{ input = n }") end
     local table_ = rec:param("weight", { v, size }, options.init or { "normal", 0, 1 / size ^ 0.5 })
@@ -393,7 +402,9 @@ end
 --- Layers one after the other. Gives what the last one gives.
 -- @tab list of layers and functions; `name` may name it
 function layer.chain(list)
-  check.type("chain", "layers", list, "table")
+  if type(list) ~= "table" or layer.is_layer(list) then
+    check.fail("chain: expected a list of layers, chain{ a, b }, came %s", check.came(list))
+  end
   if #list == 0 then check.fail("chain: expected at least one layer") end
   for _, l in ipairs(list) do check_layer("chain", l) end
   return named(layer.new("chain", {}, function(self, rec, x, first)
@@ -420,7 +431,9 @@ end
 -- @tab options `{ layer, merge = "concat" | "sum" }`
 -- @return y [T,B,2H] or [T,B,H]; last states by name, merged likewise: each direction's own last
 function layer.bidir(options)
-  check.type("bidir", "options", options, "table")
+  if type(options) ~= "table" or layer.is_layer(options) then
+    check.fail("bidir: expected a layer in braces, bidir{ layer }, came %s", check.came(options))
+  end
   local inner = check_layer("bidir", options[1])
   local merge = options.merge or "concat"
   if merge ~= "concat" and merge ~= "sum" then
@@ -450,7 +463,10 @@ end
 --- x + layer(x); the widths must agree.
 -- @tab options `{ layer }`
 function layer.residual(options)
-  check.type("residual", "options", options, "table")
+  if type(options) ~= "table" or layer.is_layer(options) then
+    check.fail("residual: expected a layer in braces, residual{ layer }, came %s",
+      check.came(options))
+  end
   check_layer("residual", options[1])
   return named(layer.new("residual", {}, function(self, rec, x)
     local l = self.layers[1]

@@ -45,6 +45,9 @@ function methods:reads_future() return self.core:reads_future() end
 -- @tab[opt] options `{ learn = false, double = false, check = false, pool =, seed = 0, max_rows = }`
 -- @treturn run
 function methods:run(options)
+  if type(options) == "table" and type(options.pool) == "number" then
+    check.fail("run: pool: expected threads, neap.pool(%s), came %s", options.pool, options.pool)
+  end
   return setmetatable({ program = self, core = core.run(self.core, options) }, run_meta)
 end
 
@@ -73,7 +76,7 @@ end
 local function shapes(self, batch)
   local spaces, rows, lengths, by, full = self.program.spaces, batch.rows, {}, {}, {}
   local function set(space, name, given)
-    if type(given) ~= "userdata" then
+    if type(given) ~= "userdata" or given:dtype() ~= "i32" then
       check.fail("feed: input %s: its lengths: expected an i32 tensor, came %s", name,
         check.came(given))
     end
@@ -128,7 +131,7 @@ program.shapes = shapes
 
 local function names_of(list)
   local names = {}
-  for name in pairs(list) do names[#names + 1] = name end
+  for name in pairs(list) do names[#names + 1] = tostring(name) end
   table.sort(names)
   return #names > 0 and table.concat(names, ", ") or "none"
 end
@@ -145,6 +148,15 @@ end
 -- for a scalar.
 -- @tab batch `rows` may say how many rows the batch has
 function run_methods:feed(batch)
+  if type(batch) ~= "table" then
+    check.fail("feed: expected a batch, a table of input name -> field, came %s", check.came(batch))
+  end
+  local some = false
+  for name in pairs(batch) do some = some or self.program.inputs[name] ~= nil end
+  if not some and next(self.program.inputs) then
+    check.fail("feed: the batch has none of the inputs %s; it has %s",
+      names_of(self.program.inputs), names_of(batch))
+  end
   local rows, lengths = shapes(self, batch)
   if rows then
     self.core:batch(rows)

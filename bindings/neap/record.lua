@@ -157,6 +157,10 @@ end
 -- @treturn value
 function recorder:input(name, type)
   type = check.options("input " .. name, type, { "space", "parent", "dims", "dtype" })
+  if math.type(type.dims) then
+    check.fail("input %s: dims: expected a table such as { %s }, came %s", name, type.dims,
+      type.dims)
+  end
   local space = -1
   if type.space then
     for i, s in ipairs(self.spaces) do if s.name == type.space then space = i - 1 end end
@@ -368,6 +372,10 @@ local function run_once(build, params, seed, hints)
     end
   elseif record.is_value(result) then
     rec:output("output", result)
+  end
+  if next(rec.outputs) == nil then
+    check.fail("program: the function gave no output: it should return a value or a table of named "
+      .. "values, came %s", check.came(result))
   end
   return rec
 end

@@ -85,6 +85,7 @@ end
 -- @tab[opt] options `{ size = 256 }`
 -- @treturn tab `{ accuracy, macro_f1, confusion, n }`
 function class:score(fields, options)
+  task.fields("score", self.inputs, fields)
   local run = self:run("predict", false)
   local confusion = metrics.confusion(self.output.symbols)
   local right, n = 0, 0
@@ -107,9 +108,8 @@ end
 -- @tab sequences a list of strings, of lists of symbols, or of lists of rows of numbers; or a batch
 -- @treturn tab list of `{ class = symbol, id = from 1, probability = number }`
 function class:predict(sequences)
-  local run = self:run("predict", false)
-  local batch = sequences
-  if sequences[1] ~= nil then batch = task.batch_of("predict", self.inputs, sequences) end
+  local run, batch = self:run("predict", false), task.batch("predict", self.inputs, sequences)
+  if not batch then return {} end
   run:feed(batch):forward()
   local ids, scores, out = run:value "class", run:value "scores", {}
   for b = 1, #ids do

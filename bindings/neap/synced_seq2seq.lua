@@ -72,6 +72,7 @@ end
 -- @tab[opt] options `{ size = 64 }`
 -- @treturn tab `{ accuracy, sequence_accuracy, n }`
 function class:score(fields, options)
+  task.fields("score", self.inputs, fields)
   local run = self:run("predict", false)
   local right, n, whole, sequences = 0, 0, 0, 0
   for batch in batches(fields, { size = options and options.size or 64 }) do
@@ -96,9 +97,8 @@ end
 -- @tab sequences a list of strings or lists of symbols; or a batch
 -- @treturn tab a list of symbols for each sequence
 function class:predict(sequences)
-  local run = self:run("predict", false)
-  local batch = sequences
-  if sequences[1] ~= nil then batch = task.batch_of("predict", self.inputs, sequences) end
+  local run, batch = self:run("predict", false), task.batch("predict", self.inputs, sequences)
+  if not batch then return {} end
   run:feed(batch):forward()
   local got, out, at = run:value("tags", "concat"), {}, 0
   local first = batch[self.inputs[1].name]

@@ -77,6 +77,7 @@ task.meta = meta
 --- Makes a task object. class: its methods; spec: kind, builders (program name -> function of the
 -- recorder), hints, config (plain table for the file), rng.
 function task.new(class, spec)
+  check.rng(spec.kind, spec.rng)
   local self = {
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
     config = spec.config, params = spec.params or core.params(),
@@ -145,6 +146,10 @@ local function plain(message) return (tostring(message):gsub("^[^%s:]+:%d+: ", "
 -- @param optim neap.adam{..} and the like
 -- @treturn number the loss
 function methods:learn(batch, optim)
+  if type(optim) ~= "table" or not optim.step then
+    check.fail("learn: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came %s",
+      check.came(optim))
+  end
   local run = self:forward(batch)
   self.params:zero_grad()
   run:backward()
@@ -223,15 +228,33 @@ function task.restore_inputs(plain_list)
   return list
 end
 
---- Sequences that a script gives by hand as a batch: strings or lists of symbols (or of rows of
--- numbers) for the one input of a task.
-function task.batch_of(who, inputs, sequences)
+--- Checks that the fields of held-out data are there.
+function task.fields(who, inputs, fields)
+  if type(fields) ~= "table" or getmetatable(fields) then
+    check.fail("%s: expected a table of fields such as { input = corpus:encode(..), output = .. }, "
+      .. "came %s", who, check.came(fields))
+  end
+  for k = 1, #inputs + 1 do
+    local name = inputs[k] and inputs[k].name or "output"
+    if fields[name] == nil then check.fail("%s: the field %s is missing", who, name) end
+  end
+end
+
+-- Sequences that a script gives by hand: strings or lists of symbols (or of rows of numbers) for the
+-- one input of a task.
+local function batch_of(who, inputs, sequences)
   local i = inputs[1]
-  if #inputs > 1 then
-    check.fail("%s: the task has several inputs: give a batch (neap.batches makes them)", who)
+  if #inputs > 1 or i.nested then
+    check.fail("%s: the task's input is %s: give a batch (neap.batches makes them)", who,
+      i.nested and "nested" or "not one")
   end
   local data, lengths = {}, {}
   for n, s in ipairs(sequences) do
+    if type(s) ~= "table" and not (i.vocab and type(s) == "string") then
+      check.fail("%s: sequence %d: expected %s, came %s", who, n,
+        i.vocab and "a string or a list of symbols" or "a list of numbers or of rows",
+        check.came(s))
+    end
     if i.vocab then
       local ids = i.vocab:encode(s)
       lengths[n] = #ids
@@ -241,7 +264,8 @@ function task.batch_of(who, inputs, sequences)
       for t, row in ipairs(s) do
         if type(row) == "number" then row = { row } end
         if type(row) ~= "table" or #row ~= i.size then
-          check.fail("%s: sequence %d, step %d: expected %d numbers", who, n, t, i.size)
+          check.fail("%s: sequence %d, step %d: expected %d numbers, came %s", who, n, t, i.size,
+            type(row) == "table" and #row or check.came(row))
         end
         for _, x in ipairs(row) do data[#data + 1] = x end
       end
@@ -255,6 +279,18 @@ function task.batch_of(who, inputs, sequences)
     t = t:reshape({ #data // i.size, i.size })
   end
   return { [i.name] = { data = t, lengths = core.tensor(lengths, "i32") }, rows = #sequences }
+end
+
+--- What a script gives to predict as a batch: a list of sequences, or a batch already; nil if the list
+-- is empty.
+function task.batch(who, inputs, sequences)
+  if type(sequences) ~= "table" or getmetatable(sequences) then
+    check.fail("%s: expected a list of sequences or a batch, came %s%s", who,
+      check.came(sequences), type(sequences) == "string"
+        and (": one sequence is { %s }"):format(check.came(sequences)) or "")
+  end
+  if sequences[1] ~= nil then return batch_of(who, inputs, sequences) end
+  return next(sequences) ~= nil and sequences or nil
 end
 
 return task

@@ -170,8 +170,11 @@ end
 function methods:encode(sequence)
   local ids = {}
   local function take(symbol)
-    ids[#ids + 1] = type(symbol) == "string" and self:id(symbol) or
-      check.fail("vocab:encode: unknown symbol \"%s\", and no unk", tostring(symbol))
+    if type(symbol) ~= "string" then
+      check.fail("vocab:encode: expected symbols, which are strings, came %s", check.came(symbol))
+    end
+    ids[#ids + 1] = self:id(symbol) or check.fail("vocab:encode: unknown symbol \"%s\", and no unk "
+      .. "(a vocabulary made with unk = true takes all)", symbol)
   end
   if type(sequence) == "string" then
     if not utf8.len(sequence) then check.fail("vocab:encode: the string is not UTF-8") end

@@ -83,6 +83,7 @@ describe("a recorded value", function()
       assert.matches("i32 [C,T,B]", tostring(words), 1, true)
       assert.matches("[B,max T,2]", tostring(op.padded(op.sum(x))), 1, true)
       assert.matches("[]", tostring(op.sum_rows(op.sum(op.sum(x)))), 1, true)
+      return x
     end)
   end)
 
@@ -308,7 +309,7 @@ describe("recording", function()
           neap.embed { size = 2 } (rec:input("x", { space = "T", dtype = "i32" }))
         end)
       end },
-      { "lstm: only inside a function that neap records", function()
+      { "lstm: a layer is called inside of a function that neap records", function()
         neap.lstm { size = 2 } (neap.zeros { 2, 2, 2 })
       end },
       { "scalar: only inside a function that neap records", function() neap.scalar("rate", 1) end },

@@ -54,7 +54,7 @@ describe("a tensor", function()
     raises("expected a number at [2][1], came table", function()
       local _ = core.tensor{ { 1 }, { { 2 } } }
     end)
-    raises("expected a number at [1][2], came x", function()
+    raises("expected a number at [1][2], came \"x\"", function()
       local _ = core.tensor{ { 1, "x" } }
     end)
     raises("nested more than 4 deep", function() local _ = core.tensor{ { { { { 1 } } } } } end)

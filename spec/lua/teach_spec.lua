@@ -1,0 +1,312 @@
+-- Wrong use of tasks, data and training: what a newcomer reads. (Wrong use while recording:
+-- record_spec.)
+local neap = require "neap"
+local help = require "data_help"
+local raises = help.raises
+local core = require "neap.core"
+
+local letters, classes = neap.vocab.new { "a", "b", "c" }, neap.vocab.new { "x", "y" }
+local corpus = neap.corpus.from { text = { { "a", "b" }, { "c" } }, class = { { "x" }, { "y" } } }
+
+local function classifier(more)
+  local options = { input = letters, output = classes,
+    net = neap.chain { neap.embed { size = 4 }, neap.lstm { size = 4 } } }
+  for k, v in pairs(more or {}) do options[k] = v end
+  return neap.seq2class(options)
+end
+
+local function fields()
+  return { input = corpus:encode("text", letters), output = corpus:label("class", classes) }
+end
+
+local function ids(list, lengths)
+  return { data = core.tensor(list, "i32"), lengths = core.tensor(lengths, "i32") }
+end
+
+--- Each case: the message, and what raises it.
+local function teaches(cases)
+  for _, case in ipairs(cases) do raises(case[1], case[2]) end
+end
+
+describe("a newcomer is told", function()
+  it("the line, the option, and the nearest one or all", function()
+    local info = debug.getinfo(1, "Sl")
+    local ok, message = pcall(function() return neap.lstm { sise = 4 } end)
+    assert.is_false(ok)
+    assert.equal(('lstm: unknown option "sise"; did you mean "size"?'), message:match "lstm.*")
+    ok, message = pcall(function() local _ = neap.adam { lr = 0.1 } end)
+    assert.is_false(ok)
+    assert.equal(("%s:%d: adam: unknown option \"lr\"; there are: rate, momentum, decay, beta1, "
+      .. "beta2, eps, weight_decay, clip, clip_value, schedule, params"):format(info.short_src,
+      info.currentline + 4), message)
+  end)
+
+  it("how layers are put together", function()
+    teaches {
+      { "chain: expected a list of layers, chain{ a, b }, came lstm size=2 (fused)", function()
+        neap.chain(neap.lstm { size = 2 }, neap.linear { size = 2 })
+      end },
+      { "bidir: expected a layer in braces, bidir{ layer }, came gru size=2 (fused)", function()
+        neap.bidir(neap.gru { size = 2 })
+      end },
+      { "residual: expected a layer in braces, residual{ layer }, came linear", function()
+        neap.residual(neap.linear {})
+      end },
+      { "lstm: expected a table of options, came 64", function() neap.lstm(64) end },
+      { "lstm: size: expected an integer from 1, came 6.5", function()
+        neap.lstm { size = 6.5 }
+      end },
+      { "lstm: a layer is called inside of a function that neap records (a network, a cell's step, "
+        .. "neap.program); neap.debug(layer, x) runs it on a tensor at once", function()
+        neap.lstm { size = 2 }(neap.zeros { 2, 2, 2 })
+      end },
+      { "lstm: expected a sequence of vectors such as [T,B,64], came i32 [T,B]: neap.embed{",
+        function() classifier { net = neap.lstm { size = 2 } }:program "predict" end },
+      { "embed: expected ids such as i32 [T,B], came [T,B,3], which are numbers already", function()
+        classifier { input = 3 }:program "predict"
+      end },
+      { "input x: dims: expected a table such as { 3 }, came 3", function()
+        neap.program(function(rec) return rec:input("x", { space = "T", dims = 3 }) end)
+      end },
+      { "program: the function gave no output: it should return a value or a table", function()
+        neap.program(function(rec) rec:input("x", { space = "T", dims = { 3 } }) end)
+      end },
+    }
+  end)
+
+  it("what a task is made of", function()
+    teaches {
+      { "seq2class: net: expected a layer or a function, came nil", function()
+        neap.seq2class { input = letters, output = classes }
+      end },
+      { "seq2class: net: expected a layer or a function, came \"lstm\"", function()
+        classifier { net = "lstm" }
+      end },
+      { "seq2class: output: expected a vocabulary of classes, came a table", function()
+        classifier { output = { "x", "y" } }
+      end },
+      { "seq2class: the network must give a recorded value, came nil", function()
+        classifier { net = function() end }:program "predict"
+      end },
+      { "seq2class: rng: expected a source of chance such as neap.rng(17), came 17", function()
+        classifier { rng = 17 }
+      end },
+      { "threads: n: expected an integer from 1, came \"2\"", function()
+        classifier { threads = "2" }
+      end },
+      { "async_seq2seq: output: the vocabulary needs start and stop symbols: neap.vocab(corpus, "
+        .. "field, { start = true, stop = true })", function()
+        neap.async_seq2seq { input = letters, output = classes, encoder = neap.lstm { size = 2 },
+          decoder = neap.decoder { embed = 2, layers = { neap.lstm { size = 2 } } } }
+      end },
+      { "async_seq2seq: decoder: expected neap.decoder{..} or a table of one's own", function()
+        neap.async_seq2seq { input = letters, output = neap.vocab.new { start = true, stop = true },
+          encoder = neap.lstm { size = 2 }, decoder = neap.lstm { size = 2 } }
+      end },
+      { "seq2class has no program predicts; it has learn, predict", function()
+        classifier():program "predicts"
+      end },
+      { "there is no neap.sequence2class; did you mean neap.seq2class?", function()
+        return neap.sequence2class
+      end },
+    }
+  end)
+
+  it("what predicting takes", function()
+    local model = classifier()
+    teaches {
+      { 'predict: expected a list of sequences or a batch, came "abc": one sequence is { "abc" }',
+        function() model:predict "abc" end },
+      { "predict: expected a list of sequences or a batch, came nil", function()
+        model:predict()
+      end },
+      { "predict: sequence 2: expected a string or a list of symbols, came 5", function()
+        model:predict { "ab", 5 }
+      end },
+      { 'vocab:encode: unknown symbol "z", and no unk (a vocabulary made with unk = true takes',
+        function() model:predict { "abz" } end },
+      { "vocab:encode: expected symbols, which are strings, came 1", function()
+        model:predict { { 1, 2 } }
+      end },
+    }
+    assert.same({}, model:predict {})
+    assert.equal(1, #model:predict { "" })
+    local series = neap.forecaster { size = 2, net = neap.elman { size = 2 } }
+    teaches {
+      { "predict: step 1: expected 2 numbers, came 3", function()
+        series:predict { { 1, 2, 3 } }
+      end },
+      { "predict: step 2: expected 2 numbers, came \"x\"", function()
+        series:predict { { 1, 2 }, "x" }
+      end },
+      { "rollout: the series is empty: at least one step is needed", function()
+        series:rollout({}, 3)
+      end },
+    }
+    local text = neap.language_model { vocab = letters,
+      net = neap.chain { neap.embed { size = 2 }, neap.bidir { neap.elman { size = 2 } } } }
+    teaches {
+      { "generate: the prompt is empty: say at least one symbol", function()
+        text:generate("", 3)
+      end },
+      { "stream: cannot step: reverse of layer net.chain.bidir2 reads later steps", function()
+        text:generate("a", 3)
+      end },
+      { "1 ids do not make 1 columns of at least 2", function()
+        text:score(letters:tensor "a")
+      end },
+    }
+  end)
+
+  it("what a batch is", function()
+    local model = classifier()
+    local function feed(batch) return function() model:run("predict"):feed(batch):forward() end end
+    teaches {
+      { "feed: expected a batch, a table of input name -> field, came nil", feed(nil) },
+      { "feed: the batch has none of the inputs input; it has inputs",
+        feed { inputs = ids({ 1 }, { 1 }) } },
+      { "feed: input input: expected a tensor, a table or a number, came \"abc\"",
+        feed { input = "abc" } },
+      { "input 'input': expected i32, got f32", feed { input = { data = neap.tensor { 1 },
+        lengths = core.tensor({ 1 }, "i32") } } },
+      { "input 'input' i32 [T,B]: expected 2 elements, got 3",
+        feed { input = ids({ 1, 2, 0 }, { 2 }) } },
+      { "feed: input input: its lengths: expected an i32 tensor, came f32 [1]", feed { input = {
+        data = core.tensor({ 1 }, "i32"), lengths = neap.tensor { 1 } } } },
+      { "embedding of layer net.chain.embed1: id 3 is not in 0..2, sequence 1, step 2",
+        feed { input = ids({ 1, 3 }, { 2 }) } },
+      { "batches: expected a table of fields such as { input = corpus:encode(..) }, came corpus",
+        function() neap.batches(corpus, { size = 3 }) end },
+      { "batches: rng: expected a source of chance such as neap.rng(17), came 17", function()
+        neap.batches(fields(), { rng = 17 })
+      end },
+      { "score: expected a table of fields such as", function() model:score(corpus) end },
+      { "score: the field output is missing", function()
+        model:score { input = fields().input }
+      end },
+      { "corpus:encode: no field \"txt\"; did you mean \"text\"?", function()
+        corpus:encode("txt", letters)
+      end },
+      { "run: pool: expected threads, neap.pool(2), came 2", function()
+        model:program "predict":run { pool = 2 }
+      end },
+      { "the program has no output score; did you mean scores?", function()
+        model:run "predict":feed { input = ids({ 1 }, { 1 }) }:forward():value "score"
+      end },
+    }
+  end)
+
+  it("what learning takes", function()
+    local model = classifier()
+    local batch = neap.batches(fields())()
+    local function fit(more)
+      return function()
+        local options = { epochs = 1, optim = neap.adam { rate = 1e-3 }, quiet = true,
+          train = function() return neap.batches(fields()) end,
+          dev = function() return model:score(fields()) end }
+        for k, v in pairs(more) do options[k] = v end
+        local result = neap.fit(model, options)
+        return result
+      end
+    end
+    teaches {
+      { "learn: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came nil", function()
+        model:learn(batch)
+      end },
+      { "expected an optimizer such as neap.adam{ rate = 1e-3 }, came a table", function()
+        model:learn(batch, { rate = 1 })
+      end },
+      { "forward: input 'output' is not set", function()
+        model:learn({ input = batch.input }, neap.adam { rate = 1e-3 })
+      end },
+      { "adam: rate: expected a number, came \"0.1\"", function() neap.adam { rate = "0.1" } end },
+      { "expected rate in 0..1e+06, got -1", function() neap.adam { rate = -1 } end },
+      { "expected rate in 0..1e+06, got", function() neap.adam { rate = 0 / 0 } end },
+      { "expected rate in 0..1e+06, got", fit { rate = function() return 0 / 0 end } },
+      { "fit: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came 0.1",
+        fit { optim = 0.1 } },
+      { "fit: train: expected a function, came neap.batches",
+        fit { train = neap.batches(fields()) } },
+      { "fit: train gave no batch in epoch 1", fit { train = function()
+        local empty = neap.corpus.from { text = {} }
+        return neap.batches { input = empty:encode("text", letters) }
+      end } },
+      { "fit: train: expected a function that gives batches (neap.batches), came a table",
+        fit { train = function() return { batch } end } },
+      { "fit: dev: expected a table with the score acc, came one with accuracy, macro_f1, n: "
+        .. "say which counts, key = \"accuracy\"", fit { key = "acc" } },
+      { "fit: dev: expected a table with the score accuracy, came 0.5", fit { dev = function()
+        return 0.5
+      end } },
+      { "fit: expected a task, came lstm size=2 (fused)", function()
+        neap.fit(neap.lstm { size = 2 }, {})
+      end },
+    }
+  end)
+
+  it("that training ran away, where, and that nothing was updated", function()
+    local model, optim = classifier(), neap.sgd { rate = 0.1 }
+    local batch = neap.batches(fields())()
+    model:learn(batch, optim)
+    local huge = core.zeros { 2, 4 }:fill(3e38)
+    model.params:set("net.linear.weight", huge)
+    model.params:set("net.linear.bias", neap.tensor { 3e38, -3e38 })
+    local before = model.params:get "net.chain.embed1.weight":tobytes()
+    raises("linear of layer net.linear: infinity came up", function()
+      model.params:set("net.chain.lstm2.bias_ih", core.zeros { 16 }:fill(50))
+      model:learn(batch, optim)
+    end)
+    assert.equal(before, model.params:get "net.chain.embed1.weight":tobytes())
+    assert.equal(huge:tobytes(), model.params:get "net.linear.weight":tobytes())
+  end)
+
+  it("what is wrong with a file, without an error", function()
+    local path = os.tmpname()
+    finally(function() os.remove(path) end)
+    local file = assert(io.open(path, "w"))
+    file:write "local x = 1 -- a script, and no model\n"
+    file:close()
+    local function fails(code, text, model, message, came)
+      assert.is_nil(model)
+      assert.equal(code, came)
+      assert.matches(text, message, 1, true)
+    end
+    fails("EFORMAT", path .. ": no safetensors file, or not all of it", neap.load(path))
+    fails("EIO", "no/such/file: expected a file to read: No such file", neap.load "no/such/file")
+    local model = classifier()
+    fails("EIO", "no/such/m.safetensors: expected a file to write: No such file",
+      model:save "no/such/m.safetensors")
+    fails("EIO", "spec: expected a file to write: Is a directory", model:save "spec")
+    raises("save: path: expected a string, came nil", function() model:save() end)
+    raises("load: path: expected a string, came nil", function() neap.load() end)
+  end)
+
+  it("what an op on tensors takes", function()
+    local op = neap.op
+    teaches {
+      { "tanh: input 1: expected a tensor or a number, came a table", function()
+        op.tanh { 1, 2 }
+      end },
+      { "tanh: expected 1 input, got 0", function() op.tanh() end },
+      { "concat: expected a list of values, came f32 [1]", function()
+        op.concat(neap.tensor { 1 }, neap.tensor { 2 })
+      end },
+      { "matmul: inner widths differ: x [1,2], w [1,2]", function()
+        op.matmul(neap.tensor { { 1, 2 } }, neap.tensor { { 1, 2 } })
+      end },
+      { "sum: axis 3 is not in 1..2 (feature dimensions of f32 [1,2]) nor -2..-1", function()
+        op.sum(neap.tensor { { 1, 2 } }, 3)
+      end },
+      { 'tensor: expected a number at [1], came "1"', function() neap.tensor { "1" } end },
+    }
+    local stream = neap.program(function(rec)
+      return neap.lstm { size = 2 }(rec:input("x", { space = "T", dims = { 2 } }))
+    end):stream()
+    teaches {
+      { "stream: input 1 has 2 numbers, got 1", function() stream:input(1, { 1 }) end },
+      { 'stream: input 1, number 2: expected a number, came "b"', function()
+        stream:input(1, { 1, "b" })
+      end },
+    }
+  end)
+end)
