@@ -1,0 +1,129 @@
+/*
+** One model, four threads: each opens runs and streams of its own on it, at the same time, and gets
+** the bits that one thread alone gets. Built with ThreadSanitizer too.
+*/
+#include "record.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+enum { THREADS = 4, TIMES = 20, ROWS = 3, STEPS = 17, WIDTH = 2 };
+
+typedef struct result {
+  float y[ROWS * STEPS * WIDTH];
+  int32_t n[ROWS * STEPS];
+  float streamed[STEPS * WIDTH];
+} result;
+
+typedef struct worker {
+  neap_model *model;
+  float x[ROWS * STEPS * 3]; /* its own input */
+  result alone, together;
+  neap_pool *pool;
+  pthread_barrier_t *gate;
+  bool good;
+} worker;
+
+static neap_status run_whole(worker *w, neap_program *pr, result *r) {
+  const int32_t lengths[ROWS] = {STEPS, STEPS, STEPS};
+  neap_run_options o = {.pool = w->pool};
+  neap_run *run;
+  neap_status rc = neap_run_open(&run, pr, &o);
+  if (!rc) rc = neap_run_batch(run, ROWS);
+  if (!rc) rc = neap_run_lengths(run, 1, lengths, ROWS);
+  int x = neap_program_find_input(pr, "x"), y = neap_program_find_output(pr, "y");
+  if (!rc) rc = neap_run_input_f32(run, x, NEAP_CONCAT, w->x, ROWS * STEPS * 3);
+  if (!rc) rc = neap_run_forward(run);
+  if (!rc) rc = neap_run_read_f32(run, y, NEAP_CONCAT, r->y, ROWS * STEPS * WIDTH);
+  y = neap_program_find_output(pr, "n");
+  if (!rc) rc = neap_run_read_i32(run, y, NEAP_CONCAT, r->n, ROWS * STEPS);
+  neap_run_close(run);
+  return rc;
+}
+
+static neap_status run_stream(worker *w, result *r) {
+  neap_stream *s;
+  size_t n;
+  neap_status rc = neap_stream_open(&s, w->model, NULL);
+  for (int t = 0; t < STEPS && !rc; t++) {
+    memcpy(neap_stream_input_f32(s, 0, &n), w->x + 3 * t, 3 * sizeof(float));
+    rc = neap_stream_step(s);
+    memcpy(r->streamed + WIDTH * t, neap_stream_output_f32(s, 0, &n), WIDTH * sizeof(float));
+  }
+  neap_stream_close(s);
+  return rc;
+}
+
+static neap_status run_both(worker *w, result *r) {
+  neap_model_retain(w->model);
+  neap_program *pr = neap_model_program(w->model, "predict");
+  neap_status rc = run_whole(w, pr, r);
+  if (!rc) rc = run_stream(w, r);
+  neap_model_release(w->model);
+  return rc;
+}
+
+static void *work(void *arg) {
+  worker *w = arg;
+  pthread_barrier_wait(w->gate);
+  w->good = true;
+  for (int k = 0; k < TIMES && w->good; k++) {
+    memset(&w->together, 0, sizeof w->together);
+    w->good = run_both(w, &w->together) == NEAP_OK &&
+              memcmp(&w->together, &w->alone, sizeof w->alone) == 0;
+    /* the message of an error is the thread's own */
+    w->good = w->good && neap_stream_step(NULL) == NEAP_EARG && strstr(neap_errmsg(), "stream step");
+  }
+  return NULL;
+}
+
+/* The model as a program finds it: saved and loaded, its weights not written by anyone. */
+static neap_model *loaded(void) {
+  char path[] = "/tmp/neap-thread-XXXXXX";
+  neap_params *p = NULL;
+  neap_program *pr = NULL;
+  neap_model *m = NULL, *copy = NULL;
+  int fd = mkstemp(path);
+  CHECK(neap_params_new(&p) == NEAP_OK && record_small(&pr, p) == NEAP_OK);
+  CHECK(neap_model_new(&m, p) == NEAP_OK && neap_model_add(m, "predict", pr) == NEAP_OK);
+  CHECK(neap_model_save(m, path) == NEAP_OK && neap_model_load(&copy, path) == NEAP_OK);
+  neap_model_release(m);
+  neap_program_release(pr);
+  neap_params_release(p);
+  close(fd);
+  unlink(path);
+  return copy;
+}
+
+/* pools: each run has threads of its own besides. */
+static void test_threads(neap_model *m, int pools) {
+  static worker w[THREADS];
+  pthread_t thread[THREADS];
+  pthread_barrier_t gate;
+  pthread_barrier_init(&gate, NULL, THREADS);
+  for (int i = 0; i < THREADS; i++) {
+    w[i] = (worker){.model = m, .gate = &gate};
+    for (int k = 0; k < ROWS * STEPS * 3; k++)
+      w[i].x[k] = 0.01f * (float)((k * 7 + i * 13) % 200) - 1;
+    CHECK(run_both(&w[i], &w[i].alone) == NEAP_OK);
+    CHECK(memcmp(w[i].alone.y, w[i].alone.streamed, sizeof w[i].alone.streamed) == 0);
+    CHECK(i == 0 || memcmp(&w[i].alone, &w[0].alone, sizeof w[i].alone) != 0);
+    if (pools) CHECK(neap_pool_new(&w[i].pool, 2) == NEAP_OK);
+  }
+  for (int i = 0; i < THREADS; i++) CHECK(pthread_create(&thread[i], NULL, work, &w[i]) == 0);
+  for (int i = 0; i < THREADS; i++) {
+    pthread_join(thread[i], NULL);
+    CHECK(w[i].good);
+    neap_pool_release(w[i].pool);
+  }
+  pthread_barrier_destroy(&gate);
+}
+
+int main(void) {
+  neap_model *m = loaded();
+  test_threads(m, 0);
+  test_threads(m, 1);
+  neap_model_release(m);
+  CHECK(neap_memory_live() == 0);
+  return report();
+}
