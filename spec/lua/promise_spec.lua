@@ -1,0 +1,303 @@
+-- Promise 1: a cell that the library has never seen is trained, saved, and run by a process without
+-- Lua, a step at a time and whole, to the same bits. And the two C hosts as such.
+local neap = require "neap"
+local core = require "neap.core"
+local op = neap.op
+
+local build = os.getenv "NEAP_BUILD" or "build"
+local run_model, with_lua = build .. "/embed/run_model", build .. "/embed/with_lua"
+
+local function quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
+
+--- Output, error output and exit status of a command that gets `input`.
+local function execute(command, input)
+  local into, out, err = os.tmpname(), os.tmpname(), os.tmpname()
+  local f = assert(io.open(into, "w"))
+  f:write(input or "")
+  f:close()
+  local _, _, status = os.execute(("%s <%s >%s 2>%s"):format(command, into, out, err))
+  local texts = {}
+  for i, path in ipairs { out, err } do
+    local file <close> = assert(io.open(path))
+    texts[i] = file:read "a"
+  end
+  for _, path in ipairs { into, out, err } do os.remove(path) end
+  return texts[1], texts[2], status
+end
+
+--- The bits of each number of a tensor.
+local function bits(t)
+  local words, bytes = {}, t:tobytes()
+  for i = 1, #bytes // 4 do words[i] = ("%08x"):format(("<I4"):unpack(bytes, 4 * i - 3)) end
+  return words
+end
+
+-- Two memories, the slow one written at every fourth step only, which an integer state counts.
+local tide = neap.cell {
+  name = "tide",
+  params = function(p, c)
+    p.w = { c.input, c.size }
+    p.u = { c.size, c.size, init = "orthogonal" }
+    p.v = { c.size, c.size }
+    p.b = { c.size, init = "zeros" }
+  end,
+  state = function(c)
+    return { fast = c.size, slow = c.size, hour = { 1, dtype = "i32" } }
+  end,
+  step = function(p, x, s)
+    local hour = op.cast(s.hour, "f32")
+    local flood = op.equal(hour, 0)
+    local fast = op.tanh(op.matmul(x, p.w) + op.matmul(s.fast, p.u) + p.b)
+    local slow = op.where(flood, (s.slow + fast) * 0.5, s.slow)
+    local y = fast + slow * op.sigmoid(op.matmul(slow, p.v))
+    local later = op.where(op.greater_equal(hour, 3), hour * 0, hour + 1)
+    return y, { fast = fast, slow = slow, hour = op.cast(later, "i32") }
+  end,
+}
+
+local sequences = { { 1 }, {}, {}, {} }
+for n, s in ipairs(sequences) do
+  for t = 1, 4 * n + 1 do s[t] = { math.sin(t * n), math.cos(t / n), (t % 3 - 1) / 3 } end
+end
+
+--- Trains `net` to foretell the mean of the input's first column; gives the first and last loss.
+local function train(net, steps)
+  local pr = neap.program(function(rec)
+    local x, y = rec:input("x", { space = "T", dims = { 3 } }), rec:input("y", { space = "T" })
+    local d = op.reshape(net(x), {}) - y
+    return { loss = op.mean_rows(d * d) }
+  end, { seed = 3 })
+  local flat, want, lengths = {}, {}, {}
+  for n, s in ipairs(sequences) do
+    local sum = 0
+    for t, row in ipairs(s) do
+      sum = sum + row[1]
+      flat[#flat + 1], want[#want + 1] = row, sum / t
+    end
+    lengths[n] = #s
+  end
+  lengths = neap.tensor(lengths, "i32")
+  local batch = { x = { data = neap.tensor(flat), lengths = lengths },
+    y = { data = neap.tensor(want), lengths = lengths } }
+  local run, adam, first = pr:run { learn = true }, neap.adam { rate = 0.02, clip = 5 }, nil
+  for _ = 1, steps do
+    run:feed(batch)
+    run:forward()
+    first = first or run:item "loss"
+    pr.params:zero_grad()
+    run:backward "loss"
+    adam:step(pr.params)
+  end
+  return pr.params, first, run:item "loss"
+end
+
+--- Saves the program under "predict"; the host's lines, whole and streamed, are Lua's bits.
+local function same_in_host(pr, inputs)
+  local path = os.tmpname()
+  local model = core.model(pr.params)
+  model:add("predict", pr.core)
+  assert(model:save(path))
+  local order = {}
+  for name in pairs(pr.outputs) do order[#order + 1] = name end
+  table.sort(order)
+  local whole, streamed, text = {}, {}, {}
+  local run, stream = pr:run(), pr:stream()
+  for _, s in ipairs(inputs) do
+    local ids = type(s[1]) == "number"
+    local data = neap.tensor(s, ids and "i32" or "f32")
+    run:feed { x = { data = data, lengths = neap.tensor({ #s }, "i32") } }
+    run:forward()
+    stream:reset()
+    for t, row in ipairs(s) do
+      stream:input(1, ids and { row } or row)
+      stream:step()
+      for i, name in ipairs(order) do
+        local value = run:value(name, "concat")
+        if pr.core:type(pr.outputs[name]) == "i32" or #value:shape() > 1 then value = value[t] end
+        if type(value) == "number" then value = neap.tensor({ value }, "i32") end
+        whole[#whole + 1] = name .. " " .. table.concat(bits(value), " ")
+        streamed[#streamed + 1] = name .. " " .. table.concat(bits(stream:output(i)), " ")
+      end
+      if not ids then
+        local numbers = {}
+        for i, x in ipairs(row) do numbers[i] = ("%.17g"):format(x) end
+        text[#text + 1] = table.concat(numbers, " ")
+      end
+    end
+    if ids then text[#text + 1] = table.concat(s, " ") end
+    text[#text + 1], whole[#whole + 1], streamed[#streamed + 1] = "", "", ""
+  end
+  local expected = table.concat(whole, "\n") .. "\n"
+  assert.equal(expected, table.concat(streamed, "\n") .. "\n")
+  for _, how in ipairs { "", " --stream" } do
+    local out, err, status = execute(("%s %s --hex%s"):format(run_model, path, how),
+      table.concat(text, "\n"))
+    assert.equal("", err)
+    assert.equal(0, status)
+    assert.equal(expected, out)
+  end
+  local info = execute(("%s %s --info"):format(run_model, path))
+  os.remove(path)
+  return info, expected
+end
+
+describe("promise 1", function()
+  it("is kept by a process without Lua", function()
+    local libraries = execute("ldd " .. run_model)
+    assert.truthy(libraries:find "libc")
+    assert.falsy(libraries:find "liblua")
+    local symbols, _, status = execute("nm " .. run_model)
+    assert.equal(0, status)
+    assert.truthy(symbols:find "neap_stream_step")
+    assert.falsy(symbols:find " lua_")
+  end)
+
+  it("holds for a cell of the script's own, with three states, one of integers", function()
+    local layer, head = tide { size = 5 }, neap.linear { size = 1 }
+    local params, first, last = train(function(x) return head(layer(x)) end, 60)
+    assert.truthy(last < first / 4, ("loss %g, then %g"):format(first, last))
+    local pr = neap.program(function(rec)
+      local y, final = layer(rec:input("x", { space = "T", dims = { 3 } }))
+      return { y = head(y), inner = y }
+    end, { params = params })
+    assert.equal(#params:names(), 6)
+    local info, lines = same_in_host(pr, sequences)
+    assert.truthy(info:find("program predict: %d+ nodes, can be streamed"))
+    assert.truthy(info:find("input x: f32 [T,B,3]", 1, true))
+    assert.truthy(info:find("output inner: f32 [T,B,5]", 1, true))
+    assert.truthy(info:find("parameters: 6, 76 numbers", 1, true))
+    assert.truthy(lines:find "\ny %x%x%x%x%x%x%x%x\n")
+  end)
+
+  it("holds for a stack of LSTMs", function()
+    local net = neap.chain { neap.lstm { size = 6 }, neap.dropout { rate = 0.2 },
+      neap.lstm { size = 4 }, neap.linear { size = 1 } }
+    local params, first, last = train(net, 60)
+    assert.truthy(last < first / 2, ("loss %g, then %g"):format(first, last))
+    same_in_host(neap.program(function(rec)
+      return { y = net(rec:input("x", { space = "T", dims = { 3 } })) }
+    end, { params = params }), sequences)
+  end)
+
+  it("holds for ids, and for a cell of one's own among the library's", function()
+    local net = neap.chain { neap.embed { size = 3, input = 7 }, neap.gru { size = 4 },
+      tide { size = 4 }, neap.linear { size = 7 } }
+    local info = same_in_host(neap.program(function(rec)
+      local y = net(rec:input("x", { space = "T", dtype = "i32" }))
+      return { y = y, best = op.argmax(y) }
+    end, { seed = 5 }), { { 0, 6, 2, 2, 5 }, { 3 }, { 1, 2, 3, 4, 5, 6, 0, 1, 2, 3 } })
+    assert.truthy(info:find("output best: i32 [T,B]", 1, true))
+  end)
+end)
+
+describe("run_model", function()
+  local path = os.tmpname()
+  local params = core.params()
+  local function program(name, fn)
+    local pr = neap.program(fn, { params = params, seed = 1 })
+    return name, pr.core
+  end
+  local layer = neap.linear { size = 2 }
+  local model = core.model(params)
+  model:add(program("predict", function(rec)
+    local y = layer(rec:input("x", { space = "T", dims = { 3 } }))
+    return { y = y, last = op.last(y) }
+  end))
+  model:add(program("sum", function(rec)
+    return { sum = op.sum_rows(layer(rec:input("x", { space = "T", dims = { 3 } }))) }
+  end))
+  model:add(program("backwards", function(rec)
+    return { y = op.reverse(layer(rec:input("x", { space = "T", dims = { 3 } }))) }
+  end))
+  model:add(program("two", function(rec)
+    local x = rec:input("x", { space = "T", dims = { 3 } })
+    return { y = layer(x + rec:input("z", { space = "T", dims = { 3 } })) }
+  end))
+  for _, name in ipairs(params:names()) do
+    local weight = name:find "weight"
+    params:set(name, neap.tensor(weight and { { 1, 0, 0.5 }, { 0, 2, 0 } } or { 0, 0 }))
+  end
+  model:set_text("note", "kept")
+  assert(model:save(path))
+  teardown(function() os.remove(path) end)
+
+  local function run(arguments, input)
+    return execute(run_model .. " " .. arguments, input)
+  end
+
+  it("prints rows, and what has no rows at the end", function()
+    local out, err, status = run(path, "1 2 3\n4 5 6\n\n\n0.1 0 0")
+    assert.equal("", err)
+    assert.equal(0, status)
+    assert.equal("y 2.5 4\ny 7 10\nlast 7 10\n\n" ..
+      "y 0.100000001 0\nlast 0.100000001 0\n\n", out)
+    assert.equal("sum 9.5 14\n\n", (run(path .. " --program sum", "1 2 3\n4 5 6")))
+    assert.truthy(run(path .. " --info"):find("text note", 1, true))
+  end)
+
+  it("answers each row as it comes when streaming", function()
+    local out = run(path .. " --stream --program predict", "1 2 3\n4 5 6\n")
+    assert.equal("y 2.5 4\ny 7 10\nlast 7 10\n\n", out)
+  end)
+
+  it("says what is wrong", function()
+    local long = "\n1 2 3"
+    for _, case in ipairs {
+      { "/no/such/file", "", 1, "/no/such/file: expected a file to read: No such file or directory" },
+      { run_model, "", 1, "expected a header" },
+      { path, "1 2", 1, "line 1: expected 3 numbers a row, came 2" },
+      { path, "1 2 3\n1 2 x", 1, "line 2: expected numbers, came something else" },
+      { path, "1 2 3\n1 2 nan\n", 1, "input 'x': NaN or infinity in sequence 1, step 2" },
+      { path .. " --program no", "", 1, "the model has no such program" },
+      { path .. " --program two", "1 2 3", 1, "reads several inputs" },
+      { path .. " --program backwards --stream", long, 1, "reads later steps" },
+      { path .. " --frobnicate", "", 2, "unexpected --frobnicate" },
+      { path .. " " .. path, "", 2, "unexpected " .. path },
+      { "", "", 2, "expected a model file" },
+    } do
+      local out, err, status = run(case[1], case[2])
+      assert.equal(case[3], status)
+      assert.equal("run_model: ", err:sub(1, 11))
+      assert.truthy(err:find(case[4], 1, true), err)
+      assert.equal("", out)
+    end
+    local out, _, status = run "--help"
+    assert.equal(0, status)
+    assert.truthy(out:find "%-%-stream")
+    if io.open "/dev/full" then
+      local _, _, full = os.execute(("echo 1 2 3 | %s %s >/dev/full 2>/dev/null"):format(run_model, path))
+      assert.equal(1, full)
+    end
+  end)
+end)
+
+describe("with_lua", function()
+  local paths = ("--path %s --cpath %s "):format(quote(package.path), quote(package.cpath))
+
+  it("has the whole of neap, goes on after an error, and says where it was", function()
+    local script = os.tmpname()
+    local f = assert(io.open(script, "w"))
+    f:write('local neap = require "neap"\nprint(neap.tensor { 1, 2 }:size())\n',
+      'local function deep() neap.lstm { sise = 3 } end\ndeep()\n')
+    f:close()
+    local out, err, status = execute(("%s %s %s -e 'print(require \"neap\".version)'")
+      :format(with_lua, paths, script))
+    os.remove(script)
+    assert.equal("2\n" .. neap.version .. "\n", out)
+    assert.equal(1, status)
+    assert.truthy(err:find(script .. ":3:", 1, true), err)
+    assert.truthy(err:find("stack traceback:", 1, true))
+    assert.truthy(err:find("did you mean", 1, true))
+  end)
+
+  it("tells of errors that are no text, of missing files and wrong calls", function()
+    local out, err, status = execute(with_lua .. " -e 'error {}' -e 'x =' /no/file -e 'print(1)'")
+    assert.equal("1\n", out)
+    assert.equal(1, status)
+    assert.truthy(err:find "table: 0x" and err:find "unexpected symbol" and err:find "cannot open")
+    for _, case in ipairs { { "", 2 }, { "--nonsense", 2 }, { "--help", 0 }, { "-e 'return 1'", 0 } } do
+      local _, _, code = execute(with_lua .. " " .. case[1])
+      assert.equal(case[2], code)
+    end
+  end)
+end)
