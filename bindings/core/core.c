@@ -124,6 +124,41 @@ const char *nb_string(lua_State *L, int arg, size_t *length) {
   return lua_tolstring(L, arg, length);
 }
 
+int nb_id(lua_State *L, int arg) { return (int)nb_integer_in(L, arg, -1, INT32_MAX); }
+
+lua_Number nb_number_or(lua_State *L, int arg, lua_Number preset) {
+  return lua_isnoneornil(L, arg) ? preset : nb_number(L, arg);
+}
+
+lua_Integer nb_integer_or(lua_State *L, int arg, lua_Integer preset) {
+  return lua_isnoneornil(L, arg) ? preset : nb_integer(L, arg);
+}
+
+const char *nb_string_or(lua_State *L, int arg, const char *preset) {
+  return lua_isnoneornil(L, arg) ? preset : nb_string(L, arg, NULL);
+}
+
+int nb_choice(lua_State *L, int arg, const char *preset, const char *const *names) {
+  const char *name = preset ? nb_string_or(L, arg, preset) : nb_string(L, arg, NULL);
+  for (int i = 0; names[i]; i++)
+    if (strcmp(names[i], name) == 0)
+      return i;
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 0; names[i]; i++) {
+    luaL_addstring(&b, i == 0 ? "" : names[i + 1] ? ", " : " or ");
+    luaL_addstring(&b, names[i]);
+  }
+  luaL_pushresult(&b);
+  return nb_raise_argument(L, arg, lua_pushfstring(L, "%s expected, got \"%s\"",
+                                                   lua_tostring(L, -1), name));
+}
+
+void nb_table(lua_State *L, int arg) {
+  if (!lua_istable(L, arg))
+    nb_raise_type(L, arg, "table");
+}
+
 #define LONGEST_NAME 63
 
 /* Levenshtein 1966; one row of the table is kept. */

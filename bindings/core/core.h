@@ -52,7 +52,16 @@ lua_Number nb_number(lua_State *L, int arg);
 lua_Integer nb_integer(lua_State *L, int arg);
 /* An integer from low to high. */
 lua_Integer nb_integer_in(lua_State *L, int arg, lua_Integer low, lua_Integer high);
+/* The number of a value, space or parameter. */
+int nb_id(lua_State *L, int arg);
 const char *nb_string(lua_State *L, int arg, size_t *length);
+/* The same, or the preset for nil or nothing. */
+lua_Number nb_number_or(lua_State *L, int arg, lua_Number preset);
+lua_Integer nb_integer_or(lua_State *L, int arg, lua_Integer preset);
+const char *nb_string_or(lua_State *L, int arg, const char *preset);
+/* Which of the NULL-ended names; preset (NULL: none) for nil or nothing. */
+int nb_choice(lua_State *L, int arg, const char *preset, const char *const *names);
+void nb_table(lua_State *L, int arg);
 /* Of the strings in the table at `names` the one nearest to name, pushed; nil if none is near. */
 void nb_push_nearest(lua_State *L, const char *name, int names);
 
@@ -80,7 +89,8 @@ typedef struct nb_type {
 void nb_type_new(lua_State *L, const nb_type *type, const luaL_Reg *methods, const luaL_Reg *meta);
 /* Pushes a closed box. */
 void **nb_box(lua_State *L, const nb_type *type);
-/* The object in the box at arg; raises for another type and for a closed one. */
+/* The object in the box at arg; raises for another type and for a closed one. To be asked for again
+** after anything that may run the collector: a finalizer of the script's may have closed it. */
 void *nb_object(lua_State *L, int arg, const nb_type *type);
 /* The same; NULL for nil or nothing. */
 void *nb_object_or_null(lua_State *L, int arg, const nb_type *type);
@@ -110,8 +120,6 @@ extern const nb_type nb_params_type, nb_program_type, nb_state_type;
 neap_program *nb_program(lua_State *L, int arg);
 neap_state *nb_state_or_null(lua_State *L, int arg);
 /* Push a box with a reference of its own; nb_state_push takes over the caller's. */
-void nb_params_push(lua_State *L, neap_params *p);
-void nb_program_push(lua_State *L, neap_program *pr);
 void nb_state_push(lua_State *L, neap_state *s);
 /* A table of row numbers from 1 as int32 from 0, kept alive on the stack. */
 int32_t *nb_row_list(lua_State *L, int arg, size_t *n);

@@ -20,10 +20,10 @@ static neap_optim *optim_of(lua_State *L) { return nb_object(L, 1, &optim_type);
 /* ---- models ---- */
 
 static int model_new(lua_State *L) {
-  neap_params *p = nb_object(L, 1, &nb_params_type);
+  nb_object(L, 1, &nb_params_type);
   void **box = nb_box(L, &model_type);
   neap_model *m;
-  nb_check(L, neap_model_new(&m, p));
+  nb_check(L, neap_model_new(&m, nb_object(L, 1, &nb_params_type)));
   *box = m;
   return 1;
 }
@@ -53,24 +53,32 @@ static int model_add(lua_State *L) {
 }
 
 static int model_program(lua_State *L) {
-  neap_program *pr = neap_model_program(model_of(L), nb_string(L, 2, NULL));
+  model_of(L);
+  const char *name = nb_string(L, 2, NULL);
+  void **box = nb_box(L, &nb_program_type);
+  neap_program *pr = neap_model_program(model_of(L), name);
   if (!pr) return 0;
-  nb_program_push(L, pr);
+  neap_program_retain(pr);
+  *box = pr;
   return 1;
 }
 
 static int model_programs(lua_State *L) {
-  neap_model *m = model_of(L);
+  model_of(L);
   lua_newtable(L);
-  for (int i = 0; i < neap_model_programs(m); i++) {
-    lua_pushstring(L, neap_model_program_name(m, i));
+  for (int i = 0; i < neap_model_programs(model_of(L)); i++) {
+    lua_pushstring(L, neap_model_program_name(model_of(L), i));
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
 }
 
 static int model_params(lua_State *L) {
-  nb_params_push(L, neap_model_params(model_of(L)));
+  model_of(L);
+  void **box = nb_box(L, &nb_params_type);
+  neap_params *p = neap_model_params(model_of(L));
+  neap_params_retain(p);
+  *box = p;
   return 1;
 }
 
@@ -88,10 +96,10 @@ static int model_text(lua_State *L) {
 }
 
 static int model_texts(lua_State *L) {
-  neap_model *m = model_of(L);
+  model_of(L);
   lua_newtable(L);
-  for (int i = 0; i < neap_model_texts(m); i++) {
-    lua_pushstring(L, neap_model_text_key(m, i));
+  for (int i = 0; i < neap_model_texts(model_of(L)); i++) {
+    lua_pushstring(L, neap_model_text_key(model_of(L), i));
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
@@ -133,20 +141,20 @@ static int archive_add(lua_State *L) {
 }
 
 static int archive_names(lua_State *L) {
-  neap_archive *a = archive_of(L, 1);
+  archive_of(L, 1);
   lua_newtable(L);
-  for (int i = 0; i < neap_archive_count(a); i++) {
-    lua_pushstring(L, neap_archive_name(a, i));
+  for (int i = 0; i < neap_archive_count(archive_of(L, 1)); i++) {
+    lua_pushstring(L, neap_archive_name(archive_of(L, 1), i));
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
 }
 
 static int archive_texts(lua_State *L) {
-  neap_archive *a = archive_of(L, 1);
+  archive_of(L, 1);
   lua_newtable(L);
-  for (int i = 0; i < neap_archive_texts(a); i++) {
-    lua_pushstring(L, neap_archive_text_key(a, i));
+  for (int i = 0; i < neap_archive_texts(archive_of(L, 1)); i++) {
+    lua_pushstring(L, neap_archive_text_key(archive_of(L, 1), i));
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
@@ -162,7 +170,7 @@ static int archive_tensor(lua_State *L) {
 
 static int archive_set_text(lua_State *L) {
   nb_check(L, neap_archive_set_text(archive_of(L, 1), nb_string(L, 2, NULL),
-                                    luaL_optstring(L, 3, NULL)));
+                                    nb_string_or(L, 3, NULL)));
   return 0;
 }
 
@@ -190,7 +198,7 @@ static int optim_new(lua_State *L) {
   static const char *const names[] = {"rate",         "momentum",  "decay",      "beta1", "beta2",
                                       "eps",          "weight_decay", "clip_norm", "clip_value", NULL};
   neap_params *p = nb_object(L, 1, &nb_params_type);
-  neap_optim_kind kind = (neap_optim_kind)luaL_checkoption(L, 2, NULL, kinds);
+  neap_optim_kind kind = (neap_optim_kind)nb_choice(L, 2, NULL, kinds);
   neap_optim_options o = neap_optim_preset(kind);
   nb_options(L, 3, kinds[kind], names);
   if (lua_istable(L, 3)) {
@@ -210,7 +218,7 @@ static int optim_new(lua_State *L) {
     ids = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *ids, 0);
     for (int i = 0; i < n; i++) {
       lua_rawgeti(L, 4, i + 1);
-      const char *name = luaL_checkstring(L, -1);
+      const char *name = nb_string(L, -1, NULL);
       if ((ids[i] = neap_params_find(p, name)) < 0)
         return nb_raise(L, "%s: there is no parameter '%s'", kinds[kind], name);
       lua_pop(L, 1);
@@ -218,7 +226,7 @@ static int optim_new(lua_State *L) {
   }
   void **box = nb_box(L, &optim_type);
   neap_optim *opt;
-  nb_check(L, neap_optim_new(&opt, p, ids, n, &o));
+  nb_check(L, neap_optim_new(&opt, nb_object(L, 1, &nb_params_type), ids, n, &o));
   *box = opt;
   return 1;
 }
@@ -254,12 +262,12 @@ static int optim_report(lua_State *L) {
 }
 
 static int optim_save(lua_State *L) {
-  nb_check(L, neap_optim_save(optim_of(L), archive_of(L, 2), luaL_optstring(L, 3, "")));
+  nb_check(L, neap_optim_save(optim_of(L), archive_of(L, 2), nb_string_or(L, 3, "")));
   return 0;
 }
 
 static int optim_load(lua_State *L) {
-  neap_status rc = neap_optim_load(optim_of(L), archive_of(L, 2), luaL_optstring(L, 3, ""));
+  neap_status rc = neap_optim_load(optim_of(L), archive_of(L, 2), nb_string_or(L, 3, ""));
   lua_pushboolean(L, 1);
   return nb_result(L, rc);
 }

@@ -17,18 +17,6 @@ const nb_type nb_state_type = {"neap.state", "state", release_state};
 static neap_params *params_of(lua_State *L, int arg) { return nb_object(L, arg, &nb_params_type); }
 neap_program *nb_program(lua_State *L, int arg) { return nb_object(L, arg, &nb_program_type); }
 
-void nb_params_push(lua_State *L, neap_params *p) {
-  void **box = nb_box(L, &nb_params_type);
-  neap_params_retain(p);
-  *box = p;
-}
-
-void nb_program_push(lua_State *L, neap_program *pr) {
-  void **box = nb_box(L, &nb_program_type);
-  neap_program_retain(pr);
-  *box = pr;
-}
-
 /* ---- params ---- */
 
 static int params_new(lua_State *L) {
@@ -45,8 +33,8 @@ static int named(lua_State *L, neap_params *p) {
   int id = neap_params_find(p, name);
   if (id >= 0) return id;
   lua_newtable(L);
-  for (int i = 0; i < neap_params_count(p); i++) {
-    lua_pushstring(L, neap_params_name(p, i));
+  for (int i = 0; i < neap_params_count(params_of(L, 1)); i++) {
+    lua_pushstring(L, neap_params_name(params_of(L, 1), i));
     lua_rawseti(L, -2, i + 1);
   }
   nb_push_nearest(L, name, lua_gettop(L));
@@ -65,17 +53,16 @@ static int params_add(lua_State *L) {
 static int params_init(lua_State *L) {
   static const char *const kinds[] = {"constant", "uniform", "normal", "orthogonal", NULL};
   neap_params *p = params_of(L, 1);
-  int id = named(L, p), kind = luaL_checkoption(L, 3, NULL, kinds);
-  nb_check(L, neap_params_init(p, id, (neap_init)kind, nb_number(L, 4), luaL_optnumber(L, 5, 0),
-                               (uint64_t)luaL_optinteger(L, 6, 0)));
+  int id = named(L, p), kind = nb_choice(L, 3, NULL, kinds);
+  nb_check(L, neap_params_init(p, id, (neap_init)kind, nb_number(L, 4), nb_number_or(L, 5, 0),
+                               (uint64_t)nb_integer_or(L, 6, 0)));
   return 0;
 }
 
 static int params_names(lua_State *L) {
-  neap_params *p = params_of(L, 1);
-  lua_createtable(L, neap_params_count(p), 0);
-  for (int i = 0; i < neap_params_count(p); i++) {
-    lua_pushstring(L, neap_params_name(p, i));
+  lua_createtable(L, neap_params_count(params_of(L, 1)), 0);
+  for (int i = 0; i < neap_params_count(params_of(L, 1)); i++) {
+    lua_pushstring(L, neap_params_name(params_of(L, 1), i));
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
@@ -113,7 +100,7 @@ static int params_get(lua_State *L) {
   int id = named(L, p);
   size_t dims[NEAP_MAX_RANK], n = shape_of(p, id, dims);
   neap_tensor *t = nb_tensor_new(L, NEAP_F32, neap_params_rank(p, id), dims);
-  memcpy(neap_tensor_data(t), neap_params_data(p, id), n * sizeof(float));
+  memcpy(neap_tensor_data(t), neap_params_data(params_of(L, 1), id), n * sizeof(float));
   return 1;
 }
 
@@ -122,7 +109,7 @@ static int params_grad(lua_State *L) {
   int id = named(L, p);
   size_t dims[NEAP_MAX_RANK], n = shape_of(p, id, dims);
   neap_tensor *t = nb_tensor_new(L, NEAP_F32, neap_params_rank(p, id), dims);
-  const float *g = neap_params_grad(p, id);
+  const float *g = neap_params_grad(params_of(L, 1), id);
   if (!g) nb_check(L, NEAP_EMEM);
   memcpy(neap_tensor_data(t), g, n * sizeof(float));
   return 1;
@@ -168,9 +155,9 @@ static int params_copy(lua_State *L) {
 
 /* clone() -> params with the same names, shapes and values */
 static int params_clone(lua_State *L) {
-  neap_params *p = params_of(L, 1);
+  params_of(L, 1);
   params_new(L);
-  neap_params *q = params_of(L, -1);
+  neap_params *p = params_of(L, 1), *q = params_of(L, lua_gettop(L));
   for (int i = 0; i < neap_params_count(p); i++) {
     size_t dims[NEAP_MAX_RANK];
     shape_of(p, i, dims);
@@ -190,10 +177,10 @@ static const luaL_Reg params_methods[] = {
 /* ---- programs ---- */
 
 static int program_new(lua_State *L) {
-  neap_params *p = params_of(L, 1);
+  params_of(L, 1);
   void **box = nb_box(L, &nb_program_type);
   neap_program *pr;
-  nb_check(L, neap_program_new(&pr, p));
+  nb_check(L, neap_program_new(&pr, params_of(L, 1)));
   *box = pr;
   return 1;
 }
@@ -207,19 +194,19 @@ static int push_value(lua_State *L, neap_status rc, int value) {
 static int program_space(lua_State *L) {
   int space;
   neap_status rc = neap_program_space(&space, nb_program(L, 1), nb_string(L, 2, NULL),
-                                      (int)luaL_optinteger(L, 3, 0));
+                                      (int)nb_integer_or(L, 3, 0));
   return push_value(L, rc, space);
 }
 
 static int program_where(lua_State *L) {
-  nb_check(L, neap_program_where(nb_program(L, 1), luaL_optstring(L, 2, NULL),
-                                 luaL_optstring(L, 3, NULL)));
+  nb_check(L, neap_program_where(nb_program(L, 1), nb_string_or(L, 2, NULL),
+                                 nb_string_or(L, 3, NULL)));
   return 0;
 }
 
 /* dtype at arg, space at arg+1, feature dimensions at arg+2 */
 static neap_type read_type(lua_State *L, int arg) {
-  neap_type t = {.dtype = nb_dtype(L, arg), .space = (int)luaL_optinteger(L, arg + 1, -1)};
+  neap_type t = {.dtype = nb_dtype(L, arg), .space = (int)nb_integer_or(L, arg + 1, -1)};
   size_t dims[NEAP_MAX_RANK];
   t.rank = nb_dims(L, arg + 2, dims);
   if (t.rank > NEAP_MAX_FEATURES)
@@ -261,7 +248,7 @@ static int program_constant(lua_State *L) {
 static int program_add(lua_State *L) {
   neap_program *pr = nb_program(L, 1);
   const char *op = nb_string(L, 2, NULL);
-  luaL_checktype(L, 3, LUA_TTABLE);
+  nb_table(L, 3);
   int in[NEAP_MAX_INPUTS + 1], n_in = (int)lua_rawlen(L, 3), out[NEAP_MAX_OUTPUTS], n_out;
   if (n_in > NEAP_MAX_INPUTS)
     return nb_raise(L, "%s: at most %d inputs are possible, got %d", op, NEAP_MAX_INPUTS, n_in);
@@ -272,20 +259,22 @@ static int program_add(lua_State *L) {
   }
   neap_attr attr[16];
   int n_attr = 0;
-  if (lua_istable(L, 4))
+  if (!lua_isnoneornil(L, 4)) {
+    nb_table(L, 4);
     for (lua_pushnil(L); lua_next(L, 4) && n_attr < 16; lua_pop(L, 1)) {
       if (lua_type(L, -2) != LUA_TSTRING || !lua_isnumber(L, -1))
         return nb_raise(L, "%s: options must be named numbers", op);
       attr[n_attr].name = lua_tostring(L, -2);
       attr[n_attr++].value = lua_tonumber(L, -1);
     }
+  }
   nb_check(L, neap_program_add(out, &n_out, pr, op, in, n_in, attr, n_attr));
   for (int i = 0; i < n_out; i++) lua_pushinteger(L, out[i]);
   return n_out;
 }
 
 static int program_scan_begin(lua_State *L) {
-  nb_check(L, neap_program_scan_begin(nb_program(L, 1), (int)nb_integer(L, 2)));
+  nb_check(L, neap_program_scan_begin(nb_program(L, 1), nb_id(L, 2)));
   return 0;
 }
 
@@ -298,13 +287,12 @@ static int program_scan_state(lua_State *L) {
   for (int i = 0; i < t.rank; i++) t.dim[i] = (int32_t)dims[i];
   int v;
   neap_status rc = neap_program_scan_state(&v, pr, nb_string(L, 2, NULL), &t,
-                                           (int)luaL_optinteger(L, 5, -1));
+                                           (int)nb_integer_or(L, 5, -1));
   return push_value(L, rc, v);
 }
 
 static int program_scan_next(lua_State *L) {
-  nb_check(L, neap_program_scan_next(nb_program(L, 1), (int)nb_integer(L, 2),
-                                     (int)nb_integer(L, 3)));
+  nb_check(L, neap_program_scan_next(nb_program(L, 1), nb_id(L, 2), nb_id(L, 3)));
   return 0;
 }
 
@@ -314,14 +302,14 @@ static int program_scan_end(lua_State *L) {
 }
 
 static int program_output(lua_State *L) {
-  nb_check(L, neap_program_output(nb_program(L, 1), nb_string(L, 2, NULL), (int)nb_integer(L, 3)));
+  nb_check(L, neap_program_output(nb_program(L, 1), nb_string(L, 2, NULL), nb_id(L, 3)));
   return 0;
 }
 
 /* type(value) -> "f32" or "i32", space, table of dimensions (a negative one: -1 - space) */
 static int program_type(lua_State *L) {
   neap_type t;
-  nb_check(L, neap_program_type(&t, nb_program(L, 1), (int)nb_integer(L, 2)));
+  nb_check(L, neap_program_type(&t, nb_program(L, 1), nb_id(L, 2)));
   lua_pushstring(L, t.dtype == NEAP_F32 ? "f32" : "i32");
   lua_pushinteger(L, t.space);
   lua_createtable(L, t.rank, 0);
@@ -365,13 +353,14 @@ static int program_reads_future(lua_State *L) {
 }
 
 static int list(lua_State *L, const char *(*name)(const neap_program *, int, int *)) {
-  neap_program *pr = nb_program(L, 1);
+  nb_program(L, 1);
   lua_newtable(L);
   int value;
   const char *s;
-  for (int i = 0; (s = name(pr, i, &value)) != NULL; i++) {
+  for (int i = 0; (s = name(nb_program(L, 1), i, &value)) != NULL; i++) {
+    lua_pushstring(L, s);
     lua_pushinteger(L, value);
-    lua_setfield(L, -2, s);
+    lua_rawset(L, -3);
   }
   return 1;
 }
@@ -380,13 +369,13 @@ static int program_outputs(lua_State *L) { return list(L, neap_program_output_na
 
 /* spaces() -> {{name=, parent=}, ...}, the first the batch */
 static int program_spaces(lua_State *L) {
-  neap_program *pr = nb_program(L, 1);
+  nb_program(L, 1);
   lua_newtable(L);
-  for (int i = 0; i < neap_program_spaces(pr); i++) {
+  for (int i = 0; i < neap_program_spaces(nb_program(L, 1)); i++) {
     lua_createtable(L, 0, 2);
-    lua_pushstring(L, neap_program_space_name(pr, i));
+    lua_pushstring(L, neap_program_space_name(nb_program(L, 1), i));
     lua_setfield(L, -2, "name");
-    lua_pushinteger(L, neap_program_space_parent(pr, i));
+    lua_pushinteger(L, neap_program_space_parent(nb_program(L, 1), i));
     lua_setfield(L, -2, "parent");
     lua_rawseti(L, -2, i + 1);
   }
@@ -394,7 +383,11 @@ static int program_spaces(lua_State *L) {
 }
 
 static int program_params(lua_State *L) {
-  nb_params_push(L, neap_program_params(nb_program(L, 1)));
+  nb_program(L, 1);
+  void **box = nb_box(L, &nb_params_type);
+  neap_params *p = neap_program_params(nb_program(L, 1));
+  neap_params_retain(p);
+  *box = p;
   return 1;
 }
 
@@ -414,7 +407,7 @@ static const luaL_Reg program_methods[] = {
 
 /* op_info(i) -> table, nil past the end */
 static int op_info(lua_State *L) {
-  const neap_op_info *op = neap_op_describe((int)nb_integer(L, 1) - 1);
+  const neap_op_info *op = neap_op_describe(nb_id(L, 1) - 1);
   if (!op) return 0;
   lua_newtable(L);
   lua_pushstring(L, op->name), lua_setfield(L, -2, "name");
@@ -447,20 +440,20 @@ void nb_state_push(lua_State *L, neap_state *s) {
 }
 
 static int state_new(lua_State *L) {
-  neap_program *pr = nb_program(L, 1);
+  nb_program(L, 1);
   lua_Integer rows = nb_integer_in(L, 2, 0, 0x7fffffff);
   void **box = nb_box(L, &nb_state_type);
   neap_state *s;
-  nb_check(L, neap_state_new(&s, pr, (size_t)rows));
+  nb_check(L, neap_state_new(&s, nb_program(L, 1), (size_t)rows));
   *box = s;
   return 1;
 }
 
 static int state_clone(lua_State *L) {
-  neap_state *from = state_of(L, 1);
+  state_of(L, 1);
   void **box = nb_box(L, &nb_state_type);
   neap_state *s;
-  nb_check(L, neap_state_clone(&s, from));
+  nb_check(L, neap_state_clone(&s, state_of(L, 1)));
   *box = s;
   return 1;
 }
@@ -471,10 +464,10 @@ static int state_rows(lua_State *L) {
 }
 
 static int state_slots(lua_State *L) {
-  neap_state *s = state_of(L, 1);
+  state_of(L, 1);
   lua_newtable(L);
-  for (int i = 0; i < neap_state_slots(s); i++) {
-    lua_pushstring(L, neap_state_slot(s, i, NULL, NULL));
+  for (int i = 0; i < neap_state_slots(state_of(L, 1)); i++) {
+    lua_pushstring(L, neap_state_slot(state_of(L, 1), i, NULL, NULL));
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
@@ -500,7 +493,7 @@ static int state_get(lua_State *L) {
   size_t dims[2] = {neap_state_rows(s), 0};
   neap_state_slot(s, i, &dtype, &dims[1]);
   neap_tensor *t = nb_tensor_new(L, dtype, 2, dims);
-  memcpy(neap_tensor_data(t), neap_state_data(s, i), dims[0] * dims[1] * 4);
+  memcpy(neap_tensor_data(t), neap_state_data(state_of(L, 1), i), dims[0] * dims[1] * 4);
   return 1;
 }
 
@@ -522,7 +515,7 @@ static int state_set(lua_State *L) {
 
 /* A table of row numbers from 1 as int32 from 0, in a userdata on the stack. */
 int32_t *nb_row_list(lua_State *L, int arg, size_t *n) {
-  luaL_checktype(L, arg, LUA_TTABLE);
+  nb_table(L, arg);
   *n = lua_rawlen(L, arg);
   int32_t *rows = lua_newuserdatauv(L, (*n + 1) * sizeof *rows, 0);
   for (size_t i = 0; i < *n; i++) {
@@ -539,18 +532,18 @@ int32_t *nb_row_list(lua_State *L, int arg, size_t *n) {
 }
 
 static int state_reset(lua_State *L) {
-  neap_state *s = state_of(L, 1);
+  state_of(L, 1);
   size_t n = 0;
   int32_t *rows = lua_isnoneornil(L, 2) ? NULL : nb_row_list(L, 2, &n);
-  nb_check(L, neap_state_reset(s, rows, n));
+  nb_check(L, neap_state_reset(state_of(L, 1), rows, n));
   return 0;
 }
 
 static int state_gather(lua_State *L) {
-  neap_state *s = state_of(L, 1);
+  state_of(L, 1);
   size_t n;
   int32_t *rows = nb_row_list(L, 2, &n);
-  nb_check(L, neap_state_gather(s, rows, n));
+  nb_check(L, neap_state_gather(state_of(L, 1), rows, n));
   return 0;
 }
 

@@ -62,11 +62,19 @@ static int pool_threads(lua_State *L) {
 
 static neap_run *run_of(lua_State *L, int arg) { return nb_object(L, arg, &run_type); }
 
+/* A box of its own for the program at 1, which the run or stream keeps: no script can close it. */
+static void push_program(lua_State *L) {
+  void **box = nb_box(L, &nb_program_type);
+  neap_program *pr = nb_program(L, 1);
+  neap_program_retain(pr);
+  *box = pr;
+}
+
 /* run(program, {learn=, double=, check=, pool=, seed=, max_rows=}) */
 static int run_new(lua_State *L) {
   static const char *const names[] = {"learn", "double", "check", "pool", "seed", "max_rows", NULL};
-  neap_program *pr = nb_program(L, 1);
   neap_run_options o = {0};
+  nb_program(L, 1);
   nb_options(L, 2, "run", names);
   if (lua_istable(L, 2)) {
     if (nb_option_boolean(L, 2, "run", "learn", false)) o.flags |= NEAP_LEARN;
@@ -76,15 +84,16 @@ static int run_new(lua_State *L) {
     lua_Integer rows = nb_option_integer(L, 2, "run", "max_rows", 0);
     if (rows < 0) return nb_raise(L, "run: option max_rows: expected 0 or more");
     o.max_rows = (size_t)rows;
-    lua_getfield(L, 2, "pool");
-    o.pool = nb_object_or_null(L, lua_gettop(L), &pool_type);
+    lua_settop(L, 2);
+    if (lua_getfield(L, 2, "pool") != LUA_TNIL && !luaL_testudata(L, 3, pool_type.name))
+      return nb_raise(L, "run: option pool: expected a pool, came %s", nb_push_came(L, 3));
   }
   void **box = nb_box(L, &run_type);
+  push_program(L);
+  if (lua_istable(L, 2)) o.pool = nb_object_or_null(L, 3, &pool_type);
   neap_run *run;
-  nb_check(L, neap_run_open(&run, pr, &o));
+  nb_check(L, neap_run_open(&run, nb_program(L, 1), &o));
   *box = run;
-  /* the program stays reachable for reading types */
-  lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, 1);
   return 1;
 }
@@ -96,19 +105,19 @@ static int run_batch(lua_State *L) {
 
 static int run_lengths(lua_State *L) {
   neap_tensor *t = nb_tensor_of(L, 3, NEAP_I32);
-  nb_check(L, neap_run_lengths(run_of(L, 1), (int)nb_integer(L, 2), neap_tensor_data(t),
+  nb_check(L, neap_run_lengths(run_of(L, 1), nb_id(L, 2), neap_tensor_data(t),
                                neap_tensor_size(t)));
   return 0;
 }
 
 static neap_layout layout_of(lua_State *L, int arg) {
   static const char *const names[] = {"padded", "concat", NULL};
-  return (neap_layout)luaL_checkoption(L, arg, "padded", names);
+  return (neap_layout)nb_choice(L, arg, "padded", names);
 }
 
 static int run_input(lua_State *L) {
   neap_run *run = run_of(L, 1);
-  int value = (int)nb_integer(L, 2);
+  int value = nb_id(L, 2);
   neap_tensor *t = nb_tensor(L, 3);
   neap_layout layout = layout_of(L, 4);
   if (neap_tensor_dtype(t) == NEAP_F32)
@@ -119,7 +128,7 @@ static int run_input(lua_State *L) {
 }
 
 static int run_scalar(lua_State *L) {
-  nb_check(L, neap_run_scalar(run_of(L, 1), (int)nb_integer(L, 2), nb_number(L, 3)));
+  nb_check(L, neap_run_scalar(run_of(L, 1), nb_id(L, 2), nb_number(L, 3)));
   return 0;
 }
 
@@ -147,7 +156,7 @@ static int run_forward(lua_State *L) {
 
 static int run_backward(lua_State *L) {
   neap_run *run = run_of(L, 1);
-  int value = (int)nb_integer(L, 2);
+  int value = nb_id(L, 2);
   if (lua_isnoneornil(L, 3)) {
     compute_begin(run);
     compute_end(L, neap_run_backward(run, value));
@@ -163,7 +172,7 @@ static int run_backward(lua_State *L) {
 
 static int run_find_nonfinite(lua_State *L) {
   neap_run *run = run_of(L, 1);
-  int value = (int)nb_integer(L, 2);
+  int value = nb_id(L, 2);
   compute_begin(run);
   neap_status rc = neap_run_find_nonfinite(run, value);
   compute_end(L, rc == NEAP_ECANCELED ? rc : NEAP_OK);
@@ -173,12 +182,13 @@ static int run_find_nonfinite(lua_State *L) {
 }
 
 static int run_keep(lua_State *L) {
-  nb_check(L, neap_run_keep(run_of(L, 1), (int)nb_integer(L, 2), lua_toboolean(L, 3)));
+  nb_check(L, neap_run_keep(run_of(L, 1), nb_id(L, 2), lua_toboolean(L, 3)));
   return 0;
 }
 
 /* Pushes a tensor shaped like a value at the border: [T,B,..], or [rows,..] when concatenated. */
-static neap_tensor *border(lua_State *L, neap_run *run, int value, neap_layout layout) {
+static neap_tensor *border(lua_State *L, int value, neap_layout layout) {
+  neap_run *run = run_of(L, 1);
   lua_getiuservalue(L, 1, 1);
   neap_program *pr = nb_program(L, -1);
   neap_type t;
@@ -202,10 +212,11 @@ static neap_tensor *border(lua_State *L, neap_run *run, int value, neap_layout l
 }
 
 static int run_read(lua_State *L) {
-  neap_run *run = run_of(L, 1);
-  int value = (int)nb_integer(L, 2);
+  run_of(L, 1);
+  int value = nb_id(L, 2);
   neap_layout layout = layout_of(L, 3);
-  neap_tensor *t = border(L, run, value, layout);
+  neap_tensor *t = border(L, value, layout);
+  neap_run *run = run_of(L, 1);
   if (neap_tensor_dtype(t) == NEAP_F32)
     nb_check(L, neap_run_read_f32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
   else
@@ -214,18 +225,19 @@ static int run_read(lua_State *L) {
 }
 
 static int run_grad(lua_State *L) {
-  neap_run *run = run_of(L, 1);
-  int value = (int)nb_integer(L, 2);
+  run_of(L, 1);
+  int value = nb_id(L, 2);
   neap_layout layout = layout_of(L, 3);
-  neap_tensor *t = border(L, run, value, layout);
-  nb_check(L, neap_run_grad_f32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  neap_tensor *t = border(L, value, layout);
+  nb_check(L, neap_run_grad_f32(run_of(L, 1), value, layout, neap_tensor_data(t),
+                                neap_tensor_size(t)));
   return 1;
 }
 
 /* item(value) -> the number of a value that has one */
 static int run_item(lua_State *L) {
   neap_run *run = run_of(L, 1);
-  int value = (int)nb_integer(L, 2);
+  int value = nb_id(L, 2);
   size_t n;
   double x;
   nb_check(L, neap_run_count(&n, run, value, NEAP_PADDED));
@@ -247,12 +259,12 @@ static int push_doubles(lua_State *L, const double *x, size_t n) {
 /* read_doubles(value, layout) -> flat table */
 static int run_read_doubles(lua_State *L) {
   neap_run *run = run_of(L, 1);
-  int value = (int)nb_integer(L, 2);
+  int value = nb_id(L, 2);
   neap_layout layout = layout_of(L, 3);
   size_t n;
   nb_check(L, neap_run_count(&n, run, value, layout));
   double *x = lua_newuserdatauv(L, (n + 1) * sizeof *x, 0);
-  nb_check(L, neap_run_read_f64(run, value, layout, x, n));
+  nb_check(L, neap_run_read_f64(run_of(L, 1), value, layout, x, n));
   return push_doubles(L, x, n);
 }
 
@@ -267,14 +279,14 @@ static int param_id(lua_State *L) {
 
 /* param_grad(name) -> flat table, of a double run */
 static int run_param_grad(lua_State *L) {
-  neap_run *run = run_of(L, 1);
+  run_of(L, 1);
   int id = param_id(L);
   lua_getiuservalue(L, 1, 1);
   const neap_params *p = neap_program_params(nb_program(L, -1));
   size_t n = 1;
   for (int i = 0; i < neap_params_rank(p, id); i++) n *= neap_params_dim(p, id, i);
   double *x = lua_newuserdatauv(L, (n + 1) * sizeof *x, 0);
-  nb_check(L, neap_run_param_grad_f64(run, id, x, n));
+  nb_check(L, neap_run_param_grad_f64(run_of(L, 1), id, x, n));
   return push_doubles(L, x, n);
 }
 
@@ -293,12 +305,12 @@ static int run_bytes(lua_State *L) {
 }
 
 static int run_steps(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)neap_run_steps(run_of(L, 1), (int)nb_integer(L, 2)));
+  lua_pushinteger(L, (lua_Integer)neap_run_steps(run_of(L, 1), nb_id(L, 2)));
   return 1;
 }
 
 static int run_rows(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)neap_run_rows(run_of(L, 1), (int)nb_integer(L, 2)));
+  lua_pushinteger(L, (lua_Integer)neap_run_rows(run_of(L, 1), nb_id(L, 2)));
   return 1;
 }
 
@@ -337,8 +349,8 @@ static neap_stream *stream_of(lua_State *L, int arg) { return nb_object(L, arg, 
 /* stream(program, {rows=, seed=}) */
 static int stream_new(lua_State *L) {
   static const char *const names[] = {"rows", "seed", NULL};
-  neap_program *pr = nb_program(L, 1);
   neap_stream_options o = {.rows = 1};
+  nb_program(L, 1);
   nb_options(L, 2, "stream", names);
   if (lua_istable(L, 2)) {
     lua_Integer rows = nb_option_integer(L, 2, "stream", "rows", 1);
@@ -348,10 +360,8 @@ static int stream_new(lua_State *L) {
   }
   void **box = nb_box(L, &stream_type);
   neap_stream *s;
-  nb_check(L, neap_stream_open_program(&s, pr, &o));
+  nb_check(L, neap_stream_open_program(&s, nb_program(L, 1), &o));
   *box = s;
-  lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 1);
   return 1;
 }
 
@@ -408,12 +418,17 @@ static int stream_output(lua_State *L) {
   if (!dims[0] || n % dims[0]) dims[0] = 1;
   dims[1] = n / dims[0];
   neap_tensor *t = nb_tensor_new(L, f ? NEAP_F32 : NEAP_I32, 2, dims);
-  memcpy(neap_tensor_data(t), f ? (const void *)f : (const void *)d, n * 4);
+  size_t m;
+  s = stream_of(L, 1);
+  const void *from = f ? (const void *)neap_stream_output_f32(s, index, &m)
+                       : (const void *)neap_stream_output_i32(s, index, &m);
+  if (!from || m != n) return nb_raise(L, "stream: output %d changed while it was read", index + 1);
+  memcpy(neap_tensor_data(t), from, n * 4);
   return 1;
 }
 
 static int stream_scalar(lua_State *L) {
-  nb_check(L, neap_stream_scalar(stream_of(L, 1), (int)nb_integer(L, 2), nb_number(L, 3)));
+  nb_check(L, neap_stream_scalar(stream_of(L, 1), nb_id(L, 2), nb_number(L, 3)));
   return 0;
 }
 
@@ -447,14 +462,14 @@ static int stream_context_batch(lua_State *L) {
 
 static int stream_context_lengths(lua_State *L) {
   neap_tensor *t = nb_tensor_of(L, 3, NEAP_I32);
-  nb_check(L, neap_stream_context_lengths(stream_of(L, 1), (int)nb_integer(L, 2),
+  nb_check(L, neap_stream_context_lengths(stream_of(L, 1), nb_id(L, 2),
                                           neap_tensor_data(t), neap_tensor_size(t)));
   return 0;
 }
 
 static int stream_context(lua_State *L) {
   neap_stream *s = stream_of(L, 1);
-  int value = (int)nb_integer(L, 2);
+  int value = nb_id(L, 2);
   neap_tensor *t = nb_tensor(L, 3);
   neap_layout layout = layout_of(L, 4);
   if (neap_tensor_dtype(t) == NEAP_F32)
@@ -466,14 +481,15 @@ static int stream_context(lua_State *L) {
 
 /* rows(source, from or nil): tables of row numbers from 1 */
 static int stream_rows(lua_State *L) {
-  neap_stream *s = stream_of(L, 1);
   size_t n, m = 0;
+  stream_of(L, 1);
+  lua_settop(L, 3);
   int32_t *source = nb_row_list(L, 2, &n);
   int32_t *from = lua_isnoneornil(L, 3) ? NULL : nb_row_list(L, 3, &m);
   if (from && m != n)
     return nb_raise(L, "stream rows: %I sources, but %I rows to come from", (LUAI_UACINT)n,
                     (LUAI_UACINT)m);
-  nb_check(L, neap_stream_rows(s, source, from, n));
+  nb_check(L, neap_stream_rows(stream_of(L, 1), source, from, n));
   return 0;
 }
 

@@ -236,7 +236,7 @@ local state_methods = getmetatable(core.state(core.program(core.params()), 0)).m
 -- @return true; or nil, message, code
 function state_methods:save(path)
   local a = core.archive()
-  for _, slot in ipairs(self:slots()) do a:add(slot, self:get(slot)) end
+  for _, slot in ipairs(state_methods.slots(self)) do a:add(slot, self:get(slot)) end
   return a:save(path)
 end
 
@@ -244,9 +244,10 @@ end
 -- @string path
 -- @return true; or nil, message, code
 function state_methods:load(path)
+  local slots = state_methods.slots(self)
   local a, message, code = core.load_archive(path)
   if not a then return nil, message, code end
-  for _, slot in ipairs(self:slots()) do
+  for _, slot in ipairs(slots) do
     local t = a:tensor(slot)
     if not t then return nil, ("'%s': it has no state %s"):format(path, slot), "EFORMAT" end
     if t:shape()[1] ~= self:rows() then
@@ -254,7 +255,7 @@ function state_methods:load(path)
         self:rows()), "EFORMAT"
     end
   end
-  for _, slot in ipairs(self:slots()) do self:set(slot, a:tensor(slot)) end
+  for _, slot in ipairs(slots) do self:set(slot, a:tensor(slot)) end
   return true
 end
 

@@ -243,7 +243,8 @@ describe("run_model", function()
   it("says what is wrong", function()
     local long = "\n1 2 3"
     for _, case in ipairs {
-      { "/no/such/file", "", 1, "/no/such/file: expected a file to read: No such file or directory" },
+      { "/no/such/file", "", 1,
+        "/no/such/file: expected a file to read: No such file or directory" },
       { run_model, "", 1, "expected a header" },
       { path, "1 2", 1, "line 1: expected 3 numbers a row, came 2" },
       { path, "1 2 3\n1 2 x", 1, "line 2: expected numbers, came something else" },
@@ -265,7 +266,8 @@ describe("run_model", function()
     assert.equal(0, status)
     assert.truthy(out:find "%-%-stream")
     if io.open "/dev/full" then
-      local _, _, full = os.execute(("echo 1 2 3 | %s %s >/dev/full 2>/dev/null"):format(run_model, path))
+      local _, _, full = os.execute(("echo 1 2 3 | %s %s >/dev/full 2>/dev/null"):format(run_model,
+        path))
       assert.equal(1, full)
     end
   end)
@@ -295,7 +297,8 @@ describe("with_lua", function()
     assert.equal("1\n", out)
     assert.equal(1, status)
     assert.truthy(err:find "table: 0x" and err:find "unexpected symbol" and err:find "cannot open")
-    for _, case in ipairs { { "", 2 }, { "--nonsense", 2 }, { "--help", 0 }, { "-e 'return 1'", 0 } } do
+    for _, case in ipairs { { "", 2 }, { "--nonsense", 2 }, { "--help", 0 },
+      { "-e 'return 1'", 0 } } do
       local _, _, code = execute(with_lua .. " " .. case[1])
       assert.equal(case[2], code)
     end
