@@ -4,10 +4,10 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns to tell the class of a text from its characters: the language of a surname.",
-  data = "lines of text, tab, class", epochs = 30, quick = 4,
+  data = "lines of text, tab, class", epochs = 32, quick = 4,
 }
 local rng = neap.rng(options.seed)
-local size, batch, rate = 128, 64, 2e-3
+local size, batch, rate = 128, 32, 4e-3
 if options.quick then size, batch, rate = 16, 32, 1e-2 end
 
 -- --quick: words of three made-up languages, told apart by their letters.
@@ -50,13 +50,13 @@ else
     input = neap.vocab(train, "text", { unk = true }), output = neap.vocab(train, "class"),
     rng = rng, threads = options.threads, smoothing = 0.1,
     net = neap.chain {
-      neap.embed { size = 32 },                       -- [T,B] ids -> [T,B,32]
-      neap.dropout { rate = 0.2 },
-      neap.bidir { neap.lstm { size = size } },       -- -> [T,B,256]
+      neap.embed { size = 64 },                       -- [T,B] ids -> [T,B,64]
       neap.dropout { rate = 0.3 },
+      neap.bidir { neap.lstm { size = size } },       -- -> [T,B,256]
+      neap.dropout { rate = 0.5 },
       neap.bidir { neap.lstm { size = size } },       -- each direction's last state: [B,256]
     },
-    head = neap.chain { neap.dropout { rate = 0.4 }, neap.linear {} }, -- -> [B,classes]
+    head = neap.chain { neap.dropout { rate = 0.5 }, neap.linear {} }, -- -> [B,classes]
   }
 end
 
@@ -69,7 +69,7 @@ end
 if not options.load then
   local data, held = fields(train), fields(dev)
   neap.fit(model, {
-    optim = neap.adam { rate = rate, clip = 5 },
+    optim = neap.adam { rate = rate, clip = 1 },
     rate = function(epoch)
       return rate * (1 + math.cos(math.pi * (epoch - 1) / options.epochs)) / 2
     end,
