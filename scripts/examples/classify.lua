@@ -4,7 +4,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns to tell the class of a text from its characters: the language of a surname.",
-  data = "lines of text, tab, class", epochs = 32, quick = 4,
+  data = "lines of text, tab, class", epochs = 40, quick = 4,
 }
 local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 32, 4e-3
