@@ -225,10 +225,19 @@ static void mark_need(neap_run *run) {
   }
 }
 
+bool ni_run_needs(const neap_run *run, int space) {
+  const neap_program *pr = run->pr;
+  for (int v = 0; v < pr->n_values; v++)
+    if (run->plan.unit_of[pr->value[v].node] >= 0 &&
+        ni_program_below(pr, pr->value[v].type.space, space))
+      return true;
+  return false;
+}
+
 neap_status ni_run_place(neap_run *run) {
   const neap_program *pr = run->pr;
   for (int i = 0; i < pr->n_spaces; i++)
-    if (!run->layout[i].given)
+    if (!run->layout[i].given && (i == 0 || ni_run_needs(run, i)))
       return i == 0 ? ni_fail(NEAP_ESTATE, "run: the number of rows of the batch is not set")
                     : ni_fail(NEAP_ESTATE, "run: the lengths of '%s' are not set",
                               pr->space[i].name);

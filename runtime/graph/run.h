@@ -65,6 +65,8 @@ neap_status ni_run_batch(neap_run *run, size_t rows);
 neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, size_t n);
 /* A layout of n rows that step together; row i belongs to parent row source[i] (NULL: i). */
 neap_status ni_run_steps_layout(neap_run *run, int space, const int32_t *source, size_t n);
+/* Does anything that is computed lie in this space, or below it? */
+bool ni_run_needs(const neap_run *run, int space);
 /* Gives every value its place for the present shapes; in a stream only those of a step, unless
 ** still_placed is false. */
 neap_status ni_run_place(neap_run *run);

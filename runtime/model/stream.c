@@ -53,7 +53,7 @@ neap_status ni_stream_open(neap_stream **out, neap_program *pr, const neap_strea
     s->own_context |= n->op == &ni_op_input && !is_step_input(s, n) && run->plan.unit_of[i] >= 0;
   }
   ni_free(moves);
-  for (int i = 1; i < pr->n_spaces; i++) s->own_context |= i != space;
+  for (int i = 1; i < pr->n_spaces; i++) s->own_context |= i != space && ni_run_needs(run, i);
   rc = ni_run_batch(run, rows);
   if (!rc) rc = shape(s, NULL, rows);
   if (!rc && !s->own_context) rc = ni_run_place(run);

@@ -543,6 +543,32 @@ static void test_wrong(fixture *f) {
   CHECK(neap_optim_step(f->optim) == NEAP_OK && works(f));
 }
 
+/* What no output needs is not asked for: neither the numbers of an input nor the lengths. */
+static void test_unneeded(fixture *f) {
+  recorder r;
+  start(&r, f->params);
+  int t = space(&r, "T", 0), u = space(&r, "U", 0), x = input(&r, "x", NEAP_F32, t, 3);
+  OP1(&r, "mean_time", input(&r, "z", NEAP_F32, u, 3));
+  output(&r, "y", OP1(&r, "neg", x));
+  neap_run *run = NULL;
+  neap_stream *s = NULL;
+  size_t n;
+  float y[3];
+  CHECK(r.rc == NEAP_OK && neap_run_open(&run, r.pr, NULL) == NEAP_OK);
+  CHECK(neap_run_batch(run, 1) == NEAP_OK && neap_run_lengths(run, t, (int32_t[]){1}, 1) == NEAP_OK);
+  CHECK(neap_run_input_f32(run, x, NEAP_CONCAT, frame, 3) == NEAP_OK);
+  CHECK(neap_run_forward(run) == NEAP_OK);
+  CHECK(neap_run_read_f32(run, x + 1, NEAP_CONCAT, y, 3) != NEAP_OK);
+  CHECK(neap_run_read_f32(run, neap_program_find_output(r.pr, "y"), NEAP_CONCAT, y, 3) == NEAP_OK);
+  CHECK(y[0] == -frame[0] && y[1] == -frame[1] && y[2] == -frame[2]);
+  CHECK(neap_stream_open_program(&s, r.pr, NULL) == NEAP_OK);
+  float *in = neap_stream_input_f32(s, 0, &n);
+  CHECK(in && n == 3 && neap_stream_step(s) == NEAP_OK);
+  neap_stream_close(s);
+  neap_run_close(run);
+  neap_program_release(r.pr);
+}
+
 /* ---- memory that runs out ---- */
 
 typedef neap_status (*call)(fixture *f);
@@ -1022,8 +1048,8 @@ static void test_state(fixture *f) {
 int main(void) {
   int fd = mkstemp(path);
   neap_allocator_set(rationed, NULL);
-  void (*const tests[])(fixture *) = {test_null, test_wrong, test_none_stream, test_cancel,
-                                      test_state};
+  void (*const tests[])(fixture *) = {test_null, test_wrong, test_unneeded, test_none_stream,
+                                      test_cancel, test_state};
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
     fixture f;
     CHECK(build(&f) == NEAP_OK && works(&f));
