@@ -41,7 +41,7 @@ LIBS := $(BLAS_LIBS) -lm -lpthread
 
 RUNTIME := $(wildcard $(patsubst %,runtime/%/*.c,base kernel tensor op graph model train file api))
 # Files that compute are compiled twice: for float, and with NI_F64 for double.
-REAL_SOURCES := $(filter runtime/kernel/generic.c runtime/kernel/gemm.c runtime/kernel/dispatch.c \
+REAL_SOURCES := $(filter runtime/kernel/generic.c runtime/kernel/dispatch.c \
                          runtime/graph/exec.c, $(RUNTIME)) \
                 $(filter-out runtime/op/table.c, $(wildcard runtime/op/*.c))
 CORE := $(filter-out bindings/core/line.c, $(wildcard bindings/core/*.c))

@@ -314,8 +314,6 @@ neap_status ni_run_place(neap_run *run) {
   neap_status rc = hold(&run->arena, &run->arena_cap, top);
   if (!rc && !run->still_placed) rc = hold(&run->still, &run->still_cap, still);
   if (rc) return rc;
-  run->arena_used = top;
-  if (!run->still_placed) run->still_used = still;
   for (size_t i = 0; i < n; i++)
     *run->item[i].where = (run->item[i].still ? run->still : run->arena) + run->item[i].offset;
   for (int v = 0; v < pr->n_values; v++) {

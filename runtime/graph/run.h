@@ -30,7 +30,7 @@ struct neap_run {
   void **fixed, **work;  /* by node */
   char *fixed_mem;
   char *arena;
-  size_t arena_cap, arena_used, fixed_bytes;
+  size_t arena_cap, fixed_bytes;
   struct ni_item *item;  /* scratch of place.c */
   size_t cap_items;
   uint8_t *keep;         /* by value: 1 its data stay readable, 2 its gradient too */
@@ -52,7 +52,7 @@ struct neap_run {
   uint8_t *step_unit;    /* by unit, in a stream: 1 runs at each step; NULL in a run */
   bool still_placed;     /* in a stream: what does not change with the steps has its place */
   char *still;           /* and lies in an arena of its own, so that rows may come and go */
-  size_t still_cap, still_used;
+  size_t still_cap;
   enum { NI_SHAPED, NI_PLACED, NI_RAN } phase;
   bool spent; /* backward has used up what forward kept */
   _Atomic int canceled;

@@ -35,19 +35,6 @@ static bool attr_name(const ni_op *op, int index, char name[24]) {
   return false;
 }
 
-/* A double as the shortest decimal that reads back the same, with a point in any locale. */
-static void add_number(ni_text *t, double v) {
-  char s[40];
-  for (int digits = 6; digits <= 17; digits += (digits == 6 ? 9 : 2)) {
-    snprintf(s, sizeof s, "%.*g", digits, v);
-    double back = 0;
-    if (sscanf(s, "%lf", &back) == 1 && back == v) break;
-  }
-  for (char *c = s; *c; c++)
-    if (*c == ',') *c = '.';
-  ni_text_add(t, "%s", s);
-}
-
 neap_status ni_program_print(char **text, const neap_program *pr) {
   ni_text t = {0};
   for (int i = 0; i < pr->n_nodes; i++) {
@@ -58,14 +45,14 @@ neap_status ni_program_print(char **text, const neap_program *pr) {
     if (n->name) ni_text_add(&t, " '%s'", n->name);
     if (n->op == &ni_op_constant || n->op == &ni_op_scalar) {
       ni_text_add(&t, " ");
-      add_number(&t, n->attr[0]);
+      ni_text_number(&t, n->attr[0]);
     }
     for (int k = 0; k < n->n_in; k++)
       if (n->in[k] >= 0) ni_text_add(&t, " %%%d", n->in[k]);
     char name[24];
     for (int k = 0; attr_name(n->op, k, name); k++) {
       ni_text_add(&t, " %s=", name);
-      add_number(&t, n->attr[k]);
+      ni_text_number(&t, n->attr[k]);
     }
     ni_text_add(&t, "  %s", ni_program_type_text(pr, &pr->value[n->out].type));
     for (int k = 1; k < n->n_out; k++)
@@ -107,7 +94,7 @@ neap_status ni_program_json(char **text, const neap_program *pr) {
     }
     if (n->op == &ni_op_constant || n->op == &ni_op_scalar) {
       ni_text_add(&t, ",\"number\":");
-      add_number(&t, n->attr[0]);
+      ni_text_number(&t, n->attr[0]);
     }
     if (n->n_in) {
       ni_text_add(&t, ",\"in\":[");
@@ -117,7 +104,7 @@ neap_status ni_program_json(char **text, const neap_program *pr) {
     char name[24];
     for (int k = 0; attr_name(n->op, k, name); k++) {
       ni_text_add(&t, "%s\"%s\":", k ? "," : ",\"attr\":{", name);
-      add_number(&t, n->attr[k]);
+      ni_text_number(&t, n->attr[k]);
     }
     if (attr_name(n->op, 0, name)) ni_text_add(&t, "}");
     if (n->scan >= 0) ni_text_add(&t, ",\"scan\":%d", n->scan);

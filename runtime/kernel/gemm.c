@@ -1,31 +1,11 @@
 /*
 ** The products over all rows of a batch and its time steps: gradients of weights.
 */
+#include <cblas.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "kernel.h"
-
-#ifdef NI_F64
-
-void ni_gemm_tn_f64(size_t m, size_t n, size_t k, const double *a, size_t lda, const double *b,
-                    size_t ldb, bool accumulate, double *c, size_t ldc) {
-  enum { BLOCK = 64 }; /* rows of B that stay in cache while all of C passes */
-  if (!accumulate)
-    for (size_t i = 0; i < m; i++) memset(c + i * ldc, 0, n * sizeof(double));
-  for (size_t k0 = 0; k0 < k; k0 += BLOCK) {
-    size_t k1 = k - k0 < BLOCK ? k : k0 + BLOCK;
-    for (size_t i = 0; i < m; i++)
-      for (size_t r = k0; r < k1; r++) {
-        double x = a[r * lda + i];
-        for (size_t j = 0; j < n; j++) c[i * ldc + j] += x * b[r * ldb + j];
-      }
-  }
-}
-
-#else
-
-#include <cblas.h>
-#include <stdatomic.h>
 
 bool ni_blas_is_fast(void) {
   static atomic_int known; /* 0 not asked, 1 no, 2 yes */
@@ -54,5 +34,3 @@ void ni_gemm_tn_f32(size_t m, size_t n, size_t k, const float *a, size_t lda, co
 }
 
 void ni_blas_threads(int threads) { openblas_set_num_threads(threads); }
-
-#endif

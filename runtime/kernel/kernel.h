@@ -96,7 +96,7 @@ extern const ni_kernels_f32 ni_kernels_avx2, ni_kernels_avx512;
 bool ni_kernel_select(const char *level);
 
 /*
-** The large products of training, through OpenBLAS (the double twin is plain C):
+** The large products of training, through OpenBLAS:
 ** C[M,N] (+)= A^T B, A [K,M], B [K,N], row-major.
 */
 void ni_gemm_tn_f32(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b,
@@ -105,9 +105,6 @@ void ni_blas_threads(int threads);
 /* OpenBLAS takes its oldest SSE kernels for a processor younger than itself: then our own are five
 ** times as fast. Asked once a process, so the bits of a process never change for it. */
 bool ni_blas_is_fast(void);
-#else
-void ni_gemm_tn_f64(size_t m, size_t n, size_t k, const double *a, size_t lda, const double *b,
-                    size_t ldb, bool accumulate, double *c, size_t ldc);
 #endif
 
 #endif
