@@ -274,7 +274,8 @@ NEAP_API void neap_state_release(neap_state *s);
 NEAP_API size_t neap_state_rows(const neap_state *s);
 NEAP_API int neap_state_slots(const neap_state *s);
 NEAP_API const char *neap_state_slot(const neap_state *s, int slot, neap_dtype *dtype, size_t *width);
-/* The slot's numbers [rows, width]; float or int32_t. */
+/* The slot's numbers [rows, width]; float or int32_t. They move: valid until the next run, step or
+** change of rows. */
 NEAP_API void *neap_state_data(neap_state *s, int slot);
 /* Marks a row as holding a value (after writing through neap_state_data). A row that does not
 ** starts from the program's own initial state. EARG, ERANGE. */

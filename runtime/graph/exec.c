@@ -31,7 +31,7 @@ static void set_up(context *c, neap_run *run) {
                    .rows = run->rows,
                    .fixed = run->fixed,
                    .work = run->work,
-                   .slot = run->state ? run->slot : NULL,
+                   .slot = run->bound ? run->slot : NULL,
                    .pool = run->pool,
                    .seed = mix ^ (mix >> 27),
                    .learning = run->learning,

@@ -120,6 +120,7 @@ void ni_run_close(neap_run *run) {
   ni_free(run->still);
   ni_free(run->item);
   ni_free(run->slot);
+  ni_free(run->held);
   ni_free(run->step_unit);
   ni_state_release(run->state);
   ni_pool_release(run->pool);
@@ -316,12 +317,25 @@ neap_status ni_run_state(neap_run *run, neap_state *state) {
 
 static neap_status bind_state(neap_run *run) {
   neap_state *s = run->state;
+  run->bound = s != NULL;
   if (!s) return NEAP_OK;
+  uint8_t *held = s->held;
+  if (!run->stream_space) { /* backward will ask, when forward has changed it */
+    if (run->cap_held < s->rows) {
+      ni_free(run->held);
+      run->cap_held = 0;
+      run->held = ni_alloc(s->rows);
+      if (!run->held) return NEAP_EMEM;
+      run->cap_held = s->rows;
+    }
+    if (s->rows) memcpy(run->held, held, s->rows);
+    held = run->held;
+  }
   for (int i = 0; i < s->n_slots; i++) {
     size_t rows = run->rows[s->slot[i].space].parents;
     if (s->rows != rows)
       return ni_fail(NEAP_ESHAPE, "state: it has %zu rows, the batch has %zu", s->rows, rows);
-    run->slot[i] = (ni_slot){s->slot[i].data, s->slot[i].next, s->held, s->slot[i].width};
+    run->slot[i] = (ni_slot){s->slot[i].data, s->slot[i].next, held, s->slot[i].width};
   }
   return NEAP_OK;
 }
@@ -393,7 +407,10 @@ neap_status ni_run_forward(neap_run *run) {
     if (!rc) rc = ni_fail(NEAP_ENONFINITE, "forward: an output is not finite");
   }
   if (rc) return rc;
-  if (run->state) ni_state_commit(run->state, run->rows, false);
+  if (run->state) {
+    ni_state_commit(run->state, run->rows, false);
+    run->state_left = run->state->changes;
+  }
   run->tick++;
   run->phase = NI_RAN;
   return NEAP_OK;
@@ -461,11 +478,15 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
 neap_status ni_run_find_nonfinite(neap_run *run, int value) {
   unsigned flags = run->flags;
   if (run->phase != NI_RAN) return ni_fail(NEAP_ESTATE, "find: forward has not run");
+  bool back = run->state && run->state->changes == run->state_left;
+  if (back) ni_state_flip(run->state); /* to where forward began */
+  neap_status rc = bind_state(run);
   run->flags |= NEAP_CHECK;
   run->tick--;
   atomic_store(&run->canceled, 0);
   begin(run);
-  neap_status rc = execute(run, false, 0);
+  if (!rc) rc = execute(run, false, 0);
+  if (back) ni_state_flip(run->state);
   run->tick++;
   run->spent = false;
   if (!rc) rc = ni_run_backward(run, value, NEAP_PADDED, NULL, 0, true);

@@ -47,7 +47,11 @@ struct neap_run {
   uint64_t params64_version;
   uint64_t sourced_version; /* of the parameters when views were last pointed at them */
   neap_state *state;
+  uint64_t state_left;   /* its changes when forward left it */
+  uint8_t *held;         /* its rows that held a value when forward began */
+  size_t cap_held;
   ni_slot *slot;
+  bool bound;            /* forward began with a state */
   int stream_space;      /* > 0 in a stream */
   uint8_t *step_unit;    /* by unit, in a stream: 1 runs at each step; NULL in a run */
   bool still_placed;     /* in a stream: what does not change with the steps has its place */

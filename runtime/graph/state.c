@@ -2,11 +2,10 @@
 
 #include <string.h>
 
-/* Makes room for rows in every slot: all or nothing. */
-static neap_status reserve(neap_state *s, size_t rows) {
+neap_status ni_state_reserve(neap_state *s, size_t rows) {
   if (rows <= s->cap_rows) return NEAP_OK;
   size_t cap = rows;
-  uint8_t *held = ni_calloc(cap, 1);
+  uint8_t *held = ni_calloc(cap, 2);
   void **fresh = ni_calloc((size_t)s->n_slots * 2 + 1, sizeof *fresh);
   bool ok = held && fresh;
   for (int i = 0; i < s->n_slots && ok; i++) {
@@ -24,6 +23,7 @@ static neap_status reserve(neap_state *s, size_t rows) {
   if (s->held) memcpy(held, s->held, s->rows);
   ni_free(s->held);
   s->held = held;
+  s->was = held + cap;
   for (int i = 0; i < s->n_slots; i++) {
     ni_state_slot *l = &s->slot[i];
     if (l->data) memcpy(fresh[2 * i], l->data, s->rows * l->width * 4);
@@ -64,7 +64,7 @@ neap_status ni_state_new(neap_state **out, const neap_program *pr, size_t rows) 
                                  NULL, NULL};
     if (!s->slot[i].name) rc = NEAP_EMEM;
   }
-  if (!rc) rc = reserve(s, rows ? rows : 1);
+  if (!rc) rc = ni_state_reserve(s, rows ? rows : 1);
   if (rc) {
     ni_state_release(s);
     return rc;
@@ -85,7 +85,7 @@ neap_status ni_state_clone(neap_state **out, const neap_state *from) {
     s->slot[i].name = ni_strdup(from->slot[i].name);
     if (!s->slot[i].name) rc = NEAP_EMEM;
   }
-  if (!rc) rc = reserve(s, from->rows ? from->rows : 1);
+  if (!rc) rc = ni_state_reserve(s, from->rows ? from->rows : 1);
   if (rc) {
     ni_state_release(s);
     return rc;
@@ -103,6 +103,7 @@ neap_status ni_state_copy(neap_state *to, const neap_state *from) {
   for (int i = 0; fits && i < to->n_slots; i++)
     fits = to->slot[i].width == from->slot[i].width && to->slot[i].dtype == from->slot[i].dtype;
   if (!fits) return ni_fail(NEAP_ESHAPE, "state copy: the states differ in rows or slots");
+  to->changes++;
   memcpy(to->held, from->held, from->rows);
   for (int i = 0; i < to->n_slots; i++)
     memcpy(to->slot[i].data, from->slot[i].data, from->rows * from->slot[i].width * 4);
@@ -129,6 +130,7 @@ neap_status ni_state_mark(neap_state *s, size_t row) {
   if (row >= s->rows)
     return ni_fail(NEAP_ERANGE, "state: row %zu is not in 0..%zu", row, s->rows ? s->rows - 1 : 0);
   s->held[row] = 1;
+  s->changes++;
   return NEAP_OK;
 }
 
@@ -144,6 +146,7 @@ neap_status ni_state_reset(neap_state *s, const int32_t *rows, size_t n) {
   neap_status rc = rows ? check_rows("state reset", s, rows, n) : NEAP_OK;
   if (rc) return rc;
   if (!rows) n = s->rows;
+  s->changes++;
   for (size_t i = 0; i < n; i++) {
     size_t r = rows ? (size_t)rows[i] : i;
     s->held[r] = 0;
@@ -156,12 +159,10 @@ neap_status ni_state_reset(neap_state *s, const int32_t *rows, size_t n) {
 neap_status ni_state_gather(neap_state *s, const int32_t *from, size_t n) {
   neap_status rc = check_rows("state gather", s, from, n);
   if (rc) return rc;
-  if ((rc = reserve(s, n)) != NEAP_OK) return rc;
-  uint8_t *held = ni_alloc(s->cap_rows);
-  if (!held) return NEAP_EMEM;
-  for (size_t i = 0; i < n; i++) held[i] = s->held[from[i]];
-  memcpy(s->held, held, n);
-  ni_free(held);
+  if ((rc = ni_state_reserve(s, n)) != NEAP_OK) return rc;
+  for (size_t i = 0; i < n; i++) s->was[i] = s->held[from[i]];
+  memcpy(s->held, s->was, n);
+  s->changes++;
   for (int k = 0; k < s->n_slots; k++) {
     ni_state_slot *l = &s->slot[k];
     size_t bytes = l->width * 4;
@@ -175,22 +176,40 @@ neap_status ni_state_gather(neap_state *s, const int32_t *from, size_t n) {
   return NEAP_OK;
 }
 
+static void flip_data(neap_state *s) {
+  for (int k = 0; k < s->n_slots; k++) {
+    void *t = s->slot[k].data;
+    s->slot[k].data = s->slot[k].next;
+    s->slot[k].next = t;
+  }
+}
+
 void ni_state_commit(neap_state *s, const ni_rows *rows, bool stream) {
+  s->changes++;
+  if (stream) {
+    memset(s->held, 1, s->rows);
+    flip_data(s);
+    return;
+  }
+  memcpy(s->was, s->held, s->rows);
   for (int k = 0; k < s->n_slots; k++) {
     ni_state_slot *l = &s->slot[k];
     const ni_rows *at = &rows[l->space];
-    if (stream) {
-      void *t = l->data;
-      l->data = l->next;
-      l->next = t;
-      continue;
-    }
     size_t bytes = l->width * 4;
-    for (size_t r = 0; r < s->rows && r < at->parents; r++)
-      if (at->len[r])
-        memcpy((char *)l->data + r * bytes, (char *)l->next + r * bytes, bytes);
-  }
-  for (int k = 0; k < s->n_slots; k++)
     for (size_t r = 0; r < s->rows; r++)
-      if (stream || rows[s->slot[k].space].len[r]) s->held[r] = 1;
+      if (r < at->parents && at->len[r])
+        s->held[r] = 1;
+      else
+        memcpy((char *)l->next + r * bytes, (char *)l->data + r * bytes, bytes);
+  }
+  flip_data(s);
+}
+
+void ni_state_flip(neap_state *s) {
+  for (size_t r = 0; r < s->rows; r++) {
+    uint8_t t = s->held[r];
+    s->held[r] = s->was[r];
+    s->was[r] = t;
+  }
+  flip_data(s);
 }

@@ -43,6 +43,7 @@ struct neap_stream {
   neap_state *state;
   int space;
   size_t rows;
+  ni_layout before; /* memory of the layout that the present one has replaced */
   bool own_context; /* inputs besides those of a step: the caller gives a context */
   bool still_done;  /* what does not change with the steps has been computed */
 };

@@ -68,6 +68,7 @@ fail:
 void ni_stream_close(neap_stream *s) {
   if (!s) return;
   ni_run_close(s->run);
+  ni_free(s->before.mem);
   ni_state_release(s->state);
   ni_free(s);
 }
@@ -162,27 +163,38 @@ neap_status ni_stream_rows(neap_stream *s, const int32_t *source, const int32_t 
                      s->rows ? s->rows - 1 : 0);
   }
   neap_status rc;
-  if (from) {
-    rc = ni_state_gather(s->state, from, n);
-  } else if (s->state->rows == n) {
-    rc = ni_state_reset(s->state, NULL, 0);
-  } else {
-    neap_state *fresh;
-    rc = ni_state_new(&fresh, run->pr, n);
-    if (!rc) {
-      rc = ni_run_state(run, fresh);
-      ni_state_release(s->state);
-      s->state = fresh;
-    }
-  }
-  if (rc) return rc;
-  bool same = n == s->rows && run->phase != NI_SHAPED;
-  int phase = run->phase;
-  rc = shape(s, source, n);
-  if (rc) return rc;
-  if (same)
-    run->phase = phase; /* the same shapes: every value keeps its place */
+  neap_state *fresh = NULL;
+  if (from)
+    rc = ni_state_reserve(s->state, n);
   else
+    rc = n == s->state->rows ? NEAP_OK : ni_state_new(&fresh, run->pr, n);
+  if (rc) return rc;
+  /* The layout until now stays in `before` until all that can fail has been done. */
+  ni_layout layout = run->layout[s->space];
+  ni_rows rows = run->rows[s->space];
+  size_t rows_before = s->rows;
+  int phase = run->phase;
+  run->layout[s->space] = s->before;
+  rc = shape(s, source, n);
+  if (!rc && n == rows_before && phase != NI_SHAPED)
+    run->phase = phase; /* the same shapes: every value keeps its place */
+  else if (!rc)
     rc = ni_run_place(run);
-  return rc;
+  if (!rc && fresh) rc = ni_run_state(run, fresh);
+  if (rc) {
+    s->before = run->layout[s->space];
+    run->layout[s->space] = layout;
+    run->rows[s->space] = rows;
+    s->rows = rows_before;
+    run->phase = NI_SHAPED;
+    if (phase != NI_SHAPED) (void)ni_run_place(run); /* where it fitted before, it fits */
+    ni_state_release(fresh);
+    return rc;
+  }
+  s->before = layout;
+  if (from) return ni_state_gather(s->state, from, n); /* there is room: it cannot fail */
+  if (!fresh) return ni_state_reset(s->state, NULL, 0);
+  ni_state_release(s->state);
+  s->state = fresh;
+  return NEAP_OK;
 }

@@ -743,9 +743,15 @@ static neap_status call_stream(fixture *f) {
   return rc;
 }
 static neap_status call_rows(fixture *f) {
-  const int32_t zeros[5] = {0}, one[] = {0};
+  const int32_t zeros[40] = {0}, one[] = {0};
   neap_status rc = neap_stream_rows(f->stream, zeros, NULL, 5);
   if (!rc) rc = neap_stream_step(f->stream);
+  neap_state *state = neap_stream_state(f->stream);
+  size_t rows = neap_state_rows(state);
+  if (!rc && (rc = neap_stream_rows(f->stream, zeros, zeros, 40)) != NEAP_OK) {
+    CHECK(neap_state_rows(state) == rows); /* nothing has changed: the next step is as before */
+    CHECK(neap_stream_step(f->stream) == NEAP_OK);
+  }
   if (!rc) rc = neap_stream_rows(f->stream, zeros, zeros, 3);
   if (!rc) rc = neap_stream_step(f->stream);
   if (!rc) rc = neap_stream_context_batch(f->stream, 3);

@@ -491,3 +491,69 @@ describe("chain", function()
     assert.matches("chain: a chain takes no first states", message)
   end)
 end)
+
+describe("a carried state", function()
+  -- the first state is made from an input; a row that holds a state does not start from it
+  local function carried()
+    local pr = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = { 2 } })
+      local first = op.linear(rec:input("first", { space = "B", dims = { 1 } }),
+        rec:param("start", { 3, 1 }, 0.5))
+      local y = neap.gru { size = 3 } (x, { h = first })
+      return { loss = op.sum(op.sum_rows(y)) }
+    end)
+    local run = pr:run { learn = true }
+    return pr, run, { x = neap.tensor { { { 1, 2 }, { 3, 4 } }, { { 0, 1 }, { 1, 0 } } },
+      first = neap.tensor { { 1 }, { 1 } } }
+  end
+
+  it("leaves the gradient of the first state to the rows that started from it", function()
+    local pr, run, batch = carried()
+    local state = pr:state(2)
+    local function gradient()
+      run:feed(batch):forward()
+      pr.params:zero_grad()
+      run:backward()
+      return pr.params:grad("start"):totable()
+    end
+    local alone = gradient()
+    assert.not_same({ { 0 }, { 0 }, { 0 } }, alone)
+    run:state(state)
+    assert.same(alone, gradient()) -- nothing is held yet, though forward has left a state
+    assert.same({ { 0 }, { 0 }, { 0 } }, gradient())
+    state:reset()
+    assert.same(alone, gradient())
+    state:reset()
+    run:feed(batch):forward()
+    state:gather { 1, 2, 1, 2, 1, 2 } -- what backward needs is the run's own
+    pr.params:zero_grad()
+    run:backward()
+    assert.same(alone, pr.params:grad("start"):totable())
+  end)
+
+  it("is taken back to look for a number that is not finite", function()
+    local cell = neap.cell {
+      name = "root",
+      params = function(p) p.w = { 1, init = 1 } end,
+      state = function() return { h = 1 } end,
+      step = function(p, x, s) return op.sqrt(s.h * p.w), { h = s.h + x } end, -- d sqrt: 1/0 at 0
+    }
+    local pr = neap.program(function(rec)
+      local y = cell {} (rec:input("x", { space = "T", dims = { 1 } }))
+      return { loss = op.sum(op.sum_rows(y)) }
+    end)
+    local run, state = pr:run { learn = true }, pr:state(1)
+    run:state(state)
+    local function find()
+      run:feed { x = neap.tensor { { { 4 } } } }:forward()
+      local after = state:get(1):totable()
+      pr.params:zero_grad()
+      run:backward()
+      local found = run.core:find_nonfinite(pr.outputs.loss)
+      assert.same(after, state:get(1):totable())
+      return found
+    end
+    assert.matches("layer root: infinity came up in the gradient, sequence 1, step 1", find()) -- from 0, though the state is 4 by now
+    assert.is_nil(find())
+  end)
+end)
