@@ -16,7 +16,9 @@ local progress = require "neap.progress"
 -- - `dev`: function() giving a table of scores, called after each epoch; optional
 -- - `key`: the score that decides ("accuracy"); `lower`: true if less is better
 -- - `patience`: epochs without a better score before it stops; nil: never
--- - `rate`: function(epoch, first_rate) giving the rate of an epoch
+-- - `rate`: function(epoch, first_rate, done) giving the learning rate, asked for before each batch;
+--   done: the share of the whole training that is over, 0 to 1, by `epochs` or, where that comes
+--   first, by how many of them `minutes` allow
 -- - `minutes`: starts no epoch that would probably end later
 -- - `out`: where lines go (standard error); `quiet`: no lines
 -- @treturn tab `{ best = scores, epoch = of the best, epochs = done, seconds, interrupted }`; the
@@ -44,6 +46,16 @@ return function(model, options)
   local best -- { scores, epoch, restore }: set at one go, since Ctrl-C may come at any moment
   local began, longest = core.clock(), 0
 
+  -- How much is over when a share of an epoch is.
+  local function done(epoch, share, start)
+    local all = epochs
+    if options.minutes and (epoch > 1 or share > 0.05) then
+      local each = epoch > 1 and longest or (core.clock() - start) / share
+      all = math.min(all, math.max(epoch, options.minutes * 60 // each))
+    end
+    return (epoch - 1 + share) / all
+  end
+
   local function learn(epoch)
     local iterator = options.train(epoch)
     local meta = getmetatable(iterator)
@@ -53,8 +65,12 @@ return function(model, options)
     end
     local bar = progress { total = meta and meta.__len and #iterator,
       label = ("epoch %d/%d"):format(epoch, epochs), out = options.out }
-    local sum, n = 0, 0
+    local sum, n, start, total = 0, 0, core.clock(), meta and meta.__len and #iterator
     for batch in iterator do
+      if options.rate then
+        local share = total and total > 0 and math.min(n / total, 1) or 0
+        optim:rate(options.rate(epoch, first_rate, done(epoch, share, start)))
+      end
       sum = sum + model:learn(batch, optim)
       n = n + 1
       if not options.quiet then
@@ -83,7 +99,6 @@ return function(model, options)
 
   local function epoch_of(epoch)
     local start = core.clock()
-    if options.rate then optim:rate(options.rate(epoch, first_rate)) end
     local loss = learn(epoch)
     local scores = options.dev and score() or { loss = loss }
     local better = not best or not options.dev

@@ -70,9 +70,7 @@ if not options.load then
   local data, held = fields(train), fields(dev)
   neap.fit(model, {
     optim = neap.adam { rate = rate, clip = 1 },
-    rate = function(epoch)
-      return rate * (1 + math.cos(math.pi * (epoch - 1) / options.epochs)) / 2
-    end,
+    rate = function(_, first, done) return first * (1 + math.cos(math.pi * done)) / 2 end,
     epochs = options.epochs, minutes = options.minutes,
     train = function() return neap.batches(data, { size = batch, rng = rng, bucket = false }) end,
     dev = function() return model:score(held) end,

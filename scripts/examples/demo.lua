@@ -43,7 +43,7 @@ end
 local pictures = "/usr/share/datasets/fashion-mnist/"
 local lexicon = "/usr/share/festival/dicts/cmu/cmudict-0.4.out"
 local rows = learn("sequence to class: pieces of clothing, their pictures read row by row", "rows",
-  0.30, "--forward --epochs 6")
+  0.30, "--epochs 6")
 local stress = learn("synchronous sequence to sequence: syllables and stress of words", "stress",
   0.22, "--epochs 2")
 local g2p = learn("asynchronous sequence to sequence: from spelling to phonemes", "g2p", 0.48,

@@ -330,12 +330,12 @@ describe("fit", function()
     local result = neap.fit(model, { optim = optim, epochs = 5, patience = 2, quiet = true,
       rate = function(e, first) return first / e end,
       train = function()
-        rates[#rates + 1] = optim:rate()
         local given = false
         return function() if not given then given = true return batch end end
       end,
       dev = function()
         epoch = epoch + 1
+        rates[epoch] = optim:rate()
         if epoch == 2 then kept = model.params:get("net.head.weight"):totable()[1][1] end
         return { accuracy = scores[epoch] }
       end })
@@ -344,5 +344,44 @@ describe("fit", function()
     assert.equal(0.7, result.best.accuracy)
     assert.equal(kept, model.params:get("net.head.weight"):totable()[1][1])
     assert.same({ 0.1, 0.05, 0.1 / 3, 0.025 }, rates)
+  end)
+
+  -- three batches an epoch, each of a second by a clock of ours; what `rate` is told of the share
+  -- that is over
+  local clock = core.clock
+  after_each(function() core.clock = clock end)
+  local function shares(epochs, minutes)
+    local now = 0
+    core.clock = function() return now end
+    local model = neap.forecaster { rng = neap.rng(1), net = neap.elman { size = 4 } }
+    local batch, told = model:batch { { 1, 2, 3, 4 } }, {}
+    local result = neap.fit(model, { optim = neap.sgd { rate = 0.1 }, epochs = epochs, quiet = true,
+      minutes = minutes,
+      rate = function(_, first, done)
+        told[#told + 1] = done
+        return first
+      end,
+      train = function()
+        local n = 0
+        return setmetatable({}, { __len = function() return 3 end, __call = function()
+          n = n + 1
+          if n > 1 then now = now + 1 end
+          if n <= 3 then return batch end
+        end })
+      end })
+    return told, result.epochs
+  end
+
+  it("tells how much of the training is over, by epochs", function()
+    local told = shares(2)
+    assert.equal(6, #told)
+    for i, done in ipairs(told) do assert.near((i - 1) / 6, done, 1e-12) end
+  end)
+
+  it("tells how much of the training is over, by the minutes if they end it first", function()
+    local told, epochs = shares(1000, 10 / 60) -- 10 s have room for 3 epochs of 3 s
+    assert.equal(3, epochs)
+    assert.equal(0, told[1])
+    for i = 2, 9 do assert.near((i - 1) / 9, told[i], 1e-12) end
   end)
 end)
