@@ -23,7 +23,7 @@ export CC LUA
 VERSION := $(shell sed -n 's/^.define NEAP_VERSION "\(.*\)"/\1/p' runtime/neap.h)
 SONAME := libneap.so.0
 
-WARN := -Wall -Wextra -Wshadow -Wundef -Wwrite-strings -Wredundant-decls -Wmissing-prototypes \
+WARN := -Wall -Wextra -Wno-missing-field-initializers -Wshadow -Wundef -Wwrite-strings -Wredundant-decls -Wmissing-prototypes \
         -Wstrict-prototypes -Wold-style-definition -Wdouble-promotion $(if $(WERROR),-Werror)
 # Results are the same bits whatever the compiler fuses; nothing reads errno or traps of libm.
 FLAGS := -std=gnu11 -fPIC -pthread -ffp-contract=off -fno-math-errno -fno-trapping-math $(WARN)

@@ -43,7 +43,7 @@ function class.decoder(options)
 
   local function embed(rec, ids)
     return op.embedding(ids, rec:param("embed.weight", { rec.hints.output_size, width },
-      { "normal", 0, 1 / width ^ 0.5 }))
+      { "normal", 0, 1 }))
   end
 
   -- What stays the same over the steps.

@@ -108,7 +108,8 @@ end
 -- ---- layers without state ----
 
 --- Ids to vectors: [T,B] -> [T,B,size].
--- @tab options `{ size =, input = vocabulary size (a task knows it), init = }`
+-- @tab options `{ size =, input = vocabulary size (a task knows it), init = }`; at first normal with
+--   deviation 1, as in PyTorch
 function layer.embed(options)
   options = options_of("embed", options, { "size", "input", "init" })
   local size = size_of("embed", options)
@@ -119,7 +120,7 @@ function layer.embed(options)
     end
     local v = options.input or rec.hints.input_size
     if not v then check.fail("embed: how many ids are there? say embed{ input = n }") end
-    local table_ = rec:param("weight", { v, size }, options.init or { "normal", 0, 1 / size ^ 0.5 })
+    local table_ = rec:param("weight", { v, size }, options.init or { "normal", 0, 1 })
     return op.embedding(ids, table_)
   end), options)
 end

@@ -24,19 +24,8 @@ static const ni_code *code_of(const ni_node *n) {
 }
 
 static void set_up(context *c, neap_run *run) {
-  uint64_t mix = run->seed + 0x9e3779b97f4a7c15u * (run->tick + 1);
-  mix = (mix ^ (mix >> 30)) * 0xbf58476d1ce4e5b9u;
   c->run = run;
-  c->x = (ni_exec){.view = run->view,
-                   .rows = run->rows,
-                   .fixed = run->fixed,
-                   .work = run->work,
-                   .slot = run->bound ? run->slot : NULL,
-                   .pool = run->pool,
-                   .seed = mix ^ (mix >> 27),
-                   .learning = run->learning,
-                   .canceled = &run->canceled,
-                   .fault = &run->fault};
+  ni_exec_set_up(&c->x, run);
 }
 
 /* Numbers, constants and parameters: where their data stand. Parameters may have moved when their
@@ -234,10 +223,6 @@ static void first_i32(const context *c, const ni_state_info *s, int space, size_
   }
 }
 
-static bool running(const neap_run *run, const ni_state_info *s, int scan) {
-  return s->scan == scan && run->plan.unit_of[run->pr->value[s->value].node] >= 0;
-}
-
 static void loop_forward(void *arg, size_t share) {
   context *c = arg;
   neap_run *run = c->run;
@@ -251,7 +236,7 @@ static void loop_forward(void *arg, size_t share) {
     if (p0 >= e) break;
     for (int i = 0; i < pr->n_states; i++) {
       const ni_state_info *s = &pr->state[i];
-      if (!running(run, s, scan)) continue;
+      if (!ni_run_carries(run, s, scan)) continue;
       ni_view *v = &run->view[s->value];
       size_t size = v->type.dtype == NEAP_I32 ? 4 : sizeof(real), w = v->width * size;
       if (t > 0)
@@ -270,7 +255,7 @@ static void loop_forward(void *arg, size_t share) {
   if (!c->x.slot) return;
   for (int i = 0; i < pr->n_states; i++) {
     const ni_state_info *s = &pr->state[i];
-    if (!running(run, s, scan)) continue;
+    if (!ni_run_carries(run, s, scan)) continue;
     const ni_view *v = &run->view[s->next];
     for (size_t p = p0; p < p1; p++) {
       uint32_t len = rows->len[rows->perm[p]];
@@ -304,7 +289,7 @@ static void loop_backward(void *arg, size_t share) {
     }
     for (int i = 0; i < pr->n_states; i++) {
       const ni_state_info *s = &pr->state[i];
-      if (!running(run, s, scan) || !run->view[s->value].grad) continue;
+      if (!ni_run_carries(run, s, scan) || !run->view[s->value].grad) continue;
       size_t w = run->view[s->value].width;
       const real *from = (real *)run->view[s->value].grad + (off + p0) * w;
       if (t == 0) {
@@ -340,12 +325,12 @@ static void loop_unit_backward(context *c, const ni_unit *u) {
   bool any = false;
   for (int k = 0; k < u->n_inner; k++) any |= any_grad(run, &pr->node[u->inner[k]]);
   for (int i = 0; i < pr->n_states; i++)
-    if (running(run, &pr->state[i], u->scan))
+    if (ni_run_carries(run, &pr->state[i], u->scan))
       any |= run->view[pr->state[i].value].grad || run->view[pr->state[i].next].grad;
   if (!any) return;
   for (int i = 0; i < pr->n_states; i++) {
     const ni_state_info *s = &pr->state[i];
-    if (!running(run, s, u->scan)) continue;
+    if (!ni_run_carries(run, s, u->scan)) continue;
     clear_grad(run, s->value);
     clear_grad(run, s->next);
     clear_grad(run, s->init);

@@ -123,6 +123,7 @@ neap_status ni_run_steps_layout(neap_run *run, int space, const int32_t *source,
   l->concat = concat;
   l->given = true;
   run->phase = NI_SHAPED;
+  run->calls_ready = false;
   return NEAP_OK;
 }
 
@@ -322,6 +323,7 @@ neap_status ni_run_place(neap_run *run) {
       run->given[v] = 0;
   }
   run->still_placed = run->step_unit != NULL;
+  run->calls_ready = false;
   run->phase = NI_PLACED;
   return NEAP_OK;
 }

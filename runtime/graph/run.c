@@ -122,6 +122,7 @@ void ni_run_close(neap_run *run) {
   ni_free(run->slot);
   ni_free(run->held);
   ni_free(run->step_unit);
+  ni_free(run->call);
   ni_state_release(run->state);
   ni_pool_release(run->pool);
   ni_program_release(run->pr);
@@ -307,6 +308,7 @@ neap_status ni_run_state(neap_run *run, neap_state *state) {
       if (!run->slot) return NEAP_EMEM;
     }
   }
+  run->calls_ready = false;
   ni_state_retain(state);
   ni_state_release(run->state);
   run->state = state;
@@ -344,6 +346,31 @@ static neap_status bind_state(neap_run *run) {
 static neap_status check_params(const neap_run *run) {
   if (run->real == 4 || run->pr->params->extent == run->extent64) return NEAP_OK;
   return ni_fail(NEAP_ESTATE, "run: parameters were added after it was opened with NEAP_DOUBLE");
+}
+
+uint64_t ni_exec_seed(const neap_run *run) {
+  uint64_t mix = run->seed + 0x9e3779b97f4a7c15u * (run->tick + 1);
+  mix = (mix ^ (mix >> 30)) * 0xbf58476d1ce4e5b9u;
+  return mix ^ (mix >> 27);
+}
+
+void ni_exec_set_up(ni_exec *x, neap_run *run) {
+  *x = (ni_exec){.view = run->view,
+                 .rows = run->rows,
+                 .fixed = run->fixed,
+                 .work = run->work,
+                 .slot = run->bound ? run->slot : NULL,
+                 .pool = run->pool,
+                 .seed = ni_exec_seed(run),
+                 .learning = run->learning,
+                 .keeps = run->flags & NEAP_LEARN,
+                 .stream = run->stream_space,
+                 .canceled = &run->canceled,
+                 .fault = &run->fault};
+}
+
+bool ni_run_carries(const neap_run *run, const ni_state_info *s, int scan) {
+  return s->scan == scan && run->plan.unit_of[run->pr->value[s->value].node] >= 0;
 }
 
 static neap_status execute(neap_run *run, bool backward, int only_step) {
@@ -423,9 +450,12 @@ neap_status ni_run_stream(neap_run *run, int step) {
   begin(run);
   rc = execute(run, false, step);
   if (rc || !step) return rc;
-  if (run->state) ni_state_commit(run->state, run->rows, true);
+  ni_state_commit(run->state, run->rows, true);
   run->tick++;
   run->phase = NI_RAN;
+  run->state_left = run->state->changes;
+  rc = bind_state(run);
+  ni_calls_build(run);
   return NEAP_OK;
 }
 

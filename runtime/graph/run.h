@@ -57,6 +57,10 @@ struct neap_run {
   bool still_placed;     /* in a stream: what does not change with the steps has its place */
   char *still;           /* and lies in an arena of its own, so that rows may come and go */
   size_t still_cap;
+  ni_call *call;         /* calls.c: the step of a stream */
+  int n_calls;
+  bool calls_ready, call_random;
+  ni_exec call_exec;
   enum { NI_SHAPED, NI_PLACED, NI_RAN } phase;
   bool spent; /* backward has used up what forward kept */
   _Atomic int canceled;
@@ -75,7 +79,17 @@ bool ni_run_needs(const neap_run *run, int space);
 ** still_placed is false. */
 neap_status ni_run_place(neap_run *run);
 
+/* ---- calls.c: the step of a stream ---- */
+
+neap_status ni_calls_open(neap_run *run);
+/* After a step through exec.c: looks up what the next ones will need. */
+void ni_calls_build(neap_run *run);
+/* One step; false, with nothing changed, where exec.c must do it: something has changed since, or
+** there is a fault to report. */
+bool ni_calls_run(neap_run *run);
+
 /* ---- exec.c, for float and double ---- */
+
 
 neap_status ni_exec_forward_f32(neap_run *run, int only_step);
 neap_status ni_exec_backward_f32(neap_run *run);
@@ -83,6 +97,12 @@ neap_status ni_exec_forward_f64(neap_run *run, int only_step);
 neap_status ni_exec_backward_f64(neap_run *run);
 
 /* ---- run.c ---- */
+
+void ni_exec_set_up(ni_exec *x, neap_run *run);
+/* What the random numbers of the next forward come from. */
+uint64_t ni_exec_seed(const neap_run *run);
+/* Is this a state of that scan that anybody needs? */
+bool ni_run_carries(const neap_run *run, const ni_state_info *s, int scan);
 
 neap_status ni_run_open(neap_run **run, neap_program *pr, const neap_run_options *options);
 void ni_run_close(neap_run *run);

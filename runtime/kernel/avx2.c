@@ -10,6 +10,7 @@
 #define LEVEL avx2
 #define W 8
 #define ROWS 6
+#define STEP_ROWS 3
 
 typedef __m256 vec;
 

@@ -10,6 +10,7 @@
 #define LEVEL avx512
 #define W 16
 #define ROWS 14
+#define STEP_ROWS 6
 
 typedef __m512 vec;
 

@@ -118,20 +118,56 @@ static real exp_sum(size_t n, const real *x, real shift, real *y) {
   return sum(n, y);
 }
 
-/* ---- one row of a recurrent step ---- */
+/* ---- a recurrent step ---- */
 
-static void lstm(size_t h, real *g, const real *c_prev, real *c, real *tc, real *hout) {
-  real *f = g + h, *u = f + h, *o = u + h;
-  for (size_t i = 0; i < h; i++) {
-    g[i] = sigmoid(g[i]);
-    f[i] = sigmoid(f[i]);
-    u[i] = tanh(u[i]);
-    o[i] = sigmoid(o[i]);
-    c[i] = f[i] * c_prev[i] + g[i] * u[i];
-    real t = tanh(c[i]);
-    if (tc) tc[i] = t;
-    hout[i] = o[i] * t;
-  }
+/* Packed is [K,G*H]. */
+static size_t packed_gates(size_t gates, size_t h, size_t k) { return gates * h * k; }
+
+static void pack_gates(size_t gates, size_t h, size_t k, const real *w, size_t ldw, real *to) {
+  pack(gates * h, k, w, ldw, false, to);
+}
+
+enum { UNITS = 32 }; /* whose sums stay in the first cache while a row of the step passes */
+
+/* sum[g][j] += a[0..k-1] times columns g*H + j0 + j of the packed w. */
+static void step_add(const NI_R(ni_step) *s, size_t gates, size_t k, const real *a, const real *w,
+                     size_t j0, size_t units, real sum[4][UNITS]) {
+  for (size_t i = 0; i < k; i++, w += gates * s->units)
+    for (size_t g = 0; g < gates; g++) axpy(units, a[i], w + g * s->units + j0, sum[g]);
+}
+
+/* Row r of a step, units j0..: sums that are known, or bias and W x. */
+static void step_start(const NI_R(ni_step) *s, size_t gates, size_t r, size_t j0, size_t units,
+                       real sum[4][UNITS]) {
+  const real *from = (s->inputs ? s->bias : s->sums + r * gates * s->units) + j0;
+  for (size_t g = 0; g < gates; g++) memcpy(sum[g], from + g * s->units, units * sizeof(real));
+  if (s->inputs)
+    step_add(s, gates, s->inputs, s->x + r * s->inputs, s->w, j0, units, sum);
+}
+
+static void lstm(size_t m, const NI_R(ni_step) *s) {
+  size_t h = s->units;
+  for (size_t r = 0; r < m; r++)
+    for (size_t j0 = 0, units; j0 < h; j0 += units) {
+      real g[4][UNITS];
+      units = h - j0 < UNITS ? h - j0 : UNITS;
+      step_start(s, 4, r, j0, units, g);
+      step_add(s, 4, h, s->before + r * h, s->u, j0, units, g);
+      for (size_t j = 0; j < units; j++) {
+        size_t at = r * h + j0 + j;
+        g[0][j] = sigmoid(g[0][j]);
+        g[1][j] = sigmoid(g[1][j]);
+        g[2][j] = tanh(g[2][j]);
+        g[3][j] = sigmoid(g[3][j]);
+        real c = g[1][j] * s->c_before[at] + g[0][j] * g[2][j], t = tanh(c);
+        s->c[at] = c;
+        s->h[at] = g[3][j] * t;
+        if (s->also) s->also[at] = s->h[at];
+        if (s->kept) s->kept[at] = t;
+      }
+      for (size_t k = 0; s->gates && k < 4; k++)
+        memcpy(s->gates + (r * 4 + k) * h + j0, g[k], units * sizeof(real));
+    }
 }
 
 static void lstm_back(size_t h, real *g, const real *c_prev, const real *tc, const real *dh,
@@ -148,14 +184,30 @@ static void lstm_back(size_t h, real *g, const real *c_prev, const real *tc, con
   }
 }
 
-static void gru(size_t h, real *gx, const real *gh, const real *h_prev, real *hout) {
-  real *z = gx + h, *n = z + h;
-  for (size_t i = 0; i < h; i++) {
-    gx[i] = sigmoid(gx[i] + gh[i]);
-    z[i] = sigmoid(z[i] + gh[h + i]);
-    n[i] = tanh(n[i] + gx[i] * gh[2 * h + i]);
-    hout[i] = (1 - z[i]) * n[i] + z[i] * h_prev[i];
-  }
+static void gru(size_t m, const NI_R(ni_step) *s) {
+  size_t h = s->units;
+  for (size_t r = 0; r < m; r++)
+    for (size_t j0 = 0, units; j0 < h; j0 += units) {
+      real g[4][UNITS], n[UNITS];
+      units = h - j0 < UNITS ? h - j0 : UNITS;
+      step_start(s, 3, r, j0, units, g);
+      for (size_t j = 0; j < units; j++) {
+        n[j] = g[2][j];
+        g[2][j] = s->bias_u ? s->bias_u[j0 + j] : 0;
+      }
+      step_add(s, 3, h, s->before + r * h, s->u, j0, units, g);
+      if (s->kept) memcpy(s->kept + (r * 3 + 2) * h + j0, g[2], units * sizeof(real));
+      for (size_t j = 0; j < units; j++) {
+        size_t at = r * h + j0 + j;
+        g[0][j] = sigmoid(g[0][j]);
+        g[1][j] = sigmoid(g[1][j]);
+        g[2][j] = tanh(n[j] + g[0][j] * g[2][j]);
+        s->h[at] = (1 - g[1][j]) * g[2][j] + g[1][j] * s->before[at];
+        if (s->also) s->also[at] = s->h[at];
+      }
+      for (size_t k = 0; s->gates && k < 3; k++)
+        memcpy(s->gates + (r * 3 + k) * h + j0, g[k], units * sizeof(real));
+    }
 }
 
 static void gru_back(size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,
@@ -204,6 +256,8 @@ const NI_R(ni_kernels) NI_R(ni_kernels_generic) = {
   .sum = sum,
   .max = max,
   .exp_sum = exp_sum,
+  .packed_gates = packed_gates,
+  .pack_gates = pack_gates,
   .lstm = lstm,
   .lstm_back = lstm_back,
   .gru = gru,

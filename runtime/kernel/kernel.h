@@ -15,6 +15,27 @@
 
 #include "real.h"
 
+/*
+** One step of a recurrent layer of H units for some rows. The sums start from `sums` if inputs is
+** 0 (they hold W x + bias then), else from the bias, and W x is added to them; U h' comes after.
+** Where a pointer is marked optional, NULL leaves it out.
+*/
+typedef struct NI_R(ni_step) {
+  size_t units, inputs; /* H, I */
+  const real *w, *u;    /* weight_ih (if inputs), weight_hh: panels of pack_gates */
+  const real *bias;     /* [G*H], if inputs */
+  const real *bias_u;   /* GRU: [H], added to U h' in gate n; optional */
+  const real *sums;     /* [m, G*H], if not inputs */
+  const real *x;        /* [m, I] */
+  const real *before;   /* h' [m, H] */
+  const real *c_before; /* LSTM: c' [m, H] */
+  real *gates;          /* [m, G*H] the gates as they act; optional, may be sums */
+  real *kept;           /* LSTM: tanh(c) [m, H]; GRU: U h' + bias_u of gate n in the last third of
+                        ** [m, 3H]; optional */
+  real *c;              /* LSTM: c [m, H], may be c_before */
+  real *h, *also;       /* h [m, H], not h'; a second copy of it, optional */
+} NI_R(ni_step);
+
 typedef struct NI_R(ni_kernels) {
   const char *level; /* "generic", "avx2", "avx512" */
 
@@ -53,23 +74,26 @@ typedef struct NI_R(ni_kernels) {
   /* y = exp(x - shift), returns the sum of y (as sum does): the middle of a softmax */
   real (*exp_sum)(size_t n, const real *x, real shift, real *y);
 
-  /* ---- one row of a recurrent step; H units ---- */
+  /* ---- a recurrent step; H units ---- */
 
+  /* Reals that pack_gates needs for a [G*H,K] matrix. */
+  size_t (*packed_gates)(size_t gates, size_t h, size_t k);
+  /* Packs w [G*H,K], row stride ldw, so that the gates of a unit lie together. */
+  void (*pack_gates)(size_t gates, size_t h, size_t k, const real *w, size_t ldw, real *packed);
   /*
-  ** LSTM (Hochreiter and Schmidhuber 1997, forget gate: Gers et al. 2000). g [4H] holds the sums
-  ** of i f g o on entry and their activations on return. c = f*c_prev + i*g; tc = tanh(c);
-  ** h = o*tc. tc may be NULL. c may be c_prev.
+  ** LSTM (Hochreiter and Schmidhuber 1997, forget gate: Gers et al. 2000), m rows; gates i f g o:
+  ** c = f*c' + i*g; h = o*tanh(c).
   */
-  void (*lstm)(size_t h, real *g, const real *c_prev, real *c, real *tc, real *hout);
+  void (*lstm)(size_t m, const NI_R(ni_step) *step);
   /* Backward of one row: g holds activations on entry and d(sums) on return; dh the gradient of h;
   ** dc the gradient of c from the next step on entry, of c_prev on return. */
   void (*lstm_back)(size_t h, real *g, const real *c_prev, const real *tc, const real *dh, real *dc);
   /*
-  ** GRU (Cho et al. 2014), reset after the product as in PyTorch: r z n order.
-  ** gx [3H] = W x + b_ih; gh [3H] = U h' + b_hh. On return gx holds r, z, n and gh's block n is
-  ** kept as it was (backward needs it). h = (1-z)*n + z*h'. hout may not be h_prev.
+  ** GRU (Cho et al. 2014), reset after the product as in PyTorch, m rows; gates r z n:
+  ** n = tanh(W x + b + r*(U h' + bias_u)); h = (1-z)*n + z*h'. bias holds both biases of r and z,
+  ** but of n only that of the inputs.
   */
-  void (*gru)(size_t h, real *gx, const real *gh, const real *h_prev, real *hout);
+  void (*gru)(size_t m, const NI_R(ni_step) *step);
   /* gx holds r z n on entry and d(gx) on return; gh_n [H] is block n of gh; dgh [3H] receives
   ** d(gh) (blocks r, z equal those of d(gx)); dh_prev += dh*z (the rest comes through dgh). */
   void (*gru_back)(size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,

@@ -325,23 +325,158 @@ static float exp_sum(size_t n, const float *x, float shift, float *y) {
   return sum(n, y);
 }
 
-/* ---- one row of a recurrent step ---- */
+/* ---- a recurrent step ---- */
 
-static void lstm(size_t h, float *g, const float *c_prev, float *c, float *tc, float *hout) {
-  float *f = g + h, *u = f + h, *o = u + h;
-  EACH(h, {
-    vec in = sigmoid_of(get(g + i, left)), forget = sigmoid_of(get(f + i, left));
-    vec cell = tanh_of(get(u + i, left)), out = sigmoid_of(get(o + i, left));
-    vec state = fused(forget, get(c_prev + i, left), in * cell), t = tanh_of(state);
-    put(g + i, left, in);
-    put(f + i, left, forget);
-    put(u + i, left, cell);
-    put(o + i, left, out);
-    put(c + i, left, state);
-    if (tc) put(tc + i, left, t);
-    put(hout + i, left, out * t);
-  });
+/*
+** A panel has W units: for each k the gates beside one another, [K][gates][W]. The sums of a tile
+** of rows by a panel stay in registers over all of K and through the gates to the new state. A
+** single row takes several panels at once: that many sums are in flight as the multiplier is deep.
+*/
+static size_t packed_gates(size_t gates, size_t h, size_t k) {
+  return (h + W - 1) / W * W * gates * k;
 }
+
+static void pack_gates(size_t gates, size_t h, size_t k, const float *w, size_t ldw, float *to) {
+  for (size_t j0 = 0; j0 < h; j0 += W, to += k * gates * W) {
+    size_t cols = h - j0 < W ? h - j0 : W;
+    if (cols < W) memset(to, 0, k * gates * W * sizeof(float));
+    for (size_t i0 = 0; i0 < k; i0 += 16)
+      for (size_t g = 0; g < gates; g++)
+        for (size_t j = 0; j < cols; j++)
+          for (size_t i = i0; i < k && i < i0 + 16; i++)
+            to[(i * gates + g) * W + j] = w[(g * h + j0 + j) * ldw + i];
+  }
+}
+
+enum { STEP_SUMS = 9 }; /* vectors of sums in flight for a single row */
+typedef vec step_sums[STEP_ROWS][STEP_SUMS];
+
+/* sum += A * panels over k steps of K. */
+INLINE void step_add(const size_t rows, const size_t gates, const size_t panels, size_t k,
+                     const float *a, size_t lda, const float *w, step_sums sum) {
+  const size_t stride = k * gates * W;
+  vec each[STEP_SUMS];
+  for (size_t i = 0; i < k; i++) {
+    UNROLL for (size_t v = 0; v < gates * panels; v++) {
+      each[v] = load(w + v / gates * stride + (i * gates + v % gates) * W);
+      if (rows > 1) KEEP(each[v]);
+    }
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      vec x = splat(a[r * lda + i]);
+      UNROLL for (size_t v = 0; v < gates * panels; v++) sum[r][v] = fused(x, each[v], sum[r][v]);
+    }
+  }
+}
+
+/* Rows r0.. and units j0.. of a step: sums that are known, or bias and W x. */
+INLINE void step_start(const size_t rows, const size_t gates, const size_t panels,
+                       const ni_step_f32 *s, size_t r0, size_t j0, step_sums sum) {
+  const size_t h = s->units;
+  const float *from = s->inputs ? s->bias : s->sums + r0 * gates * h;
+  UNROLL for (size_t r = 0; r < rows; r++)
+    UNROLL for (size_t v = 0; v < gates * panels; v++) {
+      size_t j = j0 + v / gates * W;
+      sum[r][v] = get(from + (s->inputs ? 0 : r * gates * h) + v % gates * h + j, h - j);
+    }
+  if (s->inputs)
+    step_add(rows, gates, panels, s->inputs, s->x + r0 * s->inputs, s->inputs,
+             s->w + j0 * gates * s->inputs, sum);
+}
+
+INLINE void lstm_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
+                      size_t j0) {
+  const size_t h = s->units;
+  step_sums sum;
+  step_start(rows, 4, panels, s, r0, j0, sum);
+  step_add(rows, 4, panels, h, s->before + r0 * h, h, s->u + j0 * 4 * h, sum);
+  UNROLL for (size_t r = 0; r < rows; r++)
+    UNROLL for (size_t p = 0; p < panels; p++) {
+      size_t j = j0 + p * W, left = h - j, at = (r0 + r) * h + j;
+      vec in = sigmoid_of(sum[r][4 * p]), forget = sigmoid_of(sum[r][4 * p + 1]);
+      vec cell = tanh_of(sum[r][4 * p + 2]), out = sigmoid_of(sum[r][4 * p + 3]);
+      vec state = fused(forget, get(s->c_before + at, left), in * cell), t = tanh_of(state);
+      put(s->c + at, left, state);
+      put(s->h + at, left, out * t);
+      if (s->also) put(s->also + at, left, out * t);
+      if (s->kept) put(s->kept + at, left, t);
+      if (!s->gates) continue;
+      float *g = s->gates + (r0 + r) * 4 * h + j;
+      put(g, left, in);
+      put(g + h, left, forget);
+      put(g + 2 * h, left, cell);
+      put(g + 3 * h, left, out);
+    }
+}
+
+INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
+                     size_t j0) {
+  const size_t h = s->units;
+  step_sums sum;
+  vec nx[STEP_ROWS][STEP_SUMS / 3];
+  step_start(rows, 3, panels, s, r0, j0, sum);
+  UNROLL for (size_t r = 0; r < rows; r++)
+    UNROLL for (size_t p = 0; p < panels; p++) {
+      nx[r][p] = sum[r][3 * p + 2];
+      size_t j = j0 + p * W;
+      sum[r][3 * p + 2] = s->bias_u ? get(s->bias_u + j, h - j) : splat(0);
+    }
+  step_add(rows, 3, panels, h, s->before + r0 * h, h, s->u + j0 * 3 * h, sum);
+  UNROLL for (size_t r = 0; r < rows; r++)
+    UNROLL for (size_t p = 0; p < panels; p++) {
+      size_t j = j0 + p * W, left = h - j, at = (r0 + r) * h + j;
+      vec reset = sigmoid_of(sum[r][3 * p]), z = sigmoid_of(sum[r][3 * p + 1]);
+      vec n = tanh_of(fused(reset, sum[r][3 * p + 2], nx[r][p]));
+      vec out = fused(z, get(s->before + at, left), (1 - z) * n);
+      put(s->h + at, left, out);
+      if (s->also) put(s->also + at, left, out);
+      if (s->kept) put(s->kept + (r0 + r) * 3 * h + 2 * h + j, left, sum[r][3 * p + 2]);
+      if (!s->gates) continue;
+      float *to = s->gates + (r0 + r) * 3 * h + j;
+      put(to, left, reset);
+      put(to + h, left, z);
+      put(to + 2 * h, left, n);
+    }
+}
+
+typedef void step_tile(const ni_step_f32 *s, size_t r0, size_t j0);
+
+#define STEP_TILE(rows)                                                          \
+  static void lstm_##rows(const ni_step_f32 *s, size_t r0, size_t j0) {          \
+    lstm_tile(rows, 1, s, r0, j0);                                               \
+  }                                                                              \
+  static void gru_##rows(const ni_step_f32 *s, size_t r0, size_t j0) {           \
+    gru_tile(rows, 1, s, r0, j0);                                                \
+  }
+/* 0: one row, several panels */
+static void lstm_0(const ni_step_f32 *s, size_t r0, size_t j0) { lstm_tile(1, 2, s, r0, j0); }
+static void gru_0(const ni_step_f32 *s, size_t r0, size_t j0) { gru_tile(1, 3, s, r0, j0); }
+STEP_TILE(1) STEP_TILE(2) STEP_TILE(3)
+#if STEP_ROWS > 3
+STEP_TILE(4) STEP_TILE(5) STEP_TILE(6)
+static step_tile *const lstm_tiles[] = {lstm_0, lstm_1, lstm_2, lstm_3, lstm_4, lstm_5, lstm_6};
+static step_tile *const gru_tiles[] = {gru_0, gru_1, gru_2, gru_3, gru_4, gru_5, gru_6};
+#else
+static step_tile *const lstm_tiles[] = {lstm_0, lstm_1, lstm_2, lstm_3};
+static step_tile *const gru_tiles[] = {gru_0, gru_1, gru_2, gru_3};
+#endif
+
+INLINE void step_all(size_t m, const size_t panels, const ni_step_f32 *s, step_tile *const *by_rows) {
+  size_t j = 0;
+  if (m == 1)
+    for (; s->units - j > (panels - 1) * W; j += panels * W) {
+      by_rows[0](s, 0, j);
+      if (s->units - j <= panels * W) return;
+    }
+  for (; j < s->units; j += W)
+    for (size_t r = 0, rows; r < m; r += rows) {
+      size_t parts = (m - r + STEP_ROWS - 1) / STEP_ROWS;
+      rows = (m - r + parts - 1) / parts;
+      by_rows[rows](s, r, j);
+    }
+}
+
+static void lstm(size_t m, const ni_step_f32 *s) { step_all(m, 2, s, lstm_tiles); }
+static void gru(size_t m, const ni_step_f32 *s) { step_all(m, 3, s, gru_tiles); }
 
 static void lstm_back(size_t h, float *g, const float *c_prev, const float *tc, const float *dh,
                       float *dc) {
@@ -355,18 +490,6 @@ static void lstm_back(size_t h, float *g, const float *c_prev, const float *tc, 
     put(u + i, left, dstate * in * tanh_slope(cell));
     put(o + i, left, d * t * sigmoid_slope(out));
     put(dc + i, left, dstate * forget);
-  });
-}
-
-static void gru(size_t h, float *gx, const float *gh, const float *h_prev, float *hout) {
-  EACH(h, {
-    vec r = sigmoid_of(get(gx + i, left) + get(gh + i, left));
-    vec z = sigmoid_of(get(gx + h + i, left) + get(gh + h + i, left));
-    vec n = tanh_of(fused(r, get(gh + 2 * h + i, left), get(gx + 2 * h + i, left)));
-    put(gx + i, left, r);
-    put(gx + h + i, left, z);
-    put(gx + 2 * h + i, left, n);
-    put(hout + i, left, fused(z, get(h_prev + i, left), (1 - z) * n));
   });
 }
 
@@ -424,6 +547,8 @@ const ni_kernels_f32 JOIN(ni_kernels_, LEVEL) = {
   .sum = sum,
   .max = max,
   .exp_sum = exp_sum,
+  .packed_gates = packed_gates,
+  .pack_gates = pack_gates,
   .lstm = lstm,
   .lstm_back = lstm_back,
   .gru = gru,

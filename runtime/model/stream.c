@@ -39,7 +39,8 @@ neap_status ni_stream_open(neap_stream **out, neap_program *pr, const neap_strea
   run->stream_space = space;
   run->step_unit = ni_calloc((size_t)run->plan.n_units + 1, 1);
   uint8_t *moves = ni_calloc((size_t)pr->n_nodes + 1, 1);
-  if (!run->step_unit || !moves) {
+  rc = ni_calls_open(run);
+  if (rc || !run->step_unit || !moves) {
     ni_free(moves);
     rc = NEAP_EMEM;
     goto fail;
@@ -101,6 +102,7 @@ void *ni_stream_buffer(const neap_stream *s, int value, neap_dtype dtype, size_t
 neap_status ni_stream_step(neap_stream *s) {
   neap_run *run = s->run;
   neap_status rc;
+  if (ni_calls_run(run)) return NEAP_OK;
   if (run->phase == NI_SHAPED) return ni_fail(NEAP_ESTATE, "stream step: the context is not set");
   if (!s->still_done || run->packed_version != run->pr->params->version) {
     const neap_program *pr = run->pr;
@@ -128,7 +130,7 @@ neap_status ni_stream_batch(neap_stream *s, size_t rows) {
   }
   if (!rc) rc = ni_run_batch(s->run, rows);
   if (!rc) rc = shape(s, NULL, rows);
-  s->run->still_placed = s->still_done = false;
+  s->run->still_placed = s->still_done = s->run->calls_ready = false;
   return rc;
 }
 
@@ -136,7 +138,7 @@ neap_status ni_stream_lengths(neap_stream *s, int space, const int32_t *lengths,
   if (space == s->space)
     return ni_fail(NEAP_EARG, "stream: '%s' is stepped along, it has no lengths",
                    s->run->pr->space[space].name);
-  s->run->still_placed = s->still_done = false;
+  s->run->still_placed = s->still_done = s->run->calls_ready = false;
   return ni_run_lengths(s->run, space, lengths, n);
 }
 
@@ -146,7 +148,7 @@ neap_status ni_stream_context(neap_stream *s, int value, neap_layout layout, nea
       is_step_input(s, &s->run->pr->node[s->run->pr->value[value].node]))
     return ni_fail(NEAP_EARG, "stream: input '%s' belongs to the steps, not to the context",
                    s->run->pr->node[s->run->pr->value[value].node].name);
-  s->still_done = false;
+  s->still_done = s->run->calls_ready = false;
   return ni_run_input(s->run, value, layout, dtype, data, count);
 }
 

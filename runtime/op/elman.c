@@ -26,7 +26,7 @@ size_t ni_fixed_elman(const ni_exec *x, const ni_node *n, bool backward) {
 
 static void prepare(const ni_exec *x, const ni_node *n, bool backward) {
   ni_layer l = ni_layer_of(x, n, &cell);
-  NI_R(ni_layer_prepare)(x, n, &l, backward, true);
+  NI_R(ni_layer_prepare)(x, n, &l, backward, l.n);
 }
 
 static void activate(int activation, size_t n, const real *s, real *h) {
@@ -108,4 +108,28 @@ static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   NI_R(ni_layer_gradients)(x, n, &l, work + l.gates, work + l.gates, NULL);
 }
 
-const ni_code NI_R(ni_code_elman) = {forward, backward, NULL, prepare};
+#ifdef NI_F64
+#define bind NULL
+#else
+
+static void bound(ni_call *c) {
+  const ni_kernels_f32 *k = ni_kernel_f32();
+  size_t h = c->step.units, i = c->step.inputs;
+  float *sums = c->step.gates;
+  k->gemm(c->rows, h, i, c->step.x, i, 1, c->step.w, c->step.bias, false, sums, h);
+  k->gemm(c->rows, h, h, c->slot->data, h, 1, c->step.u, NULL, true, sums, h);
+  activate((int)c->n->attr[0], c->rows * h, sums, c->step.h);
+  memcpy(c->slot->next, c->step.h, c->bytes);
+  if (c->reads & 2) ni_layer_bound_last(c, 1);
+}
+
+static void bind(ni_call *c) {
+  ni_layer l = ni_layer_of(c->x, c->n, &cell);
+  if (!ni_layer_bind(c, &l)) return;
+  c->step.gates = (float *)c->x->work[c->n->index] + l.gates;
+  c->fn = bound;
+}
+
+#endif
+
+const ni_code NI_R(ni_code_elman) = {forward, backward, NULL, prepare, bind};

@@ -12,40 +12,32 @@
 
 enum { KEPT };
 enum { FIRST, DH, DH_BEFORE, D_RESET };
-static const ni_cell cell = {.gates = 3, .first = 2, .wide = {3}, .narrow = 4};
-
 static bool reset_before(const ni_node *n) { return n->attr[0] != 0; }
+
+static ni_layer layer(const ni_exec *x, const ni_node *n) {
+  return ni_layer_of(x, n, &(ni_cell){.gates = 3, .fused = !reset_before(n), .first = 2,
+                                      .wide = {3}, .narrow = 4});
+}
 
 #ifndef NI_F64
 neap_status ni_infer_gru(ni_infer *i) {
   int before = 0;
   neap_status rc = ni_want_whole(i, 0, "reset_before", 0, 1, &before);
-  return rc ? rc : ni_layer_infer(i, &cell, 1);
+  return rc ? rc : ni_layer_infer(i, &(ni_cell){.gates = 3}, 1);
 }
-size_t ni_work_gru(const ni_exec *x, const ni_node *n) { return ni_layer_of(x, n, &cell).work; }
+size_t ni_work_gru(const ni_exec *x, const ni_node *n) { return layer(x, n).work; }
 size_t ni_fixed_gru(const ni_exec *x, const ni_node *n, bool backward) {
-  ni_layer l = ni_layer_of(x, n, &cell);
+  ni_layer l = layer(x, n);
   return backward ? l.fixed_back : l.fixed;
 }
 #endif
 
 static void prepare(const ni_exec *x, const ni_node *n, bool backward) {
-  ni_layer l = ni_layer_of(x, n, &cell);
-  NI_R(ni_layer_prepare)(x, n, &l, backward, reset_before(n));
+  ni_layer l = layer(x, n);
+  NI_R(ni_layer_prepare)(x, n, &l, backward, reset_before(n) ? l.n : l.part[0]);
 }
 
-/* ---- one step of m rows; g: gates, hp: h of the step before ---- */
-
-static void step_after(const ni_layer *l, const real *fixed, const real *bias, size_t m, real *g,
-                       real *gh, const real *hp, real *h) {
-  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  size_t two = l->part[0];
-  k->gemm(m, two, l->h, hp, l->h, 1, fixed + l->u[0], bias, false, gh, l->n);
-  k->gemm(m, l->h, l->h, hp, l->h, 1, fixed + l->u[1], bias ? bias + two : NULL, false, gh + two,
-          l->n);
-  for (size_t i = 0; i < m; i++)
-    k->gru(l->h, g + i * l->n, gh + i * l->n, hp + i * l->h, h + i * l->h);
-}
+/* ---- one step of m rows, reset before; g: gates, hp: h of the step before ---- */
 
 static void step_before(const ni_layer *l, const real *fixed, size_t m, real *g, real *rh,
                         const real *hp, real *h) {
@@ -107,26 +99,35 @@ static void back_before(const ni_layer *l, const real *fixed, size_t m, real *g,
 /* ---- all steps ---- */
 
 static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
-  ni_layer l = ni_layer_of(x, n, &cell);
-  const real *fixed = x->fixed[n->index], *bias = ni_layer_data(x, n, 4);
+  ni_layer l = layer(x, n);
+  NI_R(ni_step) step = NI_R(ni_layer_step)(x, n, &l);
+  const real *bias = ni_layer_data(x, n, 4);
   real *work = x->work[n->index], *y = x->view[n->out].data, *first = work + l.narrow[FIRST];
+  if (bias) step.bias_u = bias + l.part[0];
   NI_R(ni_state_first)(x, l.space, n->slot, ni_layer_input(n, 5), p0, p1, l.h, first);
   for (size_t t = 0, m; (m = ni_layer_alive(&l, t, p0, p1)) > 0; t++) {
     if (ni_layer_stop(x)) return;
     size_t row = l.rows->off[t] + p0;
     real *g = work + l.gates + row * l.n, *kept = work + l.wide[KEPT];
     const real *hp = NI_R(ni_layer_before)(&l, t, p0, y, first);
-    if (reset_before(n))
-      step_before(&l, fixed, m, g, kept + row * l.h, hp, y + row * l.h);
-    else
-      step_after(&l, fixed, bias, m, g, kept + row * l.n, hp, y + row * l.h);
+    if (reset_before(n)) {
+      step_before(&l, x->fixed[n->index], m, g, kept + row * l.h, hp, y + row * l.h);
+      continue;
+    }
+    step.x = (const real *)x->view[n->in[0]].data + row * l.inputs;
+    step.sums = g;
+    step.gates = x->keeps ? g : NULL;
+    step.kept = x->keeps ? kept + row * l.n : NULL;
+    step.before = hp;
+    step.h = y + row * l.h;
+    NI_R(ni_kernel)()->gru(m, &step);
   }
   NI_R(ni_layer_last)(x, n, &l, 0, p0, p1, y, first);
 }
 
 static void walk_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  ni_layer l = ni_layer_of(x, n, &cell);
+  ni_layer l = layer(x, n);
   const real *fixed = x->fixed[n->index], *y = x->view[n->out].data, *dy = x->view[n->out].grad;
   real *work = x->work[n->index], *dh = work + l.narrow[DH], *dhp = work + l.narrow[DH_BEFORE];
   size_t alive = 0;
@@ -154,14 +155,14 @@ static void walk_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) 
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  ni_layer l = ni_layer_of(x, n, &cell);
+  ni_layer l = layer(x, n);
   NI_R(ni_layer_sums)(x, n, &l);
   NI_R(ni_layer_walk)(x, n, &l, walk);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  ni_layer l = ni_layer_of(x, n, &cell);
+  ni_layer l = layer(x, n);
   real *gates = (real *)x->work[n->index] + l.gates;
   real *kept = (real *)x->work[n->index] + l.wide[KEPT];
   NI_R(ni_layer_walk)(x, n, &l, walk_back);
@@ -169,4 +170,26 @@ static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
                            reset_before(n) ? kept : NULL);
 }
 
-const ni_code NI_R(ni_code_gru) = {forward, backward, NULL, prepare};
+#ifdef NI_F64
+#define bind NULL
+#else
+
+static void bound(ni_call *c) {
+  c->step.before = c->slot[0].data;
+  c->step.also = c->slot[0].next;
+  c->kernel(c->rows, &c->step);
+  if (c->reads & 2) ni_layer_bound_last(c, 1);
+}
+
+static void bind(ni_call *c) {
+  const ni_layer l = layer(c->x, c->n);
+  const float *bias = ni_layer_data(c->x, c->n, 4);
+  if (reset_before(c->n) || !ni_layer_bind(c, &l)) return;
+  c->step.bias_u = bias ? bias + 2 * c->step.units : NULL;
+  c->kernel = ni_kernel_f32()->gru;
+  c->fn = bound;
+}
+
+#endif
+
+const ni_code NI_R(ni_code_gru) = {forward, backward, NULL, prepare, bind};

@@ -10,7 +10,7 @@
 
 enum { C, TANH_C };
 enum { FIRST_H, FIRST_C, DH, DC };
-static const ni_cell cell = {.gates = 4, .first = 4, .wide = {1, 1}, .narrow = 4};
+static const ni_cell cell = {.gates = 4, .fused = true, .first = 4, .wide = {1, 1}, .narrow = 4};
 
 #ifndef NI_F64
 neap_status ni_infer_lstm(ni_infer *i) { return ni_layer_infer(i, &cell, 2); }
@@ -23,15 +23,14 @@ size_t ni_fixed_lstm(const ni_exec *x, const ni_node *n, bool backward) {
 
 static void prepare(const ni_exec *x, const ni_node *n, bool backward) {
   ni_layer l = ni_layer_of(x, n, &cell);
-  NI_R(ni_layer_prepare)(x, n, &l, backward, true);
+  NI_R(ni_layer_prepare)(x, n, &l, backward, l.n);
 }
 
 static int slot(const ni_node *n, int j) { return n->slot < 0 ? -1 : n->slot + j; }
 
 static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
-  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   ni_layer l = ni_layer_of(x, n, &cell);
-  const real *fixed = x->fixed[n->index];
+  NI_R(ni_step) step = NI_R(ni_layer_step)(x, n, &l);
   real *work = x->work[n->index], *y = x->view[n->out].data;
   real *c = work + l.wide[C], *tc = work + l.wide[TANH_C];
   real *h0 = work + l.narrow[FIRST_H], *c0 = work + l.narrow[FIRST_C];
@@ -40,13 +39,15 @@ static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
   for (size_t t = 0, m; (m = ni_layer_alive(&l, t, p0, p1)) > 0; t++) {
     if (ni_layer_stop(x)) return;
     size_t row = l.rows->off[t] + p0;
-    real *g = work + l.gates + row * l.n;
-    const real *cp = NI_R(ni_layer_before)(&l, t, p0, c, c0);
-    k->gemm(m, l.n, l.h, NI_R(ni_layer_before)(&l, t, p0, y, h0), l.h, 1, fixed + l.u[0], NULL,
-            true, g, l.n);
-    for (size_t i = 0; i < m; i++)
-      k->lstm(l.h, g + i * l.n, cp + i * l.h, c + (row + i) * l.h, tc + (row + i) * l.h,
-              y + (row + i) * l.h);
+    step.x = (const real *)x->view[n->in[0]].data + row * l.inputs;
+    step.sums = work + l.gates + row * l.n;
+    step.gates = x->keeps ? work + l.gates + row * l.n : NULL;
+    step.kept = x->keeps ? tc + row * l.h : NULL;
+    step.before = NI_R(ni_layer_before)(&l, t, p0, y, h0);
+    step.c_before = NI_R(ni_layer_before)(&l, t, p0, c, c0);
+    step.c = c + row * l.h;
+    step.h = y + row * l.h;
+    NI_R(ni_kernel)()->lstm(m, &step);
   }
   NI_R(ni_layer_last)(x, n, &l, 0, p0, p1, y, h0);
   NI_R(ni_layer_last)(x, n, &l, 1, p0, p1, c, c0);
@@ -97,4 +98,26 @@ static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   NI_R(ni_layer_gradients)(x, n, &l, work + l.gates, work + l.gates, NULL);
 }
 
-const ni_code NI_R(ni_code_lstm) = {forward, backward, NULL, prepare};
+#ifdef NI_F64
+#define bind NULL
+#else
+
+static void bound(ni_call *c) {
+  c->step.before = c->slot[0].data;
+  c->step.also = c->slot[0].next;
+  c->step.c_before = c->slot[1].data;
+  c->step.c = c->slot[1].next;
+  c->kernel(c->rows, &c->step);
+  if (c->reads & 6) ni_layer_bound_last(c, 2);
+}
+
+static void bind(ni_call *c) {
+  ni_layer l = ni_layer_of(c->x, c->n, &cell);
+  if (!ni_layer_bind(c, &l)) return;
+  c->kernel = ni_kernel_f32()->lstm;
+  c->fn = bound;
+}
+
+#endif
+
+const ni_code NI_R(ni_code_lstm) = {forward, backward, NULL, prepare, bind};

@@ -10,6 +10,7 @@
 #define NI_OP_H
 
 #include "../base/base.h"
+#include "../kernel/kernel.h"
 #include "../tensor/tensor.h"
 
 #define NI_MAX_ATTRS 7
@@ -92,6 +93,8 @@ typedef struct ni_exec {
   neap_pool *pool;        /* for whole ops and backward_const only */
   uint64_t seed;          /* of this run and batch */
   bool learning;          /* dropout on */
+  bool keeps;             /* backward may follow */
+  int stream;             /* > 0: the space whose sequences are one step long */
   _Atomic int *canceled;
   struct ni_fault *fault; /* the first error met while running */
 } ni_exec;
@@ -123,6 +126,23 @@ void ni_exec_share(const ni_exec *x, const ni_node *n, size_t count, size_t grai
 /* ---- code ---- */
 
 /*
+** What a stream does for one node at each step, with everything looked up that stays the same. All
+** rows hold a state, in the order of the rows.
+*/
+typedef struct ni_call {
+  void (*fn)(struct ni_call *);
+  const ni_exec *x;
+  const ni_node *n;
+  size_t rows;
+  unsigned reads; /* bit k: somebody reads output k */
+  void *to;       /* for the function's own use from here on */
+  ni_slot *slot;
+  size_t bytes;
+  void (*kernel)(size_t rows, const NI_R(ni_step) *step);
+  NI_R(ni_step) step;
+} ni_call;
+
+/*
 ** forward    computes rows r0..r1-1 of the outputs (for a value in no space: 0..1).
 ** backward   adds rows r0..r1-1 to the gradients of those inputs that are in the output's space.
 ** backward_const  adds to the gradients of the other inputs (parameters: summed over all rows),
@@ -131,6 +151,7 @@ void ni_exec_share(const ni_exec *x, const ni_node *n, size_t count, size_t grai
 **            are always added to, never set.
 ** prepare    packs parameters into fixed[node]; called once before forward (backward false) or
 **            before backward (true), again only when a non-row input changed. NULL: nothing.
+** bind       sets call->fn, which does what forward would, for a stream; float only. NULL: forward.
 ** Ops with NI_WHOLE get forward and backward once, over all rows, and may use the pool there; all
 ** others are called with any shares of rows, from several threads at once.
 */
@@ -139,6 +160,7 @@ typedef struct ni_code {
   void (*backward)(const ni_exec *x, const ni_node *n, size_t r0, size_t r1);
   void (*backward_const)(const ni_exec *x, const ni_node *n);
   void (*prepare)(const ni_exec *x, const ni_node *n, bool backward);
+  void (*bind)(ni_call *call);
 } ni_code;
 
 enum {

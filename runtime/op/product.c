@@ -29,6 +29,12 @@ size_t ni_product_packed(size_t n, size_t k) {
   return ((a > b ? a : b) + 15) & ~(size_t)15;
 }
 
+size_t ni_product_packed_gates(size_t gates, size_t h, size_t k) {
+  size_t a = ni_kernel_f32()->packed_gates(gates, h, k);
+  size_t b = gates * h * k; /* what the plain kernels, the only ones for double, take */
+  return ((a > b ? a : b) + 15) & ~(size_t)15;
+}
+
 size_t ni_product_scratch(size_t n) {
   return (n + BLOCK - 1) / BLOCK * ni_product_packed(least(n, BLOCK), CHUNK);
 }

@@ -12,6 +12,8 @@
 size_t ni_product_packed(size_t n, size_t k);
 /* Reals of scratch for ni_product_outer with an [N] wide b. */
 size_t ni_product_scratch(size_t n);
+/* The same for panels of a recurrent step. */
+size_t ni_product_packed_gates(size_t gates, size_t h, size_t k);
 size_t ni_product_packed_f32(size_t n, size_t k);
 size_t ni_product_packed_f64(size_t n, size_t k);
 

@@ -21,8 +21,14 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.part[0] = cell->first * l.h;
   l.part[1] = l.n - l.part[0];
   size_t at = 0, rows = l.rows->rows, parents = l.rows->parents;
-  l.w = take(&at, ni_product_packed(l.n, l.inputs));
-  for (int j = 0; j < 2; j++) l.u[j] = take(&at, ni_product_packed(l.part[j], l.h));
+  l.fused = cell->fused ? cell->gates : 0;
+  size_t whole = ni_product_packed(l.n, l.inputs);
+  size_t step = ni_product_packed_gates(cell->gates, l.h, l.inputs); /* for a stream */
+  l.w = take(&at, whole > step ? whole : step);
+  if (l.fused)
+    l.u[0] = l.u[1] = take(&at, ni_product_packed_gates(l.fused, l.h, l.h));
+  else
+    for (int j = 0; j < 2; j++) l.u[j] = take(&at, ni_product_packed(l.part[j], l.h));
   l.bias = take(&at, l.n);
   l.fixed = at;
   l.w_back = take(&at, ni_product_packed(l.inputs, l.n));
@@ -88,7 +94,7 @@ neap_status ni_layer_infer(ni_infer *i, const ni_cell *cell, int states) {
 #endif
 
 void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *l, bool backward,
-                            bool merged) {
+                            size_t merged) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   const real *w = x->view[n->in[1]].data, *u = x->view[n->in[2]].data;
   real *fixed = x->fixed[n->index], *bias = fixed + l->bias;
@@ -98,22 +104,53 @@ void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *
       k->pack(l->h, l->part[j], u + (j ? l->part[0] * l->h : 0), l->h, true, fixed + l->u_back[j]);
     return;
   }
-  k->pack(l->n, l->inputs, w, l->inputs, false, fixed + l->w);
-  for (int j = 0; j < 2; j++)
+  if (l->fused && x->stream == l->space)
+    k->pack_gates(l->fused, l->h, l->inputs, w, l->inputs, fixed + l->w);
+  else
+    k->pack(l->n, l->inputs, w, l->inputs, false, fixed + l->w);
+  if (l->fused) k->pack_gates(l->fused, l->h, l->h, u, l->h, fixed + l->u[0]);
+  for (int j = 0; j < 2 && !l->fused; j++)
     k->pack(l->part[j], l->h, u + (j ? l->part[0] * l->h : 0), l->h, false, fixed + l->u[j]);
   memset(bias, 0, l->n * sizeof(real));
-  for (int j = 3; j < (merged ? 5 : 4); j++) {
+  for (int j = 3; j < 5; j++) {
     const real *b = ni_layer_data(x, n, j);
-    if (b) k->add(l->n, bias, b, bias);
+    if (b) k->add(j == 3 ? l->n : merged, bias, b, bias);
   }
 }
 
 void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
   const real *fixed = x->fixed[n->index];
   real *work = x->work[n->index];
+  if (l->fused && x->stream == l->space) return;
   NI_R(ni_product_rows)(x->pool, l->rows->rows, l->n, l->inputs, x->view[n->in[0]].data,
                         fixed + l->w, fixed + l->bias, false, work + l->gates);
 }
+
+NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
+  const real *fixed = x->fixed[n->index];
+  return (NI_R(ni_step)){.units = l->h, .inputs = x->stream == l->space ? l->inputs : 0, .w = fixed + l->w,
+                         .u = fixed + l->u[0], .bias = fixed + l->bias};
+}
+
+#ifndef NI_F64
+
+bool ni_layer_bind(ni_call *c, const ni_layer *l) {
+  const ni_view *y = &c->x->view[c->n->out];
+  if (c->x->stream != l->space || c->n->slot < 0) return false;
+  c->slot = &c->x->slot[c->n->slot];
+  c->bytes = c->rows * l->h * sizeof(float);
+  c->step = ni_layer_step_f32(c->x, c->n, l);
+  c->step.x = c->x->view[c->n->in[0]].data;
+  c->step.h = y->data;
+  return true;
+}
+
+void ni_layer_bound_last(const ni_call *c, int states) {
+  for (int j = 0; j < states; j++) /* the only step is the last one */
+    if (c->reads & 2u << j) memcpy(c->x->view[c->n->out + 1 + j].data, c->slot[j].next, c->bytes);
+}
+
+#endif
 
 typedef struct walk {
   const ni_exec *x;

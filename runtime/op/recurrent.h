@@ -15,6 +15,7 @@
 /* What sets a layer apart. */
 typedef struct ni_cell {
   size_t gates;
+  bool fused;      /* a step is one kernel: weight_hh is packed by units, not in parts */
   size_t first;    /* gates in the first packing of weight_hh; the others are in the second */
   size_t wide[2];  /* slabs [rows, wide*H] of its own */
   size_t narrow;   /* slabs [B,H]: first states, gradients that walk back */
@@ -25,6 +26,7 @@ typedef struct ni_layer {
   int space;
   size_t inputs, h, n;      /* I, H, G*H */
   size_t part[2];           /* rows of weight_hh in each packing */
+  size_t fused;             /* gates, if a step is one kernel, else 0 */
   /* where things stand in fixed, counted in reals: panels, the sum of the biases; for backward
   ** panels of the other orientation and scratch */
   size_t w, u[2], bias, fixed, w_back, u_back[2], scratch, fixed_back;
@@ -61,11 +63,20 @@ static inline const real *NI_R(ni_layer_before)(const ni_layer *l, size_t t, siz
   return (t ? slab + l->rows->off[t - 1] * l->h : first) + p0 * l->h;
 }
 
-/* Packs both weights and adds the biases up: both (merged), or bias_ih alone. */
+/* Packs both weights and adds bias_hh to bias_ih, its first `merged` elements. */
 void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *l, bool backward,
-                            bool merged);
-/* Sums of all rows and steps that need no earlier step: gates = W x + bias. */
+                            size_t merged);
+/* Sums of all rows and steps that need no earlier step: gates = W x + bias. A stream's step does
+** without them. */
 void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l);
+/* What the kernel of a step is told that is the same at all steps. */
+NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l);
+#ifndef NI_F64
+/* The step of a stream, all but the kernel; false where forward must do it. */
+bool ni_layer_bind(ni_call *c, const ni_layer *l);
+/* After it: the last states as values of the program. */
+void ni_layer_bound_last(const ni_call *c, int states);
+#endif
 /* Cuts the sorted positions into one share for each thread, of about equally many rows. */
 void NI_R(ni_layer_walk)(const ni_exec *x, const ni_node *n, const ni_layer *l, ni_share fn);
 /* Last state j of positions p0..p1-1, from a slab of rows and the first state. */

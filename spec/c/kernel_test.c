@@ -52,7 +52,7 @@ enum { GUARD = 40 };
 static struct {
   real *block, *p;
   size_t n;
-} arrays[64];
+} arrays[1024];
 static size_t used;
 
 static real *array(size_t n) {
@@ -400,32 +400,112 @@ static bool gathered(size_t blocks, size_t h, size_t i, const real *all, const r
   return ok;
 }
 
-static void test_lstm(size_t h) {
-  real *g0 = array(4 * h), *g = copy(g0, 4 * h), *prev = array(h);
-  real *c = array(h), *tc = array(h), *out = array(h);
-  k->lstm(h, g, prev, c, tc, out);
-  bool right = true, alone = true;
-  for (size_t i = 0; i < h; i++) {
-    double in = sigmoid((double)g0[i]), forget = sigmoid((double)g0[h + i]);
-    double cell = tanh((double)g0[2 * h + i]), gate = sigmoid((double)g0[3 * h + i]);
-    double state = forget * (double)prev[i] + in * cell;
-    right = right && near((double)g[i], in, 0) && near((double)g[h + i], forget, 0) &&
-            near((double)g[2 * h + i], cell, 0) && near((double)g[3 * h + i], gate, 0) &&
-            near((double)c[i], state, 1) && near((double)tc[i], tanh(state), 1) &&
-            near((double)out[i], gate * tanh(state), 1);
-    real g1[4], c1, tc1, out1;
-    gather(4, h, i, g0, g1);
-    k->lstm(1, g1, prev + i, &c1, &tc1, &out1);
-    alone = alone && gathered(4, h, i, g, g1) && same(&c1, c + i, 1) && same(&tc1, tc + i, 1) &&
-            same(&out1, out + i, 1);
-  }
-  check(right, "lstm: numbers, H %zu", h);
-  check(alone, "lstm: bits depend on the place, H %zu", h);
-  real *g2 = copy(g0, 4 * h), *c2 = copy(prev, h), *out2 = array(h);
-  k->lstm(h, g2, c2, c2, NULL, out2);
-  check(same(g, g2, 4 * h) && same(c, c2, h) && same(out, out2, h),
-        "lstm: in place, without tc, H %zu", h);
+/* A step of M rows with I inputs, its operands at random. */
+enum { STEP_M = 17, STEP_I = 5 };
 
+typedef struct subject {
+  size_t gates, h, n, m;
+  real *w, *u, *bias, *bias_u, *x, *before, *c_before; /* plain */
+  real *sums;                                          /* bias + W x, as gemm makes it */
+  NI_R(ni_step) step;                                  /* with new room for what comes out */
+} subject;
+
+/* Rows from..from+m-1 of a subject as a step of their own. */
+static NI_R(ni_step) rows_of(const subject *s, size_t from, size_t m, bool inputs) {
+  NI_R(ni_step) p = s->step;
+  p.inputs = inputs ? STEP_I : 0;
+  p.sums = copy(s->sums + from * s->n, m * s->n);
+  p.x = s->x + from * STEP_I;
+  p.before = s->before + from * s->h;
+  p.c_before = s->c_before + from * s->h;
+  p.gates = array(m * s->n);
+  p.kept = array(m * 3 * s->h);
+  p.c = array(m * s->h);
+  p.h = array(m * s->h);
+  p.also = array(m * s->h);
+  return p;
+}
+
+static subject draw(size_t gates, size_t h) {
+  subject s = {.gates = gates, .h = h, .n = gates * h, .m = STEP_M};
+  s.w = array(s.n * STEP_I), s.u = array(s.n * h), s.bias = array(s.n), s.bias_u = array(h);
+  s.x = array(s.m * STEP_I), s.before = array(s.m * h), s.c_before = array(s.m * h);
+  s.sums = array(s.m * s.n);
+  for (size_t i = 0; i < s.n * h; i++) s.u[i] /= (real)(h > 8 ? 8 : 1);
+  real *w = array(k->packed_gates(gates, h, STEP_I)), *u = array(k->packed_gates(gates, h, h));
+  real *panels = array(k->packed(s.n, STEP_I));
+  k->pack_gates(gates, h, STEP_I, s.w, STEP_I, w);
+  k->pack_gates(gates, h, h, s.u, h, u);
+  k->pack(s.n, STEP_I, s.w, STEP_I, false, panels);
+  k->gemm(s.m, s.n, STEP_I, s.x, STEP_I, 1, panels, s.bias, false, s.sums, s.n);
+  s.step = (NI_R(ni_step)){.units = h, .w = w, .u = u, .bias = s.bias, .bias_u = s.bias_u};
+  return s;
+}
+
+/* Sum of gate g, unit j, row r, over the inputs or over h'. */
+static double part(const subject *s, size_t g, size_t j, size_t r, bool inputs) {
+  double sum = 0;
+  size_t n = inputs ? STEP_I : s->h;
+  const real *w = (inputs ? s->w : s->u) + (g * s->h + j) * n;
+  const real *x = (inputs ? s->x : s->before) + r * n;
+  for (size_t i = 0; i < n; i++) sum += (double)w[i] * (double)x[i];
+  return inputs ? sum + (double)s->bias[g * s->h + j] : sum;
+}
+
+/* All rows at once, each row alone, from the inputs and from their sums, in place: the same bits. */
+static void check_rows(const char *name, const subject *s,
+                       void (*kernel)(size_t, const NI_R(ni_step) *), const NI_R(ni_step) *all) {
+  size_t h = s->h, kept = s->gates == 3 ? 3 * h : h, skip = s->gates == 3 ? 2 * h : 0;
+  bool ok = true;
+  for (int inputs = 0; inputs < 2; inputs++)
+    for (size_t r = 0, m; r < s->m; r += m) {
+      m = inputs ? 1 : r < 3 ? 1 + r : 2; /* rows 0, 1..2, 3..6 and so on: other tiles */
+      if (m > s->m - r) m = s->m - r;
+      NI_R(ni_step) p = rows_of(s, r, m, inputs);
+      if (!inputs) p.sums = p.gates = copy(s->sums + r * s->n, m * s->n);
+      kernel(m, &p);
+      ok = ok && same(p.h, all->h + r * h, m * h) && same(p.also, p.h, m * h) &&
+           same(p.gates, all->gates + r * s->n, m * s->n);
+      if (s->gates == 4) ok = ok && same(p.c, all->c + r * h, m * h);
+      for (size_t i = 0; i < m; i++)
+        ok = ok && same(p.kept + i * kept + skip, all->kept + (r + i) * kept + skip, h);
+      NI_R(ni_step) bare = rows_of(s, r, m, inputs);
+      real *h_alone = bare.h;
+      bare.gates = bare.kept = bare.also = NULL;
+      kernel(m, &bare);
+      ok = ok && same(h_alone, p.h, m * h);
+      if (s->gates != 4) continue;
+      real *c = copy(s->c_before + r * h, m * h);
+      bare.c_before = bare.c = c;
+      kernel(m, &bare);
+      ok = ok && same(c, p.c, m * h);
+    }
+  check(ok, "%s: bits depend on the rows, or on what is asked for, H %zu", name, h);
+}
+
+static void test_lstm(size_t h) {
+  subject s = draw(4, h);
+  NI_R(ni_step) p = rows_of(&s, 0, s.m, true);
+  k->lstm(s.m, &p);
+  bool right = true, alone = true;
+  double slack = 4 + (double)h / 4;
+  for (size_t r = 0; r < s.m; r++)
+    for (size_t j = 0; j < h; j++) {
+      double a[4];
+      for (size_t q = 0; q < 4; q++) {
+        double sum = part(&s, q, j, r, true) + part(&s, q, j, r, false);
+        a[q] = q == 2 ? tanh(sum) : sigmoid(sum);
+        right = right && near((double)p.gates[r * s.n + q * h + j], a[q], slack);
+      }
+      double state = a[1] * (double)s.c_before[r * h + j] + a[0] * a[2];
+      right = right && near((double)p.c[r * h + j], state, slack) &&
+              near((double)p.kept[r * h + j], tanh(state), slack) &&
+              near((double)p.h[r * h + j], a[3] * tanh(state), slack);
+    }
+  check(right, "lstm: numbers, H %zu", h);
+  check_rows("lstm", &s, k->lstm, &p);
+
+  real *g = copy(p.gates, 4 * h), *prev = s.c_before, *tc = copy(p.kept, h);
   real *act = copy(g, 4 * h), *dh = array(h), *dc0 = array(h), *dc = copy(dc0, h);
   k->lstm_back(h, g, prev, tc, dh, dc);
   right = alone = true;
@@ -449,26 +529,33 @@ static void test_lstm(size_t h) {
 }
 
 static void test_gru(size_t h) {
-  real *gx0 = array(3 * h), *gx = copy(gx0, 3 * h), *gh = array(3 * h), *prev = array(h);
-  real *gh0 = copy(gh, 3 * h), *out = array(h);
-  k->gru(h, gx, gh, prev, out);
-  bool right = same(gh, gh0, 3 * h), alone = true;
-  for (size_t i = 0; i < h; i++) {
-    double r = sigmoid((double)gx0[i] + (double)gh[i]);
-    double z = sigmoid((double)gx0[h + i] + (double)gh[h + i]);
-    double n = tanh((double)gx0[2 * h + i] + r * (double)gh[2 * h + i]);
-    right = right && near((double)gx[i], r, 1) && near((double)gx[h + i], z, 1) &&
-            near((double)gx[2 * h + i], n, 1) &&
-            near((double)out[i], (1 - z) * n + z * (double)prev[i], 1);
-    real x1[3], h1[3], out1;
-    gather(3, h, i, gx0, x1);
-    gather(3, h, i, gh, h1);
-    k->gru(1, x1, h1, prev + i, &out1);
-    alone = alone && gathered(3, h, i, gx, x1) && same(&out1, out + i, 1);
-  }
+  subject s = draw(3, h);
+  NI_R(ni_step) p = rows_of(&s, 0, s.m, true);
+  k->gru(s.m, &p);
+  bool right = true, alone = true;
+  double slack = 4 + (double)h / 4;
+  for (size_t r = 0; r < s.m; r++)
+    for (size_t j = 0; j < h; j++) {
+      double reset = sigmoid(part(&s, 0, j, r, true) + part(&s, 0, j, r, false));
+      double z = sigmoid(part(&s, 1, j, r, true) + part(&s, 1, j, r, false));
+      double u = part(&s, 2, j, r, false) + (double)s.bias_u[j];
+      double n = tanh(part(&s, 2, j, r, true) + reset * u);
+      const real *g = p.gates + r * s.n + j;
+      right = right && near((double)g[0], reset, slack) && near((double)g[h], z, slack) &&
+              near((double)g[2 * h], n, slack) &&
+              near((double)p.kept[r * 3 * h + 2 * h + j], u, slack) &&
+              near((double)p.h[r * h + j], (1 - z) * n + z * (double)s.before[r * h + j], slack);
+    }
   check(right, "gru: numbers, H %zu", h);
-  check(alone, "gru: bits depend on the place, H %zu", h);
+  check_rows("gru", &s, k->gru, &p);
+  NI_R(ni_step) none = rows_of(&s, 0, 1, true), zero = rows_of(&s, 0, 1, true);
+  none.bias_u = NULL;
+  zero.bias_u = memset(array(h), 0, h * sizeof(real));
+  k->gru(1, &none);
+  k->gru(1, &zero);
+  check(same(none.h, zero.h, h), "gru: without a bias, H %zu", h);
 
+  real *gx = copy(p.gates, 3 * h), *gh = copy(p.kept, 3 * h), *prev = s.before;
   real *act = copy(gx, 3 * h), *dh = array(h), *dgh = array(3 * h);
   real *dprev0 = array(h), *dprev = copy(dprev0, h);
   k->gru_back(h, gx, gh + 2 * h, prev, dh, dgh, dprev);

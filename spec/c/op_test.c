@@ -642,6 +642,7 @@ static void open_rig(rig *g, const io *t, const ni_node *node, bool f64) {
                    .work = g->work,
                    .seed = SEED,
                    .learning = !t->c->idle,
+                   .keeps = true,
                    .fault = &g->fault};
   for (int v = 0; v <= t->n_in; v++) {
     const value *a = v < t->n_in ? &t->in[v] : &t->out;

@@ -194,7 +194,7 @@ static void execute(const subject *s, const layout *l, how h, numbers *values, n
     free(start);
   }
   ni_exec x = {.view = view, .rows = l->rows, .fixed = &fixed, .work = &work, .slot = h.slot,
-               .pool = h.pool, .learning = grads != NULL, .canceled = &canceled};
+               .pool = h.pool, .learning = grads != NULL, .keeps = grads != NULL, .canceled = &canceled};
   size_t size = n->op->fixed ? n->op->fixed(&x, n, grads != NULL) * real_size : 0;
   fixed = memset(must(size, 1), 0xff, size);
   size = n->op->work ? n->op->work(&x, n) * real_size : 0;
