@@ -56,7 +56,7 @@ CORE_O := $(CORE:%.c=$(OBJ)/%.o)
 SPECS_X := $(SPECS:spec/c/%.c=$(BUILD)/spec/%)
 EMBED_X := $(EMBED:scripts/embed/%.c=$(BUILD)/embed/%)
 
-.PHONY: all tests deps test test-long demo docs asan tsan lint install install-lua uninstall clean help
+.PHONY: all tests deps test test-long bench bench-programs demo docs asan tsan lint install install-lua uninstall clean help
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -141,6 +141,20 @@ $(BUILD)/spec/%: spec/c/%.c $(BUILD)/libneap.a
 
 tests: $(SPECS_X)
 
+# For `neap bench`: what the machine can do, and other software (where it is installed).
+$(BUILD)/bench/limits: scripts/bench/limits.c
+	@mkdir -p $(@D)
+	$(call say,CC) $(CC) -O2 $(WARN) -o $@ $< -lpthread
+$(BUILD)/bench/onednn: scripts/bench/onednn.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX) $(CXX) -O2 -fopenmp -o $@ $< -ldnnl
+ONEDNN := $(wildcard /usr/include/dnnl.hpp /usr/local/include/dnnl.hpp)
+bench-programs: $(BUILD)/bench/limits $(if $(ONEDNN),$(BUILD)/bench/onednn)
+bench:
+	@scripts/tools/deps build
+	@$(MAKE_ALL) all bench-programs
+	@scripts/neap bench --limits --peers
+
 # ---- the ways in ----
 
 # A make of its own, so that it sees what deps has just installed; on all processors unless -j says.
@@ -209,6 +223,7 @@ help:
 	  test 'installs what is missing, builds, runs the specs' \
 	  test-long 'the specs that take longer' \
 	  demo 'installs what is missing, builds, trains three models on real data and runs one in C' \
+	  bench 'builds, and times this machine beside what other software is installed' \
 	  docs 'docs/ops.md and the manual, $(BUILD)/docs/index.html' \
 	  asan 'the specs under AddressSanitizer and UndefinedBehaviorSanitizer' \
 	  tsan 'the thread specs under ThreadSanitizer' \

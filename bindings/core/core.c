@@ -389,10 +389,14 @@ static int memory_live(lua_State *L) {
 }
 
 /* clock() -> seconds that have passed since some moment, for measuring time */
-static int seconds(lua_State *L) {
+double nb_clock(void) {
   struct timespec now = {0, 0};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  lua_pushnumber(L, (lua_Number)now.tv_sec + (lua_Number)now.tv_nsec * 1e-9);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static int seconds(lua_State *L) {
+  lua_pushnumber(L, nb_clock());
   return 1;
 }
 

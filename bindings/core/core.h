@@ -42,6 +42,8 @@ int nb_raise_argument(lua_State *L, int arg, const char *problem);
 int nb_raise_type(lua_State *L, int arg, const char *expected);
 /* Nothing on NEAP_OK, else raises neap_errmsg(). */
 void nb_check(lua_State *L, neap_status status);
+/* Seconds that have passed since some moment. */
+double nb_clock(void);
 /* For `return nb_result(L, status)`: on NEAP_OK the value on top of the stack; nil, message and
 ** code for NEAP_EIO and NEAP_EFORMAT; all else raises. */
 int nb_result(lua_State *L, neap_status status);

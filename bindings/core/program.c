@@ -136,6 +136,12 @@ static int params_zero_grad(lua_State *L) {
   return 0;
 }
 
+/* touch(): what was packed from the values is packed anew, as after an optimizer's step */
+static int params_touch(lua_State *L) {
+  neap_params_touch(params_of(L, 1));
+  return 0;
+}
+
 static int params_freeze(lua_State *L) {
   neap_params *p = params_of(L, 1);
   neap_params_freeze(p, named(L, p), lua_isnone(L, 3) || lua_toboolean(L, 3));
@@ -171,7 +177,8 @@ static const luaL_Reg params_methods[] = {
     {"add", params_add},       {"init", params_init},     {"names", params_names},
     {"has", params_has},       {"size", params_size},     {"shape", params_shape},
     {"get", params_get},       {"grad", params_grad},     {"set", params_set},
-    {"zero_grad", params_zero_grad}, {"freeze", params_freeze}, {"frozen", params_frozen},
+    {"zero_grad", params_zero_grad}, {"touch", params_touch},
+    {"freeze", params_freeze}, {"frozen", params_frozen},
     {"copy", params_copy},     {"clone", params_clone},   {NULL, NULL}};
 
 /* ---- programs ---- */

@@ -406,7 +406,20 @@ static int stream_step(lua_State *L) {
   return 0;
 }
 
-/* output(index from 1) -> tensor [rows, width] */
+/* time_steps(n) -> seconds that n steps through the C API take, the inputs as they stand */
+static int stream_time_steps(lua_State *L) {
+  neap_stream *s = stream_of(L, 1);
+  lua_Integer n = nb_integer_in(L, 2, 1, 1 << 30);
+  double start = nb_clock();
+  neap_status rc = NEAP_OK;
+  for (lua_Integer i = 0; i < n && !rc; i++) rc = neap_stream_step(s);
+  double took = nb_clock() - start;
+  nb_check(L, rc);
+  lua_pushnumber(L, took);
+  return 1;
+}
+
+/* output(index from 1 [, tensor]) -> a new tensor [rows, width], or the one given */
 static int stream_output(lua_State *L) {
   neap_stream *s = stream_of(L, 1);
   int index = (int)nb_integer_in(L, 2, 1, 1000) - 1;
@@ -414,6 +427,15 @@ static int stream_output(lua_State *L) {
   const float *f = neap_stream_output_f32(s, index, &n);
   const int32_t *d = f ? NULL : neap_stream_output_i32(s, index, &n);
   if (!f && !d) return nb_raise(L, "stream: there is no output %d, or no step was made", index + 1);
+  if (!lua_isnoneornil(L, 3)) {
+    neap_tensor *into = nb_tensor_of(L, 3, f ? NEAP_F32 : NEAP_I32);
+    if (neap_tensor_size(into) != n)
+      return nb_raise(L, "stream: output %d has %I numbers, the tensor has %I", index + 1,
+                      (LUAI_UACINT)n, (LUAI_UACINT)neap_tensor_size(into));
+    memcpy(neap_tensor_data(into), f ? (const void *)f : (const void *)d, n * 4);
+    lua_settop(L, 3);
+    return 1;
+  }
   dims[0] = neap_state_rows(neap_stream_state(s));
   if (!dims[0] || n % dims[0]) dims[0] = 1;
   dims[1] = n / dims[0];
@@ -495,6 +517,7 @@ static int stream_rows(lua_State *L) {
 
 static const luaL_Reg stream_methods[] = {{"input", stream_input},
                                           {"step", stream_step},
+                                          {"time_steps", stream_time_steps},
                                           {"output", stream_output},
                                           {"scalar", stream_scalar},
                                           {"reset", stream_reset},

@@ -56,6 +56,21 @@ local has_info = package.searchpath("neap.info", package.path)
 if has_info then
   parser:command("info", "Show what a model file holds."):argument("model", "The file.")
 end
+
+local bench_command = parser:command("bench", "Time this machine on recurrent networks."):epilog [[
+Prints a table with tabs between; remarks go to standard error and begin with #. Nothing else should
+run meanwhile.]]
+bench_command:option "--only":argname "W":description "Workloads, such as W1,W3 (default: all)."
+bench_command:option "--cells":argname "C":description "Of rnn,lstm,gru (default: all)."
+bench_command:option "--hidden":argname "H":convert(tonumber):description "Shapes with so many units."
+bench_command:option "--threads":argname "N":default "1,2":description "Numbers of threads."
+bench_command:option "--seconds":argname "S":default "0.3":convert(tonumber)
+  :description "How long one repetition takes."
+bench_command:option "--repeats":argname "N":default "5":convert(tonumber)
+  :description "How often; medians are shown."
+bench_command:flag "--limits":description "Measure the machine's limits too; adds the share of them."
+bench_command:flag "--peers":description "Other software by turns: oneDNN, PyTorch, ONNX Runtime."
+bench_command:flag "--json":description "One JSON array instead of the table."
 parser:add_help_command()
 
 function parser.error(_, message)
@@ -70,6 +85,13 @@ end
 local options = parser:parse()
 if options.command == "run" then
   run(options)
+elseif options.command == "bench" then
+  cancel_in_c()
+  local home = package.searchpath("neap.bench", package.path):gsub("bindings/neap/bench.lua$", "")
+  options.folder = home .. "scripts/bench"
+  options.programs = (os.getenv "NEAP_BUILD" or home .. "build") .. "/bench"
+  local ok, message = line.protect(require "neap.bench", options)
+  if not ok then fail(require "neap.report" (message)) end
 elseif options.command == "info" then
   local ok, message = require "neap.info" (options.model)
   if not ok then fail(message) end
