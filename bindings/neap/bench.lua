@@ -247,10 +247,24 @@ end
 
 -- ---- the command --------------------------------------------------------------------------------
 
-local function list(text)
+-- "W1,W3" -> { W1 = true, W3 = true }; all of them must be in known.
+local function list(what, text, known)
   local set = {}
-  for word in text:gmatch "[^,%s]+" do set[word] = true end
+  for word in text:gmatch "[^,%s]+" do
+    local found = false
+    for _, k in ipairs(known) do found = found or k == word end
+    if not found then
+      error(("bench: --%s: expected some of %s, came %s"):format(what, table.concat(known, ","),
+        word), 0)
+    end
+    set[word] = true
+  end
   return set
+end
+
+local function positive(what, value)
+  if not value or value <= 0 then error("bench: --" .. what .. ": expected a number above 0", 0) end
+  return value
 end
 
 local function read_limits(program, threads, seconds)
@@ -267,10 +281,23 @@ end
 -- @tab options `only`, `cells`, `threads` (lists with commas), `limits`, `peers`, `json`, `seconds`,
 --   `repeats`; `folder`: where the programs of scripts/bench are, `programs`: where they are built
 return function(options)
-  local only = options.only and list(options.only)
-  local some = options.cells and list(options.cells)
-  local threads = {}
-  for n in (options.threads or "1,2"):gmatch "%d+" do threads[#threads + 1] = tonumber(n) end
+  local workloads, hidden, threads = {}, {}, {}
+  for _, s in ipairs(shapes) do
+    if s[1] ~= workloads[#workloads] then workloads[#workloads + 1] = s[1] end
+    hidden[tostring(s[5])] = true
+  end
+  local names = {}
+  for name in pairs(hidden) do names[#names + 1] = name end
+  table.sort(names, function(a, b) return tonumber(a) < tonumber(b) end)
+  workloads[#workloads + 1] = "W3-lua"
+  local only = options.only and list("only", options.only, workloads)
+  local some = options.cells and list("cells", options.cells, cells)
+  local sizes = options.hidden and list("hidden", options.hidden, names)
+  positive("seconds", options.seconds)
+  positive("repeats", options.repeats)
+  for word in (options.threads or "1,2"):gmatch "[^,%s]+" do
+    threads[#threads + 1] = positive("threads", math.tointeger(tonumber(word)))
+  end
   local out, notes, rows = io.stdout, io.stderr, {}
   local function note(...) notes:write("# ", string.format(...), "\n") end
   note("kernels: %s", core.cpu_level())
@@ -280,10 +307,10 @@ return function(options)
     limits = read_limits(options.programs .. "/limits", math.max(table.unpack(threads)),
       options.seconds / 3)
     if not limits then note("limits are left out: run 'make bench-programs' in the checkout") end
-    local names = {}
-    for name in pairs(limits or {}) do names[#names + 1] = name end
-    table.sort(names)
-    for _, name in ipairs(names) do
+    local known = {}
+    for name in pairs(limits or {}) do known[#known + 1] = name end
+    table.sort(known)
+    for _, name in ipairs(known) do
       note("limit %s thread: %.1f %s", name, limits[name], name:find "fma" and "GFLOP/s" or "GB/s")
     end
   end
@@ -379,7 +406,7 @@ return function(options)
     for _, w in ipairs(s[1] == "W3" and { "W3", "W3-lua" } or { s[1] }) do
       for _, cell in ipairs(cells) do
         if (not only or only[w] or only[s[1]]) and (not some or some[cell])
-          and (not options.hidden or options.hidden == c.H) then
+          and (not sizes or sizes[tostring(c.H)]) then
           for _, n in ipairs(s[1] == "W3" and { 1 } or threads) do
             if s[1] ~= "W4" or cell == "lstm" then case(w, cell, c, n) end
           end

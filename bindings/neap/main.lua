@@ -62,7 +62,7 @@ Prints a table with tabs between; remarks go to standard error and begin with #.
 run meanwhile.]]
 bench_command:option "--only":argname "W":description "Workloads, such as W1,W3 (default: all)."
 bench_command:option "--cells":argname "C":description "Of rnn,lstm,gru (default: all)."
-bench_command:option "--hidden":argname "H":convert(tonumber):description "Shapes with so many units."
+bench_command:option "--hidden":argname "H":description "Shapes with so many units, such as 16,512."
 bench_command:option "--threads":argname "N":default "1,2":description "Numbers of threads."
 bench_command:option "--seconds":argname "S":default "0.3":convert(tonumber)
   :description "How long one repetition takes."

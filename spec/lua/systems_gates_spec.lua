@@ -278,6 +278,43 @@ describe("systems.md, gates:", function()
     near(5.99977, y[9], 5e-6)
   end)
 
+  it("row 31: the same rule is learned from random weights", function()
+    local rng, steps, rows, T = neap.rng(1), 3000, 32, 9
+    local pr = neap.program(function(rec)
+      local z = neap.linear { size = 1 } (neap.lstm { size = 24 } (rec:input("x",
+        { space = "T", dims = { 3 } })))
+      return { z = z, loss = op.mse(z, rec:input("y", { space = "T", dims = { 1 } })) }
+    end)
+    local run, optim = pr:run { learn = true }, neap.adam { rate = 1e-2, clip = 1 }
+    for step = 1, steps do
+      local x, y, memory = {}, {}, {}
+      for t = 1, T do
+        x[t], y[t] = {}, {}
+        for b = 1, rows do
+          local x1, chance = rng:int(6), rng:uniform()
+          local x2 = chance < 0.3 and 1 or chance < 0.5 and -1 or 0
+          local x3 = rng:uniform() < 0.4 and 1 or 0
+          memory[b] = x2 == -1 and 0 or (memory[b] or 0) + (x2 == 1 and x1 or 0)
+          x[t][b], y[t][b] = { x1, x2, x3 }, { x3 * memory[b] }
+        end
+      end
+      optim:rate(1e-2 * (1 + math.cos(math.pi * step / steps)) / 2 + 1e-5)
+      run:feed { x = neap.tensor(x), y = neap.tensor(y) }:forward()
+      pr.params:zero_grad()
+      run:backward()
+      optim:step(pr.params)
+    end
+    local x = {} -- the lecture's table
+    for t, x1 in ipairs { 1, 3, 2, 4, 2, 1, 3, 6, 1 } do
+      x[t] = { { x1, ({ 0, 1, 0, 1, 0, 0, -1, 1, 0 })[t], (t == 6 or t == 9) and 1 or 0 } }
+    end
+    run:feed { x = neap.tensor(x), y = neap.zeros { T, 1, 1 } }:forward()
+    local z = run:value("z", "concat"):totable()
+    for t, y in ipairs { 0, 0, 0, 0, 0, 7, 0, 0, 6 } do
+      assert.is_true(math.abs(z[t][1] - y) < 0.45, ("step %d: %g, not %g"):format(t, z[t][1], y))
+    end
+  end)
+
   it("row 32: an LSTM has 4 times the parameters of a network of as many neurons", function()
     for _, sizes in ipairs { { 1, 3 }, { 2, 2 }, { 33, 17 } } do
       local one = help.net(neap.elman { size = sizes[1] }, sizes[2])

@@ -1,0 +1,52 @@
+-- `neap bench` in its smallest form: the columns, what they add up to, arguments it refuses. How fast
+-- anything is, no spec says.
+local cjson = require "cjson"
+
+local function shell(command)
+  local pipe = assert(io.popen("{ " .. command .. "; } 2>/dev/null", "r"))
+  local text = pipe:read "a"
+  local ok = pipe:close()
+  return text, ok
+end
+
+local quick = "scripts/neap bench --seconds 0.001 --repeats 1 "
+
+describe("neap bench", function()
+  it("prints a table with tabs between", function()
+    local text, ok = shell(quick .. "--only W3 --hidden 16 --cells lstm,gru")
+    assert.is_true(ok)
+    local lines = {}
+    for line in text:gmatch "[^\n]+" do lines[#lines + 1] = line end
+    assert.equal("peer\tworkload\tcell\tT\tB\tD\tH\tL\tthreads\tmedian_us\tGFLOPs_effective\tmin_us\z
+      \tspread_pct", lines[1])
+    assert.equal(5, #lines) -- two cells, through C and through Lua
+    local cell, median, rate = lines[2]:match
+      "^neap\tW3\t(%w+)\t1\t1\t1\t16\t1\t1\t([%d.]+)\t([%d.]+)\t[%d.]+\t0.0$"
+    assert.equal("lstm", cell)
+    -- 2 * gates * H * (D + H) operations; the median is rounded to nanoseconds
+    assert.near(2 * 4 * 16 * 17, tonumber(median) * tonumber(rate) * 1e3, 200)
+  end)
+
+  it("gives JSON, with the cells of a script beside the fused one", function()
+    local text, ok = shell(quick .. "--only W1 --hidden 128 --cells lstm --threads 1 --json")
+    assert.is_true(ok)
+    local rows = cjson.decode(text)
+    assert.same({ "neap", "neap-cell", "neap-gates" }, { rows[1].peer, rows[2].peer, rows[3].peer })
+    for _, row in ipairs(rows) do
+      assert.same({ "W1", "lstm", 28, 64, 28, 128, 1, 1 }, { row.workload, row.cell, row.T, row.B,
+        row.D, row.H, row.L, row.threads })
+      assert.is_true(row.median_us >= row.min_us and row.min_us > 0)
+    end
+  end)
+
+  it("refuses what it does not know", function()
+    for _, wrong in ipairs { "--only W9", "--cells lstn", "--seconds 0", "--repeats 0",
+      "--threads x", "--hidden 17" } do
+      local pipe = io.popen(quick .. wrong .. " 2>&1; echo $?")
+      local text = pipe:read "a"
+      pipe:close()
+      assert.matches("expected", text, 1, true)
+      assert.matches("\n[12]\n$", text)
+    end
+  end)
+end)

@@ -1,0 +1,148 @@
+-- A stream's step in its short form (a list of calls, from the second step on) beside what the
+-- whole-sequence run gives, where something changes in between.
+local neap = require "neap"
+local op = neap.op
+
+local function language(size)
+  return neap.program(function(rec)
+    local x = op.embedding(rec:input("id", { space = "T", dtype = "i32" }),
+      rec:param("table", { 5, 4 }, { "normal", 0, 1 }))
+    local h, last = neap.lstm { size = size } (x)
+    return { y = h, last = last.c }
+  end)
+end
+
+local function values(stream, k) return stream:output(k or 1):totable() end
+
+describe("a stream's later steps", function()
+  it("report an id out of range, and go on as if that step had never been asked for", function()
+    local pr = language(6)
+    local stream, twin = pr:stream(), pr:stream()
+    for _, id in ipairs { 1, 3, 2 } do
+      for _, s in ipairs { stream, twin } do
+        s:input(1, { id })
+        s:step()
+      end
+    end
+    stream:input(1, { 5 })
+    local before = stream:state():get(1):totable()
+    for _ = 1, 2 do
+      local ok, message = pcall(stream.step, stream)
+      assert.is_false(ok)
+      assert.matches("id 5 is not in 0..4", message, 1, true)
+      assert.same(before, stream:state():get(1):totable())
+    end
+    for _, s in ipairs { stream, twin } do
+      s:input(1, { 4 })
+      s:step()
+    end
+    assert.same(values(twin), values(stream))
+  end)
+
+  it("give the last states as outputs too", function()
+    for _, cell in ipairs { "elman", "gru", "lstm" } do
+      local pr = neap.program(function(rec)
+        local y, last = neap[cell] { size = 3 } (rec:input("x", { space = "T", dims = { 2 } }))
+        return { y = y, h = last.h, c = last.c }
+      end)
+      local stream = pr:stream()
+      for t = 1, 3 do
+        stream:input(1, { t, -t / 2 })
+        stream:step()
+        local state = stream:state()
+        local by_value = {}
+        for k = 1, cell == "lstm" and 3 or 2 do by_value[k] = values(stream, k)[1] end
+        local h = state:get(1):totable()[1]
+        local found = 0
+        for _, v in ipairs(by_value) do
+          local same = true
+          for i = 1, 3 do same = same and v[i] == h[i] end
+          found = found + (same and 1 or 0)
+        end
+        assert.equal(2, found, cell) -- y and the last h
+      end
+    end
+  end)
+
+  it("take up parameters, a state and a reset that come in between", function()
+    local pr = language(6)
+    local stream = pr:stream()
+    local function run(ids)
+      local out
+      for _, id in ipairs(ids) do
+        stream:input(1, { id })
+        stream:step()
+        out = values(stream)
+      end
+      return out
+    end
+    local first = run { 1, 2, 3 }
+    stream:reset()
+    assert.same(first, run { 1, 2, 3 })
+    local kept = stream:state()
+    local on = run { 4, 0 }
+    stream:set_state(kept)
+    assert.same(on, run { 4, 0 })
+    local w = pr.params:get "lstm.weight_hh"
+    local bytes = w:tobytes()
+    w:fill(0.25)
+    pr.params:set("lstm.weight_hh", w)
+    stream:reset()
+    local other = run { 1, 2, 3 }
+    assert.not_same(first, other)
+    local fresh = pr:stream()
+    for _, id in ipairs { 1, 2, 3 } do
+      fresh:input(1, { id })
+      fresh:step()
+    end
+    assert.same(values(fresh), other)
+    assert.not_equal(bytes, w:tobytes())
+  end)
+
+  it("draw anew at each step, as the seed says", function()
+    local pr = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = { 8 } })
+      return { y = op.sample(op.softmax(x * 0)) }
+    end)
+    local function drawn(seed)
+      local stream, list = pr:stream { seed = seed }, {}
+      stream:input(1, { 0, 0, 0, 0, 0, 0, 0, 0 })
+      for t = 1, 12 do
+        stream:step()
+        list[t] = stream:output(1):totable()[1][1]
+      end
+      return list
+    end
+    local a = drawn(3)
+    assert.same(a, drawn(3))
+    assert.not_same(a, drawn(4))
+    local kinds = {}
+    for _, id in ipairs(a) do kinds[id] = true end
+    assert.is_true(next(kinds, next(kinds)) ~= nil, "the same number at each step")
+  end)
+
+  it("write into a tensor that is given, and make no garbage", function()
+    local pr = neap.program(function(rec)
+      return { y = (neap.gru { size = 3 } (rec:input("x", { space = "T", dims = { 2 } }))) }
+    end)
+    local stream = pr:stream()
+    local x, y = neap.tensor { { 1, 2 } }, neap.zeros { 1, 3 }
+    local function step()
+      stream:input(1, x)
+      stream:step()
+      return stream:output(1, y)
+    end
+    assert.equal(y, step())
+    assert.same(values(stream), y:totable())
+    step()
+    collectgarbage "stop"
+    local before = collectgarbage "count"
+    for _ = 1, 1000 do step() end
+    local after = collectgarbage "count"
+    collectgarbage "restart"
+    assert.equal(before, after)
+    local ok, message = pcall(stream.output, stream, 1, neap.zeros { 2 })
+    assert.is_false(ok)
+    assert.matches("output 1 has 3 numbers, the tensor has 2", message, 1, true)
+  end)
+end)
