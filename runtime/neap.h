@@ -68,6 +68,8 @@ NEAP_API size_t neap_memory_live(void);
 
 /* "avx512", "avx2" or "generic": the kernels in use. */
 NEAP_API const char *neap_cpu_level(void);
+/* The type of processor that OpenBLAS takes its kernels for, such as "SkylakeX". */
+NEAP_API const char *neap_blas_core(void);
 /* Takes other kernels, for tests and comparisons. EUNSUPPORTED if this processor lacks them. */
 NEAP_API neap_status neap_cpu_select(const char *level);
 

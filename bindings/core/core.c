@@ -373,6 +373,11 @@ static int cpu_level(lua_State *L) {
   return 1;
 }
 
+static int blas_core(lua_State *L) {
+  lua_pushstring(L, neap_blas_core());
+  return 1;
+}
+
 static int cpu_select(lua_State *L) {
   nb_check(L, neap_cpu_select(nb_string(L, 1, NULL)));
   return 0;
@@ -408,7 +413,7 @@ static int terminal(lua_State *L) {
 
 static const luaL_Reg functions[] = {
   {"library", library}, {"where", where}, {"nearest", nearest}, {"version", version},
-  {"cpu_level", cpu_level}, {"cpu_select", cpu_select}, {"blas_threads", blas_threads},
+  {"cpu_level", cpu_level}, {"blas_core", blas_core}, {"cpu_select", cpu_select}, {"blas_threads", blas_threads},
   {"memory_live", memory_live}, {"clock", seconds}, {"terminal", terminal}, {NULL, NULL},
 };
 

@@ -300,7 +300,7 @@ return function(options)
   end
   local out, notes, rows = io.stdout, io.stderr, {}
   local function note(...) notes:write("# ", string.format(...), "\n") end
-  note("kernels: %s", core.cpu_level())
+  note("kernels %s, OpenBLAS %s", core.cpu_level(), core.blas_core())
 
   local limits
   if options.limits then

@@ -57,6 +57,7 @@ if has_info then
   parser:command("info", "Show what a model file holds."):argument("model", "The file.")
 end
 
+parser:command("doctor", "Look at this machine: what is slow or missing, and how to mend it.")
 local bench_command = parser:command("bench", "Time this machine on recurrent networks."):epilog [[
 Prints a table with tabs between; remarks go to standard error and begin with #. Nothing else should
 run meanwhile.]]
@@ -85,6 +86,9 @@ end
 local options = parser:parse()
 if options.command == "run" then
   run(options)
+elseif options.command == "doctor" then
+  cancel_in_c()
+  os.exit(require "neap.doctor".run() and 0 or 1, true)
 elseif options.command == "bench" then
   cancel_in_c()
   local home = package.searchpath("neap.bench", package.path):gsub("bindings/neap/bench.lua$", "")

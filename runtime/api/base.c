@@ -32,6 +32,8 @@ NEAP_API size_t neap_memory_live(void) { return ni_memory_live(); }
 
 NEAP_API const char *neap_cpu_level(void) { return ni_kernel_f32()->level; }
 
+NEAP_API const char *neap_blas_core(void) { return ni_blas_core(); }
+
 NEAP_API neap_status neap_cpu_select(const char *level) {
   if (!level)
     return ni_fail(NEAP_EARG, "cpu_select: expected the name of a level, came NULL");

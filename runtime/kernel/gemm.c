@@ -33,4 +33,6 @@ void ni_gemm_tn_f32(size_t m, size_t n, size_t k, const float *a, size_t lda, co
               (blasint)lda, b, (blasint)ldb, accumulate ? 1.0f : 0.0f, c, (blasint)ldc);
 }
 
+const char *ni_blas_core(void) { return openblas_get_corename(); }
+
 void ni_blas_threads(int threads) { openblas_set_num_threads(threads); }

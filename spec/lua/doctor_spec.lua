@@ -1,0 +1,61 @@
+-- `neap doctor` on machines that are made up, and once on this one.
+local doctor = require "neap.doctor"
+
+local function look(facts)
+  facts.speed = facts.speed or function(threads) return 100 * threads end
+  facts.environment = facts.environment or function() end
+  local text, slow = {}, {}
+  for _, line in ipairs(doctor.look(facts)) do
+    text[#text + 1] = line.text
+    if line.ok == false then slow[#slow + 1] = line.text .. " | " .. line.mend end
+  end
+  return table.concat(text, "\n"), slow
+end
+
+describe("neap doctor", function()
+  it("finds nothing to mend on a machine that is well", function()
+    local text, slow = look { cpu_level = "avx512", blas_core = "SkylakeX", processors = 2 }
+    assert.same({}, slow)
+    assert.matches("kernels: avx512", text, 1, true)
+    assert.matches("OpenBLAS kernels: SkylakeX", text, 1, true)
+    assert.matches("200 GFLOP/s, 2.00 times as fast", text, 1, true)
+  end)
+
+  it("names settings that slow OpenBLAS down", function()
+    local _, slow = look { cpu_level = "avx2", blas_core = "Haswell", processors = 1,
+      environment = function(name) return name == "OPENBLAS_CORETYPE" and "Haswell" or nil end }
+    assert.same({ "OPENBLAS_CORETYPE=Haswell is set: OpenBLAS may run at half its speed, unseen | "
+      .. "unset OPENBLAS_CORETYPE" }, slow)
+  end)
+
+  it("says when OpenBLAS does not know the processor, and what is done about it", function()
+    local text, slow = look { cpu_level = "avx512", blas_core = "Prescott", processors = 1 }
+    assert.same({}, slow)
+    assert.matches("OpenBLAS does not know this processor (it takes its kernels for Prescott)", text,
+      1, true)
+  end)
+
+  it("says when there are only plain kernels, and when a second thread does not help", function()
+    local _, slow = look { cpu_level = "generic", blas_core = "Generic", processors = 2,
+      speed = function() return 80 end }
+    assert.equal(2, #slow)
+    assert.matches("kernels: generic", slow[1], 1, true)
+    assert.matches("1.00 times as fast", slow[2], 1, true)
+  end)
+
+  it("says what could be installed", function()
+    local text = look { processors = 1, readable = function(path) return not path:find "festival" end }
+    assert.matches("not installed: the CMU lexicon, for make demo (apt-get install festlex-cmu)", text,
+      1, true)
+    assert.matches("oneDNN, for neap bench --peers", text, 1, true)
+  end)
+
+  it("looks at this machine", function()
+    local pipe = io.popen "scripts/neap doctor 2>&1"
+    local text = pipe:read "a"
+    pipe:close()
+    assert.matches("neap [%d.]+.*Lua 5.4", text)
+    assert.matches("kernels: %w+", text)
+    assert.matches("%d GFLOP/s with one thread", text)
+  end)
+end)
