@@ -277,14 +277,29 @@ const char *nb_option_string(lua_State *L, int arg, const char *who, const char 
 
 /* ---- boxes ---- */
 
+/* A box says itself what is in it: to compare pointers is quicker than to look metatables up by
+** name, and there are calls that take no longer than that. */
+typedef struct box {
+  void *object;
+  const nb_type *type;
+} box;
+
+static box *box_of(lua_State *L, int arg, const nb_type *type) {
+  box *b = lua_touserdata(L, arg);
+  return b && lua_type(L, arg) == LUA_TUSERDATA && lua_rawlen(L, arg) == sizeof *b &&
+                 b->type == type
+             ? b
+             : NULL;
+}
+
 /* __gc, __close and the method close of every type; the type is the upvalue. */
 static int close_box(lua_State *L) {
   const nb_type *type = lua_touserdata(L, lua_upvalueindex(1));
-  void **box = luaL_testudata(L, 1, type->name);
-  if (!box)
+  box *b = box_of(L, 1, type);
+  if (!b)
     return nb_raise_type(L, 1, type->label);
-  void *object = *box;
-  *box = NULL;
+  void *object = b->object;
+  b->object = NULL;
   if (object)
     type->release(object);
   return 0;
@@ -309,19 +324,19 @@ void nb_type_new(lua_State *L, const nb_type *type, const luaL_Reg *methods, con
 }
 
 void **nb_box(lua_State *L, const nb_type *type) {
-  void **box = lua_newuserdatauv(L, sizeof *box, 1);
-  *box = NULL;
+  box *b = lua_newuserdatauv(L, sizeof *b, 1);
+  *b = (box){NULL, type};
   luaL_setmetatable(L, type->name);
-  return box;
+  return &b->object;
 }
 
 void *nb_object(lua_State *L, int arg, const nb_type *type) {
-  void **box = luaL_testudata(L, arg, type->name);
-  if (!box)
+  box *b = box_of(L, arg, type);
+  if (!b)
     nb_raise_type(L, arg, type->label);
-  else if (!*box)
+  else if (!b->object)
     nb_raise_argument(L, arg, lua_pushfstring(L, "%s is closed", type->label));
-  return box ? *box : NULL;
+  return b ? b->object : NULL;
 }
 
 void *nb_object_or_null(lua_State *L, int arg, const nb_type *type) {

@@ -365,45 +365,70 @@ static int stream_new(lua_State *L) {
   return 1;
 }
 
-/* input(index from 1, tensor or table of numbers): ids count from 0 in a tensor, as stored */
-static int stream_input(lua_State *L) {
+/* Input `index` from the tensor or table of numbers at arg. */
+static void give(lua_State *L, int index, int arg) {
   neap_stream *s = stream_of(L, 1);
-  int index = (int)nb_integer_in(L, 2, 1, 1000) - 1;
   size_t n, m;
   float *f = neap_stream_input_f32(s, index, &n);
   int32_t *d = f ? NULL : neap_stream_input_i32(s, index, &n);
   if (!f && !d)
-    return nb_raise(L, "stream: there is no input %d, or its context is not set", index + 1);
-  if (lua_istable(L, 3)) {
-    if ((m = lua_rawlen(L, 3)) != n)
-      return nb_raise(L, "stream: input %d has %I numbers, got %I", index + 1, (LUAI_UACINT)n,
+    nb_raise(L, "stream: there is no input %d, or its context is not set", index + 1);
+  if (lua_istable(L, arg)) {
+    if ((m = lua_rawlen(L, arg)) != n)
+      nb_raise(L, "stream: input %d has %I numbers, got %I", index + 1, (LUAI_UACINT)n,
                       (LUAI_UACINT)m);
     for (size_t i = 0; i < n; i++) {
       int whole = 0;
-      bool good = lua_rawgeti(L, 3, (lua_Integer)i + 1) == LUA_TNUMBER;
+      bool good = lua_rawgeti(L, arg, (lua_Integer)i + 1) == LUA_TNUMBER;
       lua_Integer id = lua_tointegerx(L, -1, &whole);
       if (d) good = good && whole && id >= INT32_MIN && id <= INT32_MAX;
       if (!good)
-        return nb_raise(L, "stream: input %d, number %I: expected %s, came %s", index + 1,
+        nb_raise(L, "stream: input %d, number %I: expected %s, came %s", index + 1,
                         (LUAI_UACINT)i + 1, f ? "a number" : "an id, a whole number from 0",
                         nb_push_came(L, -1));
       if (f) f[i] = (float)lua_tonumber(L, -1);
       else d[i] = (int32_t)id;
       lua_pop(L, 1);
     }
-    return 0;
+    return;
   }
-  neap_tensor *t = nb_tensor_of(L, 3, f ? NEAP_F32 : NEAP_I32);
+  neap_tensor *t = nb_tensor_of(L, arg, f ? NEAP_F32 : NEAP_I32);
   if (neap_tensor_size(t) != n)
-    return nb_raise(L, "stream: input %d has %I numbers, got %s", index + 1, (LUAI_UACINT)n,
+    nb_raise(L, "stream: input %d has %I numbers, got %s", index + 1, (LUAI_UACINT)n,
                     nb_push_shape(L, t));
   memcpy(f ? (void *)f : (void *)d, neap_tensor_data(t), n * 4);
+}
+
+/* Output `index` into the tensor at arg. */
+static void take(lua_State *L, neap_stream *s, int index, int arg) {
+  size_t n;
+  const float *f = neap_stream_output_f32(s, index, &n);
+  const int32_t *d = f ? NULL : neap_stream_output_i32(s, index, &n);
+  if (!f && !d) nb_raise(L, "stream: there is no output %d, or no step was made", index + 1);
+  neap_tensor *into = nb_tensor_of(L, arg, f ? NEAP_F32 : NEAP_I32);
+  if (neap_tensor_size(into) != n)
+    nb_raise(L, "stream: output %d has %I numbers, the tensor has %I", index + 1, (LUAI_UACINT)n,
+             (LUAI_UACINT)neap_tensor_size(into));
+  memcpy(neap_tensor_data(into), f ? (const void *)f : (const void *)d, n * 4);
+}
+
+/* input(index from 1, tensor or table of numbers): ids count from 0 in a tensor, as stored */
+static int stream_input(lua_State *L) {
+  give(L, (int)nb_integer_in(L, 2, 1, 1000) - 1, 3);
   return 0;
 }
 
+/* step([x [, y]]): x is what input 1 gets, the tensor y what takes up output 1; -> y */
 static int stream_step(lua_State *L) {
-  nb_check(L, neap_stream_step(stream_of(L, 1)));
-  return 0;
+  if (!lua_isnoneornil(L, 2)) {
+    lua_settop(L, 3);
+    give(L, 0, 2);
+  }
+  neap_stream *s = stream_of(L, 1);
+  nb_check(L, neap_stream_step(s));
+  if (lua_isnoneornil(L, 3)) return 0;
+  take(L, s, 0, 3);
+  return 1;
 }
 
 /* time_steps(n) -> seconds that n steps through the C API take, the inputs as they stand */
@@ -424,18 +449,14 @@ static int stream_output(lua_State *L) {
   neap_stream *s = stream_of(L, 1);
   int index = (int)nb_integer_in(L, 2, 1, 1000) - 1;
   size_t n, dims[2];
+  if (!lua_isnoneornil(L, 3)) {
+    lua_settop(L, 3);
+    take(L, s, index, 3);
+    return 1;
+  }
   const float *f = neap_stream_output_f32(s, index, &n);
   const int32_t *d = f ? NULL : neap_stream_output_i32(s, index, &n);
   if (!f && !d) return nb_raise(L, "stream: there is no output %d, or no step was made", index + 1);
-  if (!lua_isnoneornil(L, 3)) {
-    neap_tensor *into = nb_tensor_of(L, 3, f ? NEAP_F32 : NEAP_I32);
-    if (neap_tensor_size(into) != n)
-      return nb_raise(L, "stream: output %d has %I numbers, the tensor has %I", index + 1,
-                      (LUAI_UACINT)n, (LUAI_UACINT)neap_tensor_size(into));
-    memcpy(neap_tensor_data(into), f ? (const void *)f : (const void *)d, n * 4);
-    lua_settop(L, 3);
-    return 1;
-  }
   dims[0] = neap_state_rows(neap_stream_state(s));
   if (!dims[0] || n % dims[0]) dims[0] = 1;
   dims[1] = n / dims[0];

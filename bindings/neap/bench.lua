@@ -137,11 +137,7 @@ end
 made["W3-lua"] = function(kind, c, _, rng)
   local stream = predicting(kind, c):stream()
   local x, y = uniform(rng, { 1, c.D }), uniform(rng, { 1, c.H })
-  return repeated(function()
-    stream:input(1, x)
-    stream:step()
-    stream:output(1, y)
-  end)
+  return repeated(function() stream:step(x, y) end)
 end
 
 function made.W4(kind, c, threads, rng)

@@ -82,6 +82,7 @@ local function takes(o, path)
       names = {}, has = { { "string", "w" } }, size = {}, shape = { { "string", "w" } },
       get = { { "string", "w" } }, grad = { { "string", "w" } },
       set = { { "string", "u" }, { "tensor", neap.zeros { 8, 2 } } }, zero_grad = {},
+      touch = {},
       freeze = { { "string", "w" }, { "any", true } }, frozen = { { "string", "w" } },
       copy = { { "params", o.params:clone() } }, clone = {},
     },
@@ -129,6 +130,7 @@ local function takes(o, path)
     },
     stream = {
       input = { { "integer", 1 }, { "table|tensor", row } }, step = {},
+      time_steps = { { "integer", 2 } },
       output = { { "integer", 1 } },
       scalar = { { "integer", o.rate }, { "number", 1 } }, reset = {}, state = {},
       set_state = { { "state", o.state } }, context_batch = { { "integer", 2 } },

@@ -141,6 +141,9 @@ describe("a stream's later steps", function()
     local after = collectgarbage "count"
     collectgarbage "restart"
     assert.equal(before, after)
+    local twin, z = pr:stream(), neap.zeros { 1, 3 }
+    for _ = 1, 1002 do assert.equal(z, twin:step(x, z)) end -- the same in one call
+    assert.same(y:totable(), z:totable())
     local ok, message = pcall(stream.output, stream, 1, neap.zeros { 2 })
     assert.is_false(ok)
     assert.matches("output 1 has 3 numbers, the tensor has 2", message, 1, true)
