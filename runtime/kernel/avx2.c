@@ -41,6 +41,28 @@ static inline vec scale(vec x, vec n) {
   return x * _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
 }
 
+/* Row j becomes column j: by pairs of numbers, pairs of pairs, halves. */
+static inline void transpose(vec *a) {
+  vec b[W];
+  for (int i = 0; i < W; i += 4)
+    for (int j = 0; j < 2; j++) {
+      vec x = a[i + 2 * j], y = a[i + 2 * j + 1];
+      b[i + j] = _mm256_unpacklo_ps(x, y);
+      b[i + j + 2] = _mm256_unpackhi_ps(x, y);
+    }
+  for (int i = 0; i < W; i += 4)
+    for (int j = 0; j < 2; j++) {
+      vec x = b[i + 2 * j], y = b[i + 2 * j + 1];
+      a[i + 2 * j] = _mm256_shuffle_ps(x, y, 0x44);
+      a[i + 2 * j + 1] = _mm256_shuffle_ps(x, y, 0xee);
+    }
+  for (int i = 0; i < 4; i++) {
+    vec x = a[i], y = a[i + 4];
+    a[i] = _mm256_permute2f128_ps(x, y, 0x20);
+    a[i + 4] = _mm256_permute2f128_ps(x, y, 0x31);
+  }
+}
+
 #include "vector.h"
 
 #endif

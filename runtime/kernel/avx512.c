@@ -36,6 +36,25 @@ static inline vec negative(vec sign, vec a, vec b) {
 /* x * 2^n for a whole n */
 static inline vec scale(vec x, vec n) { return _mm512_scalef_ps(x, n); }
 
+/* Row j becomes column j: squares of s lanes change places, s = 1, 2, 4, 8. */
+static inline __attribute__((always_inline)) void transpose(vec *a) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#pragma GCC unroll 4
+  for (int s = 1; s < W; s *= 2) {
+    __mmask16 odd = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(s));
+    __m512i low = _mm512_mask_add_epi32(lane, odd, lane, _mm512_set1_epi32(W - s));
+    __m512i high = _mm512_mask_add_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(s)), odd, lane,
+                                         _mm512_set1_epi32(W));
+#pragma GCC unroll 16
+    for (int i = 0; i < W; i++) {
+      if (i & s) continue;
+      vec x = a[i], y = a[i + s];
+      a[i] = _mm512_permutex2var_ps(x, low, y);
+      a[i + s] = _mm512_permutex2var_ps(x, high, y);
+    }
+  }
+}
+
 #include "vector.h"
 
 #endif

@@ -32,23 +32,31 @@ static void axpy(size_t n, real a, const real *x, real *y) {
   for (size_t i = 0; i < n; i++) y[i] += a * x[i];
 }
 
-static void gemm(size_t m, size_t n, size_t k, const real *a, size_t rsa, size_t csa,
-                 const real *w, const real *bias, bool accumulate, real *c, size_t ldc) {
+static void gemm(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *w,
+                 const real *bias, bool accumulate, real *c, size_t ldc) {
   for (size_t j = 0; j < n; j += BLOCK) {
     size_t cols = n - j < BLOCK ? n - j : BLOCK;
     for (size_t r = 0; r < m; r++) {
       real *y = c + r * ldc + j;
-      const real *x = a + r * rsa;
+      const real *x = a + r * lda;
       if (!accumulate && bias) memcpy(y, bias + j, cols * sizeof(real));
       if (!accumulate && !bias) memset(y, 0, cols * sizeof(real));
       size_t i = 0;
-      for (; k - i >= 4; i += 4) {
-        const real four[4] = {x[i * csa], x[(i + 1) * csa], x[(i + 2) * csa], x[(i + 3) * csa]};
-        axpy4(cols, four, w + i * n + j, n, y);
-      }
-      for (; i < k; i++) axpy(cols, x[i * csa], w + i * n + j, y);
+      for (; k - i >= 4; i += 4) axpy4(cols, x + i, w + i * n + j, n, y);
+      for (; i < k; i++) axpy(cols, x[i], w + i * n + j, y);
     }
   }
+}
+
+static size_t turned(size_t m, size_t k) { return m * k; }
+
+static void turn(size_t m, size_t k, const real *a, size_t lda, real *to) {
+  for (size_t i = 0; i < k; i++)
+    for (size_t j = 0; j < m; j++) to[j * k + i] = a[i * lda + j];
+}
+
+static void outer(size_t m, size_t n, size_t k, const real *a, const real *w, real *c, size_t ldc) {
+  gemm(m, n, k, a, k, w, NULL, true, c, ldc);
 }
 
 static real dot(size_t n, const real *x, const real *y) {
@@ -221,7 +229,7 @@ static void gru_back(size_t h, real *gx, const real *gh_n, const real *h_prev, c
     gx[h + i] = dgh[h + i] = dz;
     gx[2 * h + i] = dn;
     dgh[2 * h + i] = dn * r;
-    dh_prev[i] += d * z;
+    dh_prev[i] = d * z;
   }
 }
 
@@ -242,6 +250,10 @@ const NI_R(ni_kernels) NI_R(ni_kernels_generic) = {
   .packed = packed,
   .pack = pack,
   .gemm = gemm,
+  .group = 1,
+  .turned = turned,
+  .turn = turn,
+  .outer = outer,
   .dot = dot,
   .axpy = axpy,
   .exp = exp_each,

@@ -47,9 +47,16 @@ typedef struct NI_R(ni_kernels) {
   ** C = A W). Columns past N in the last panel are zeros. */
   void (*pack)(size_t n, size_t k, const real *w, size_t ldw, bool transposed, real *packed);
   /* C[M,N] = A[M,K] * packed + start, where start is C itself (accumulate), else bias[N], else 0
-  ** (bias NULL). ldc is the row stride of C. A[m][k] stands at a[m*rsa + k*csa]. */
-  void (*gemm)(size_t m, size_t n, size_t k, const real *a, size_t rsa, size_t csa,
-               const real *packed, const real *bias, bool accumulate, real *c, size_t ldc);
+  ** (bias NULL). lda and ldc are the row strides of A and C. */
+  void (*gemm)(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *packed,
+               const real *bias, bool accumulate, real *c, size_t ldc);
+  /* C[M,N] += A^T B, for a K that the caches hold: A [K,M], row stride lda, as turn leaves it,
+  ** B [K,N] as pack does. Column i of A, a multiple of group, is at i*K in what is turned. */
+  size_t group;
+  size_t (*turned)(size_t m, size_t k);
+  void (*turn)(size_t m, size_t k, const real *a, size_t lda, real *to);
+  void (*outer)(size_t m, size_t n, size_t k, const real *turned, const real *packed, real *c,
+                size_t ldc);
   /* sum of x[i]*y[i], in an order fixed by n. */
   real (*dot)(size_t n, const real *x, const real *y);
   /* y += a*x */
@@ -95,7 +102,7 @@ typedef struct NI_R(ni_kernels) {
   */
   void (*gru)(size_t m, const NI_R(ni_step) *step);
   /* gx holds r z n on entry and d(gx) on return; gh_n [H] is block n of gh; dgh [3H] receives
-  ** d(gh) (blocks r, z equal those of d(gx)); dh_prev += dh*z (the rest comes through dgh). */
+  ** d(gh) (blocks r, z equal those of d(gx)); dh_prev = dh*z (the rest comes through dgh). */
   void (*gru_back)(size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,
                    real *dgh, real *dh_prev);
 

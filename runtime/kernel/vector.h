@@ -65,19 +65,33 @@ enum {
 
 static size_t packed(size_t n, size_t k) { return (n + PANEL - 1) / PANEL * PANEL * k; }
 
+/* To a panel's W columns, stride apart from row to row: rows of w, or its columns (transposed). */
+INLINE void pack_columns(size_t cols, size_t k, const float *w, size_t ldw, const bool transposed,
+                         float *to, size_t stride) {
+  size_t i = 0;
+  if (transposed) {
+    for (; i < k; i++) store(to + i * stride, get(w + i * ldw, cols));
+    return;
+  }
+  for (; i < k; i += W) {
+    size_t left = k - i < W ? k - i : W;
+    vec square[W];
+    UNROLL for (size_t j = 0; j < W; j++)
+      square[j] = j < cols ? get(w + j * ldw + i, left) : splat(0);
+    transpose(square);
+    UNROLL for (size_t r = 0; r < W; r++)
+      if (r < left) store(to + (i + r) * stride, square[r]);
+  }
+}
+
 static void pack(size_t n, size_t k, const float *w, size_t ldw, bool transposed, float *to) {
-  for (size_t j0 = 0; j0 < n; j0 += PANEL, to += PANEL * k) {
-    size_t cols = n - j0 < PANEL ? n - j0 : PANEL;
-    if (cols < PANEL) memset(to, 0, PANEL * k * sizeof(float));
-    if (transposed) {
-      for (size_t i = 0; i < k; i++) memcpy(to + i * PANEL, w + i * ldw + j0, cols * sizeof(float));
-    } else {
-      /* 16 steps of K at a time: a line of w and as many rows of the panel stay in cache */
-      for (size_t i0 = 0; i0 < k; i0 += 16)
-        for (size_t j = 0; j < cols; j++)
-          for (size_t i = i0; i < k && i < i0 + 16; i++)
-            to[i * PANEL + j] = w[(j0 + j) * ldw + i];
-    }
+  for (size_t j = 0; j < (n + PANEL - 1) / PANEL * PANEL; j += W) {
+    float *panel = to + j / PANEL * PANEL * k + j % PANEL;
+    size_t from = j < n ? j : n;
+    if (transposed)
+      pack_columns(n - from, k, w + from, ldw, true, panel, PANEL);
+    else
+      pack_columns(n - from, k, w + from * ldw, ldw, false, panel, PANEL);
   }
 }
 
@@ -152,8 +166,8 @@ static const struct {
 #endif
 };
 
-static void gemm(size_t m, size_t n, size_t k, const float *a, size_t rsa, size_t csa,
-                 const float *packed_w, const float *bias, bool accumulate, float *c, size_t ldc) {
+static void gemm(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *packed_w,
+                 const float *bias, bool accumulate, float *c, size_t ldc) {
   float copy[ROWS * LINE];
   size_t k0 = 0;
   do {
@@ -165,30 +179,52 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t rsa, size_
         /* as even a division of the rows as ROWS allows */
         size_t parts = (m - m0 + ROWS - 1) / ROWS;
         rows = (m - m0 + parts - 1) / parts;
-        const float *from = a + m0 * rsa + k0 * csa;
-        bool turned = rsa == 1 && csa != 1;
-        if (turned)
-          for (size_t i = 0; i < steps; i++)
-            for (size_t r = 0; r < rows; r++) copy[i * ROWS + r] = from[i * csa + r];
-        else
-          for (size_t r = 0; r < rows; r++, from += rsa)
-            if (csa == 1)
-              memcpy(copy + r * LINE, from, steps * sizeof(float));
-            else
-              for (size_t i = 0; i < steps; i++) copy[r * LINE + i] = from[i * csa];
+        for (size_t r = 0; r < rows; r++) {
+          const float *from = a + (m0 + r) * lda + k0;
+          EACH(steps, vec x = get(from + i, left); KEEP(x); store(copy + r * LINE + i, x););
+        }
         for (size_t j = n0, panels; j < n1; j += panels * PANEL) {
           bool many = n1 - j > (tiles[rows].wide - 1) * PANEL;
           panels = many ? tiles[rows].wide : 1;
           float *to = c + m0 * ldc + j;
           const float *start = onto ? to : bias ? bias + j : NULL;
-          (many ? tiles[rows].many : tiles[rows].one)[turned](steps, n - j, copy,
-                                                      packed_w + j * k + k0 * PANEL, k * PANEL,
-                                                      start, onto ? ldc : 0, to, ldc);
+          (many ? tiles[rows].many : tiles[rows].one)[0](steps, n - j, copy,
+                                                         packed_w + j * k + k0 * PANEL, k * PANEL,
+                                                         start, onto ? ldc : 0, to, ldc);
         }
       }
     }
     k0 += steps;
   } while (k0 < k);
+}
+
+/* Groups of ROWS columns of A, for each row of A the columns of the group: [M/ROWS][K][ROWS]. */
+static size_t turned(size_t m, size_t k) { return (m + ROWS - 1) / ROWS * ROWS * k; }
+
+static void turn(size_t m, size_t k, const float *a, size_t lda, float *to) {
+  for (size_t i = 0; i < k; i++, a += lda) {
+    float *at = to + i * ROWS;
+    for (size_t j = 0; j < m; j += ROWS, at += k * ROWS) {
+      size_t left = m - j < ROWS ? m - j : ROWS;
+      if (i + 1 < k)
+        store(at, load_part(a + j, left)); /* what is past the group is overwritten by the next */
+      else
+        store_part(at, ROWS, load_part(a + j, left));
+    }
+  }
+}
+
+static void outer(size_t m, size_t n, size_t k, const float *a, const float *packed_w, float *c,
+                  size_t ldc) {
+  for (size_t m0 = 0; m0 < m; m0 += ROWS, a += ROWS * k, c += ROWS * ldc) {
+    size_t rows = m - m0 < ROWS ? m - m0 : ROWS;
+    for (size_t j = 0, panels; j < n; j += panels * PANEL) {
+      bool many = n - j > (tiles[rows].wide - 1) * PANEL;
+      panels = many ? tiles[rows].wide : 1;
+      (many ? tiles[rows].many : tiles[rows].one)[1](k, n - j, a, packed_w + j * k, k * PANEL,
+                                                     c + j, ldc, c + j, ldc);
+    }
+  }
 }
 
 INLINE float across(vec x) {
@@ -337,15 +373,9 @@ static size_t packed_gates(size_t gates, size_t h, size_t k) {
 }
 
 static void pack_gates(size_t gates, size_t h, size_t k, const float *w, size_t ldw, float *to) {
-  for (size_t j0 = 0; j0 < h; j0 += W, to += k * gates * W) {
-    size_t cols = h - j0 < W ? h - j0 : W;
-    if (cols < W) memset(to, 0, k * gates * W * sizeof(float));
-    for (size_t i0 = 0; i0 < k; i0 += 16)
-      for (size_t g = 0; g < gates; g++)
-        for (size_t j = 0; j < cols; j++)
-          for (size_t i = i0; i < k && i < i0 + 16; i++)
-            to[(i * gates + g) * W + j] = w[(g * h + j0 + j) * ldw + i];
-  }
+  for (size_t j = 0; j < h; j += W, to += k * gates * W)
+    for (size_t g = 0; g < gates; g++)
+      pack_columns(h - j, k, w + (g * h + j) * ldw, ldw, false, to + g * W, gates * W);
 }
 
 enum { STEP_SUMS = 9 }; /* vectors of sums in flight for a single row */
@@ -507,7 +537,7 @@ static void gru_back(size_t h, float *gx, const float *gh_n, const float *h_prev
     put(dgh + i, left, dr);
     put(dgh + h + i, left, dz);
     put(dgh + 2 * h + i, left, dn * r);
-    put(dh_prev + i, left, fused(d, z, get(dh_prev + i, left)));
+    put(dh_prev + i, left, d * z);
   });
 }
 
@@ -533,6 +563,10 @@ const ni_kernels_f32 JOIN(ni_kernels_, LEVEL) = {
   .packed = packed,
   .pack = pack,
   .gemm = gemm,
+  .group = ROWS,
+  .turned = turned,
+  .turn = turn,
+  .outer = outer,
   .dot = dot,
   .axpy = axpy,
   .exp = exp_each,

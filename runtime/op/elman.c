@@ -63,7 +63,7 @@ static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
     if (ni_layer_stop(x)) return;
     size_t row = l.rows->off[t] + p0;
     real *s = work + l.gates + row * l.h;
-    k->gemm(m, l.h, l.h, NI_R(ni_layer_before)(&l, t, p0, y, first), l.h, 1, fixed + l.u[0], NULL,
+    k->gemm(m, l.h, l.h, NI_R(ni_layer_before)(&l, t, p0, y, first), l.h, fixed + l.u[0], NULL,
             true, s, l.h);
     activate((int)n->attr[0], m * l.h, s, y + row * l.h);
   }
@@ -87,7 +87,7 @@ static void walk_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) 
     activate_back((int)n->attr[0], m * l.h, y + row * l.h, d, ds);
     memcpy(work + l.before + row * l.h,
            NI_R(ni_layer_before)(&l, t, p0, y, work + l.narrow[FIRST]), m * l.h * sizeof(real));
-    k->gemm(m, l.h, l.h, ds, l.h, 1, fixed + l.u_back[0], NULL, false, d, l.h);
+    k->gemm(m, l.h, l.h, ds, l.h, fixed + l.u_back[0], NULL, false, d, l.h);
   }
   NI_R(ni_layer_last_back)(x, n, &l, 0, p0 + alive, p1, dh);
   NI_R(ni_state_first_back)(x, l.space, n->slot, ni_layer_input(n, 5), p0, p1, l.h, dh);
@@ -116,8 +116,8 @@ static void bound(ni_call *c) {
   const ni_kernels_f32 *k = ni_kernel_f32();
   size_t h = c->step.units, i = c->step.inputs;
   float *sums = c->step.gates;
-  k->gemm(c->rows, h, i, c->step.x, i, 1, c->step.w, c->step.bias, false, sums, h);
-  k->gemm(c->rows, h, h, c->slot->data, h, 1, c->step.u, NULL, true, sums, h);
+  k->gemm(c->rows, h, i, c->step.x, i, c->step.w, c->step.bias, false, sums, h);
+  k->gemm(c->rows, h, h, c->slot->data, h, c->step.u, NULL, true, sums, h);
   activate((int)c->n->attr[0], c->rows * h, sums, c->step.h);
   memcpy(c->slot->next, c->step.h, c->bytes);
   if (c->reads & 2) ni_layer_bound_last(c, 1);

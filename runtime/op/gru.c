@@ -15,7 +15,8 @@ enum { FIRST, DH, DH_BEFORE, D_RESET };
 static bool reset_before(const ni_node *n) { return n->attr[0] != 0; }
 
 static ni_layer layer(const ni_exec *x, const ni_node *n) {
-  return ni_layer_of(x, n, &(ni_cell){.gates = 3, .fused = !reset_before(n), .first = 2,
+  bool before = reset_before(n);
+  return ni_layer_of(x, n, &(ni_cell){.gates = 3, .fused = !before, .first = before ? 2 : 3,
                                       .wide = {3}, .narrow = 4});
 }
 
@@ -34,7 +35,7 @@ size_t ni_fixed_gru(const ni_exec *x, const ni_node *n, bool backward) {
 
 static void prepare(const ni_exec *x, const ni_node *n, bool backward) {
   ni_layer l = layer(x, n);
-  NI_R(ni_layer_prepare)(x, n, &l, backward, reset_before(n) ? l.n : l.part[0]);
+  NI_R(ni_layer_prepare)(x, n, &l, backward, reset_before(n) ? l.n : 2 * l.h);
 }
 
 /* ---- one step of m rows, reset before; g: gates, hp: h of the step before ---- */
@@ -43,12 +44,12 @@ static void step_before(const ni_layer *l, const real *fixed, size_t m, real *g,
                         const real *hp, real *h) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   size_t two = l->part[0];
-  k->gemm(m, two, l->h, hp, l->h, 1, fixed + l->u[0], NULL, true, g, l->n);
+  k->gemm(m, two, l->h, hp, l->h, fixed + l->u[0], NULL, true, g, l->n);
   for (size_t i = 0; i < m; i++) {
     k->sigmoid(two, g + i * l->n, g + i * l->n);
     k->mul(l->h, g + i * l->n, hp + i * l->h, rh + i * l->h);
   }
-  k->gemm(m, l->h, l->h, rh, l->h, 1, fixed + l->u[1], NULL, true, g + two, l->n);
+  k->gemm(m, l->h, l->h, rh, l->h, fixed + l->u[1], NULL, true, g + two, l->n);
   for (size_t i = 0; i < m; i++) {
     real *z = g + i * l->n + l->h, *u = z + l->h;
     k->tanh(l->h, u, u);
@@ -61,13 +62,10 @@ static void step_before(const ni_layer *l, const real *fixed, size_t m, real *g,
 static void back_after(const ni_layer *l, const real *fixed, size_t m, real *g, real *gh,
                        const real *hp, const real *dh, real *dhp) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  size_t two = l->part[0];
-  memset(dhp, 0, m * l->h * sizeof(real));
   for (size_t i = 0; i < m; i++)
-    k->gru_back(l->h, g + i * l->n, gh + i * l->n + two, hp + i * l->h, dh + i * l->h,
+    k->gru_back(l->h, g + i * l->n, gh + i * l->n + 2 * l->h, hp + i * l->h, dh + i * l->h,
                 gh + i * l->n, dhp + i * l->h);
-  k->gemm(m, l->h, two, gh, l->n, 1, fixed + l->u_back[0], NULL, true, dhp, l->h);
-  k->gemm(m, l->h, l->h, gh + two, l->n, 1, fixed + l->u_back[1], NULL, true, dhp, l->h);
+  k->gemm(m, l->h, l->n, gh, l->n, fixed + l->u_back[0], NULL, true, dhp, l->h);
 }
 
 static void back_before(const ni_layer *l, const real *fixed, size_t m, real *g, real *drh,
@@ -84,7 +82,7 @@ static void back_before(const ni_layer *l, const real *fixed, size_t m, real *g,
       z[j] = dz;
     }
   }
-  k->gemm(m, h, h, g + two, l->n, 1, fixed + l->u_back[1], NULL, false, drh, h);
+  k->gemm(m, h, h, g + two, l->n, fixed + l->u_back[1], NULL, false, drh, h);
   for (size_t i = 0; i < m; i++) {
     real *r = g + i * l->n;
     for (size_t j = 0; j < h; j++) {
@@ -93,7 +91,7 @@ static void back_before(const ni_layer *l, const real *fixed, size_t m, real *g,
       r[j] = d * hp[i * h + j] * (r[j] * (1 - r[j]));
     }
   }
-  k->gemm(m, h, two, g, l->n, 1, fixed + l->u_back[0], NULL, true, dhp, h);
+  k->gemm(m, h, two, g, l->n, fixed + l->u_back[0], NULL, true, dhp, h);
 }
 
 /* ---- all steps ---- */
@@ -103,7 +101,7 @@ static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
   NI_R(ni_step) step = NI_R(ni_layer_step)(x, n, &l);
   const real *bias = ni_layer_data(x, n, 4);
   real *work = x->work[n->index], *y = x->view[n->out].data, *first = work + l.narrow[FIRST];
-  if (bias) step.bias_u = bias + l.part[0];
+  if (bias) step.bias_u = bias + 2 * l.h;
   NI_R(ni_state_first)(x, l.space, n->slot, ni_layer_input(n, 5), p0, p1, l.h, first);
   for (size_t t = 0, m; (m = ni_layer_alive(&l, t, p0, p1)) > 0; t++) {
     if (ni_layer_stop(x)) return;

@@ -75,7 +75,7 @@ static void walk_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) 
                    dc + (p0 + i) * l.h);
     memcpy(work + l.before + row * l.h,
            NI_R(ni_layer_before)(&l, t, p0, y, work + l.narrow[FIRST_H]), m * l.h * sizeof(real));
-    k->gemm(m, l.h, l.n, g, l.n, 1, fixed + l.u_back[0], NULL, false, d, l.h);
+    k->gemm(m, l.h, l.n, g, l.n, fixed + l.u_back[0], NULL, false, d, l.h);
   }
   NI_R(ni_layer_last_back)(x, n, &l, 0, p0 + alive, p1, dh);
   NI_R(ni_layer_last_back)(x, n, &l, 1, p0 + alive, p1, dc);

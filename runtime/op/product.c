@@ -9,10 +9,9 @@
 /* ---- over many rows ---- */
 
 /*
-** Gradients of weights are sums over all rows of a batch and its steps. They go through the same
-** kernel as the forward products: CHUNK rows of B are packed once, then every tile of C takes them
-** up. Where OpenBLAS knows the processor it takes tiles instead, whose cut does not depend on the
-** number of threads.
+** Gradients of weights are sums over all rows of a batch and its steps. CHUNK rows of A and B are
+** packed once, then every tile of C takes them up. Where OpenBLAS knows the processor it takes
+** tiles instead, whose cut does not depend on the number of threads.
 */
 enum { CHUNK = 256, BLOCK = 512, TILE = 64, BLAS_TILE = 256, BAND = 128, RUN = 128 };
 
@@ -22,6 +21,7 @@ enum { CHUNK = 256, BLOCK = 512, TILE = 64, BLAS_TILE = 256, BAND = 128, RUN = 1
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 size_t NI_R(ni_product_packed)(size_t n, size_t k) { return NI_R(ni_kernel)()->packed(n, k); }
+size_t NI_R(ni_product_turned)(size_t m, size_t k) { return NI_R(ni_kernel)()->turned(m, k); }
 
 #ifndef NI_F64
 size_t ni_product_packed(size_t n, size_t k) {
@@ -35,23 +35,24 @@ size_t ni_product_packed_gates(size_t gates, size_t h, size_t k) {
   return ((a > b ? a : b) + 15) & ~(size_t)15;
 }
 
-size_t ni_product_scratch(size_t n) {
-  return (n + BLOCK - 1) / BLOCK * ni_product_packed(least(n, BLOCK), CHUNK);
+size_t ni_product_scratch(size_t m, size_t n1, size_t n2) {
+  size_t a = ni_product_turned_f32(m, CHUNK), b = ni_product_turned_f64(m, CHUNK);
+  return ((a > b ? a : b) + 15) / 16 * 16 + ni_product_packed(n1, CHUNK) +
+         ni_product_packed(n2, CHUNK);
 }
 #endif
 
 typedef struct product {
-  size_t m, n, k, lda, step, tiles, stride;
-  const real *a, *b, *bias;
-  real *packed, *c;
-  const real *w;
+  size_t m, n, k, step;
+  const real *a, *w, *bias;
+  real *c;
   bool accumulate;
 } product;
 
 static void rows_task(void *arg, size_t task) {
   const product *p = arg;
   size_t i = task * p->step;
-  NI_R(ni_kernel)()->gemm(least(p->step, p->m - i), p->n, p->k, p->a + i * p->k, p->k, 1, p->w,
+  NI_R(ni_kernel)()->gemm(least(p->step, p->m - i), p->n, p->k, p->a + i * p->k, p->k, p->w,
                           p->bias, p->accumulate, p->c + i * p->n, p->n);
 }
 
@@ -66,50 +67,85 @@ void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const 
   ni_pool_run(pool, (m + step - 1) / step, rows_task, &p);
 }
 
-static void pack_task(void *arg, size_t block) {
-  const product *p = arg;
-  size_t j = block * BLOCK;
-  NI_R(ni_kernel)()->pack(least(BLOCK, p->n - j), p->k, p->b + j, p->n, true,
-                          p->packed + block * p->stride);
+/* A product over rows: some of them at a time, what they are packed to, how C is cut. */
+typedef struct sums {
+  size_t m, lda, rows, tile, tiles, blocks, b_blocks[2];
+  const real *a;
+  const NI_R(ni_factor) *factor;
+  size_t first; /* of the rows at hand */
+  real *turned, *packed[2];
+} sums;
+
+/* Block of BLOCK columns, counted over all factors: the factor, and the column in it. */
+static int factor_of(const sums *p, size_t block, size_t *column) {
+  int f = block >= p->b_blocks[0];
+  *column = (f ? block - p->b_blocks[0] : block) * BLOCK;
+  return f;
+}
+
+static void pack_task(void *arg, size_t task) {
+  const sums *p = arg;
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  size_t j;
+  if (task < p->blocks) {
+    const int f = factor_of(p, task, &j);
+    const NI_R(ni_factor) *b = &p->factor[f];
+    k->pack(least(BLOCK, b->n - j), p->rows, b->b + p->first * b->n + j, b->n, true,
+            p->packed[f] + j * p->rows);
+  } else {
+    size_t i = (task - p->blocks) * p->tile;
+    k->turn(least(p->tile, p->m - i), p->rows, p->a + p->first * p->lda + i, p->lda,
+            p->turned + i * p->rows);
+  }
 }
 
 static void tile_task(void *arg, size_t task) {
-  const product *p = arg;
-  size_t block = task / p->tiles, tile = task % p->tiles, j = block * BLOCK;
-  size_t i = p->m * tile / p->tiles, end = p->m * (tile + 1) / p->tiles;
-  NI_R(ni_kernel)()->gemm(end - i, least(BLOCK, p->n - j), p->k, p->a + i, 1, p->lda,
-                          p->packed + block * p->stride, NULL, true, p->c + i * p->n + j, p->n);
+  const sums *p = arg;
+  size_t j, i = task / p->blocks * p->tile;
+  const int f = factor_of(p, task % p->blocks, &j);
+  const NI_R(ni_factor) *b = &p->factor[f];
+  NI_R(ni_kernel)()->outer(least(p->tile, p->m - i), least(BLOCK, b->n - j), p->rows,
+                           p->turned + i * p->rows, p->packed[f] + j * p->rows,
+                           b->c + i * b->n + j, b->n);
 }
 
 #ifndef NI_F64
-static void blas_task(void *arg, size_t tile) {
-  const product *p = arg;
-  size_t i = tile * BLAS_TILE;
-  ni_gemm_tn_f32(least(BLAS_TILE, p->m - i), p->n, p->k, p->a + i, p->lda, p->b, p->n, true,
-                 p->c + i * p->n, p->n);
+static void blas_task(void *arg, size_t task) {
+  const sums *p = arg;
+  const ni_factor_f32 *b = &p->factor[task / p->tiles];
+  size_t i = task % p->tiles * BLAS_TILE;
+  ni_gemm_tn_f32(least(BLAS_TILE, p->m - i), b->n, p->rows, p->a + i, p->lda, b->b, b->n, true,
+                 b->c + i * b->n, b->n);
 }
 #endif
 
-void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t n, size_t rows, const real *a,
-                            size_t lda, const real *b, real *scratch, real *c) {
-  product p = {.m = m, .n = n, .lda = lda, .packed = scratch, .c = c};
+void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *a, size_t lda,
+                            int factors, const NI_R(ni_factor) *factor, real *scratch) {
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  sums p = {.m = m, .lda = lda, .rows = rows, .a = a, .factor = factor, .turned = scratch};
+  size_t width = 0;
+  for (int f = 0; f < factors; f++) width += factor[f].n;
 #ifndef NI_F64
-  if (m * n * rows >= WORTH && ni_blas_is_fast()) {
-    p.k = rows, p.a = a, p.b = b;
-    ni_pool_run(pool, (m + BLAS_TILE - 1) / BLAS_TILE, blas_task, &p);
+  if (m * width * rows >= WORTH && ni_blas_is_fast()) {
+    p.tiles = (m + BLAS_TILE - 1) / BLAS_TILE;
+    ni_pool_run(pool, p.tiles * (size_t)factors, blas_task, &p);
     return;
   }
 #endif
-  size_t blocks = (n + BLOCK - 1) / BLOCK;
-  p.tiles = (m + TILE - 1) / TILE;
-  p.stride = NI_R(ni_product_packed)(least(n, BLOCK), CHUNK);
-  if (m * n * least(rows, CHUNK) < WORTH) pool = NULL;
-  for (size_t r = 0; r < rows; r += p.k) {
-    p.k = least(CHUNK, rows - r);
-    p.a = a + r * lda;
-    p.b = b + r * n;
-    ni_pool_run(pool, blocks, pack_task, &p);
-    ni_pool_run(pool, blocks * p.tiles, tile_task, &p);
+  p.tile = TILE / k->group * k->group;
+  p.tiles = (m + p.tile - 1) / p.tile;
+  real *at = scratch + (k->turned(m, CHUNK) + 15) / 16 * 16;
+  for (int f = 0; f < factors; f++) {
+    p.packed[f] = at;
+    p.b_blocks[f] = (factor[f].n + BLOCK - 1) / BLOCK;
+    p.blocks += p.b_blocks[f];
+    at += ni_product_packed(factor[f].n, CHUNK);
+  }
+  if (m * width * least(rows, CHUNK) < WORTH) pool = NULL;
+  for (size_t all = rows; p.first < all; p.first += p.rows) {
+    p.rows = least(CHUNK, all - p.first);
+    ni_pool_run(pool, p.blocks + p.tiles, pack_task, &p);
+    ni_pool_run(pool, p.blocks * p.tiles, tile_task, &p);
   }
 }
 
@@ -155,7 +191,7 @@ static weight weight_of(const ni_exec *x, const ni_node *n, bool linear) {
   weight w = {.n = (size_t)dim[linear ? 0 : 1], .k = (size_t)dim[linear ? 1 : 0]};
   w.back = ni_product_packed(w.n, w.k);
   w.scratch = w.back + ni_product_packed(w.k, w.n);
-  w.fixed = w.scratch + ni_product_scratch(linear ? w.k : w.n);
+  w.fixed = w.scratch + (linear ? ni_product_scratch(w.n, w.k, 0) : ni_product_scratch(w.k, w.n, 0));
   return w;
 }
 
@@ -224,7 +260,7 @@ static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, bo
   weight w = weight_of(x, n, linear);
   size_t first = lines(x, n, r0, &w), m = lines(x, n, r1, &w) - first;
   const real *b = n->n_in > 2 && n->in[2] >= 0 ? x->view[n->in[2]].data : NULL;
-  NI_R(ni_kernel)()->gemm(m, w.n, w.k, (const real *)x->view[n->in[0]].data + first * w.k, w.k, 1,
+  NI_R(ni_kernel)()->gemm(m, w.n, w.k, (const real *)x->view[n->in[0]].data + first * w.k, w.k,
                           x->fixed[n->index], b, false, (real *)x->view[n->out].data + first * w.n,
                           w.n);
 }
@@ -235,7 +271,7 @@ static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, b
   const real *dy = x->view[n->out].grad;
   real *dx = x->view[n->in[0]].grad;
   if (!dy || !dx) return;
-  NI_R(ni_kernel)()->gemm(m, w.k, w.n, dy + first * w.n, w.n, 1,
+  NI_R(ni_kernel)()->gemm(m, w.k, w.n, dy + first * w.n, w.n,
                           (real *)x->fixed[n->index] + w.back, NULL, true, dx + first * w.k, w.k);
 }
 
@@ -245,8 +281,10 @@ static void backward_const(const ni_exec *x, const ni_node *n, bool linear) {
   const real *data = x->view[n->in[0]].data, *dy = x->view[n->out].grad;
   real *dw = x->view[n->in[1]].grad, *scratch = (real *)x->fixed[n->index] + w.scratch;
   if (!dy) return;
-  if (dw && linear) NI_R(ni_product_outer)(x->pool, w.n, w.k, m, dy, w.n, data, scratch, dw);
-  if (dw && !linear) NI_R(ni_product_outer)(x->pool, w.k, w.n, m, data, w.k, dy, scratch, dw);
+  if (dw && linear)
+    NI_R(ni_product_outer)(x->pool, w.n, m, dy, w.n, 1, &(NI_R(ni_factor)){w.k, data, dw}, scratch);
+  if (dw && !linear)
+    NI_R(ni_product_outer)(x->pool, w.k, m, data, w.k, 1, &(NI_R(ni_factor)){w.n, dy, dw}, scratch);
   if (n->n_in > 2 && n->in[2] >= 0)
     NI_R(ni_product_sum)(x->pool, w.n, m, dy, x->view[n->in[2]].grad, NULL);
 }

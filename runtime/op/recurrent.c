@@ -33,7 +33,7 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.fixed = at;
   l.w_back = take(&at, ni_product_packed(l.inputs, l.n));
   for (int j = 0; j < 2; j++) l.u_back[j] = take(&at, ni_product_packed(l.h, l.part[j]));
-  l.scratch = take(&at, ni_product_scratch(l.inputs > l.h ? l.inputs : l.h));
+  l.scratch = take(&at, ni_product_scratch(l.n, l.inputs, l.h));
   l.fixed_back = at;
   at = 0;
   l.gates = take(&at, rows * l.n);
@@ -211,17 +211,24 @@ void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer
                               const real *dgx, const real *dgh, const real *other) {
   real *fixed = x->fixed[n->index], *work = x->work[n->index], *scratch = fixed + l->scratch;
   real *dx = gradient(x, n, 0), *dw = gradient(x, n, 1), *du = gradient(x, n, 2);
-  size_t rows = l->rows->rows, cut_at = other ? l->n - l->h : l->n;
+  /* up to here x and h stand against the same d(sums) */
+  size_t rows = l->rows->rows, same = other || dgh != dgx ? l->n - l->h : l->n;
   if (dx)
     NI_R(ni_product_rows)(x->pool, rows, l->inputs, l->n, dgx, fixed + l->w_back, NULL, true, dx);
-  if (dw)
-    NI_R(ni_product_outer)(x->pool, l->n, l->inputs, rows, dgx, l->n, x->view[n->in[0]].data,
-                           scratch, dw);
-  if (du)
-    NI_R(ni_product_outer)(x->pool, cut_at, l->h, rows, dgh, l->n, work + l->before, scratch, du);
-  if (du && other)
-    NI_R(ni_product_outer)(x->pool, l->h, l->h, rows, dgh + cut_at, l->n, other, scratch,
-                           du + cut_at * l->h);
+  NI_R(ni_factor) of_x = {l->inputs, x->view[n->in[0]].data, dw};
+  NI_R(ni_factor) of_h = {l->h, work + l->before, du}, both[2] = {of_x, of_h};
+  if (dw && du) NI_R(ni_product_outer)(x->pool, same, rows, dgx, l->n, 2, both, scratch);
+  else if (dw) NI_R(ni_product_outer)(x->pool, same, rows, dgx, l->n, 1, &of_x, scratch);
+  else if (du) NI_R(ni_product_outer)(x->pool, same, rows, dgx, l->n, 1, &of_h, scratch);
+  if (dw && same < l->n) {
+    of_x.c += same * l->inputs;
+    NI_R(ni_product_outer)(x->pool, l->h, rows, dgx + same, l->n, 1, &of_x, scratch);
+  }
+  if (du && same < l->n) {
+    of_h.c += same * l->h;
+    if (other) of_h.b = other;
+    NI_R(ni_product_outer)(x->pool, l->h, rows, dgh + same, l->n, 1, &of_h, scratch);
+  }
   real *db = gradient(x, n, 3), *dc = gradient(x, n, 4);
   NI_R(ni_product_sum)(x->pool, l->n, rows, dgx, db, dgh == dgx ? dc : NULL);
   if (dgh != dgx) NI_R(ni_product_sum)(x->pool, l->n, rows, dgh, dc, NULL);

@@ -87,8 +87,8 @@ void NI_R(ni_layer_last_back)(const ni_exec *x, const ni_node *n, const ni_layer
                               size_t p0, size_t p1, real *d);
 /*
 ** Gradients of x, weights and biases from d(sums): dgx [rows,n] of those with x, dgh of those with
-** h (stride n). In the last H rows of weight_hh, dgh stands against `other` [rows,H] if that is
-** not NULL, else against h of the step before.
+** h (stride n); they differ in their last H columns at most. There dgh stands against `other`
+** [rows,H] if that is not NULL, else, as before them, against h of the step before.
 */
 void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer *l,
                               const real *dgx, const real *dgh, const real *other);

@@ -282,9 +282,9 @@ static void test_sums(void) {
 
 /* ---- products ---- */
 
-static void product(size_t m, size_t n, size_t depth, const real *a, size_t rsa, size_t csa,
-                    const real *w, const real *bias, bool accumulate, real *c, size_t ldc) {
-  k->gemm(m, n, depth, a, rsa, csa, w, bias, accumulate, c, ldc);
+static void product(size_t m, size_t n, size_t depth, const real *a, size_t lda, const real *w,
+                    const real *bias, bool accumulate, real *c, size_t ldc) {
+  k->gemm(m, n, depth, a, lda, w, bias, accumulate, c, ldc);
 }
 
 /* One N and K; M from 0 past the largest tile of any level. */
@@ -310,7 +310,7 @@ static void test_gemm(size_t n, size_t depth) {
     bool right = true;
     for (size_t r = 0; r < M; r++) {
       real *row = alone[mode] + r * ldc;
-      product(1, n, depth, a + r * lda, lda, 1, p, mode == 1 ? bias : NULL, mode == 2, row, ldc);
+      product(1, n, depth, a + r * lda, lda, p, mode == 1 ? bias : NULL, mode == 2, row, ldc);
       for (size_t j = 0; j < n; j++) {
         double want = mode == 0 ? 0 : mode == 1 ? (double)bias[j] : (double)c0[r * ldc + j];
         for (size_t i = 0; i < depth; i++)
@@ -325,25 +325,35 @@ static void test_gemm(size_t n, size_t depth) {
     for (int mode = 0; mode < 3; mode++) {
       const real *start = mode == 1 ? bias : NULL;
       memcpy(c, c0, M * ldc * sizeof(real));
-      product(m, n, depth, a, lda, 1, p, start, mode == 2, c, ldc);
+      product(m, n, depth, a, lda, p, start, mode == 2, c, ldc);
       bool ok = same(c, alone[mode], m * ldc) && same(c + m * ldc, c0 + m * ldc, (M - m) * ldc);
       check(ok, "gemm: bits of rows differ, mode %d, %zu x %zu x %zu", mode, m, n, depth);
     }
 
+  real *groups = array(k->turned(M, depth)), *untouched = copy(c0, M * ldc);
+  k->turn(M, depth, turned, M, groups);
   memcpy(c, c0, M * ldc * sizeof(real));
-  product(M, n, depth, turned, 1, M, p, bias, false, c, ldc);
-  check(same(c, alone[1], M * ldc), "gemm: strided A differs, N %zu, K %zu", n, depth);
+  k->outer(M, n, depth, groups, p, c, ldc);
+  check(same(c, alone[2], M * ldc), "outer: not the bits of gemm, N %zu, K %zu", n, depth);
+  memcpy(c, c0, M * ldc * sizeof(real)); /* from a group on, and not to the end */
+  size_t from = k->group < M ? k->group : 0;
+  k->turn(M - from - 1, depth, turned + from, M, groups + from * depth);
+  k->outer(M - from - 1, n, depth, groups + from * depth, p, c + from * ldc, ldc);
+  check(same(c + from * ldc, alone[2] + from * ldc, (M - from - 1) * ldc) &&
+          same(c, untouched, from * ldc) &&
+          same(c + (M - 1) * ldc, untouched + (M - 1) * ldc, ldc),
+        "outer: part of the rows, N %zu, K %zu", n, depth);
 
   for (size_t r = 0; r < M; r++)
     for (size_t j = 0; j < n; j++) c[r * ldc + j] = bias[j];
-  product(M, n, depth, a, lda, 1, p, NULL, true, c, ldc);
+  product(M, n, depth, a, lda, p, NULL, true, c, ldc);
   check(same(c, alone[1], M * ldc), "gemm: bias and accumulate differ, N %zu, K %zu", n, depth);
 
   /* the first columns alone; the first steps of K and then the rest */
   if (n > 1) {
     size_t part = n - n / 3;
     k->pack(part, depth, w, ldw, false, p2);
-    product(M, part, depth, a, lda, 1, p2, bias, false, c, ldc);
+    product(M, part, depth, a, lda, p2, bias, false, c, ldc);
     bool ok = true;
     for (size_t r = 0; r < M; r++) ok = ok && same(c + r * ldc, alone[1] + r * ldc, part);
     check(ok, "gemm: bits depend on N: %zu of %zu, K %zu", part, n, depth);
@@ -352,8 +362,8 @@ static void test_gemm(size_t n, size_t depth) {
   real *p3 = array(k->packed(n, depth - half));
   k->pack(n, half, w, ldw, false, p2);
   k->pack(n, depth - half, w + half, ldw, false, p3);
-  product(M, n, half, a, lda, 1, p2, bias, false, c, ldc);
-  product(M, n, depth - half, a + half, lda, 1, p3, NULL, true, c, ldc);
+  product(M, n, half, a, lda, p2, bias, false, c, ldc);
+  product(M, n, depth - half, a + half, lda, p3, NULL, true, c, ldc);
   bool ok = true;
   for (size_t r = 0; r < M; r++) ok = ok && same(c + r * ldc, alone[1] + r * ldc, n);
   check(ok, "gemm: K in two parts differs, N %zu, K %zu", n, depth);
@@ -437,7 +447,7 @@ static subject draw(size_t gates, size_t h) {
   k->pack_gates(gates, h, STEP_I, s.w, STEP_I, w);
   k->pack_gates(gates, h, h, s.u, h, u);
   k->pack(s.n, STEP_I, s.w, STEP_I, false, panels);
-  k->gemm(s.m, s.n, STEP_I, s.x, STEP_I, 1, panels, s.bias, false, s.sums, s.n);
+  k->gemm(s.m, s.n, STEP_I, s.x, STEP_I, panels, s.bias, false, s.sums, s.n);
   s.step = (NI_R(ni_step)){.units = h, .w = w, .u = u, .bias = s.bias, .bias_u = s.bias_u};
   return s;
 }
@@ -557,7 +567,7 @@ static void test_gru(size_t h) {
 
   real *gx = copy(p.gates, 3 * h), *gh = copy(p.kept, 3 * h), *prev = s.before;
   real *act = copy(gx, 3 * h), *dh = array(h), *dgh = array(3 * h);
-  real *dprev0 = array(h), *dprev = copy(dprev0, h);
+  real *dprev = array(h);
   k->gru_back(h, gx, gh + 2 * h, prev, dh, dgh, dprev);
   right = same(gx, dgh, 2 * h);
   alone = true;
@@ -567,8 +577,8 @@ static void test_gru(size_t h) {
     right = right && near((double)gx[i], dn * (double)gh[2 * h + i] * r * (1 - r), 1) &&
             near((double)gx[h + i], d * ((double)prev[i] - n) * z * (1 - z), 1) &&
             near((double)gx[2 * h + i], dn, 1) && near((double)dgh[2 * h + i], dn * r, 1) &&
-            near((double)dprev[i], (double)dprev0[i] + d * z, 1);
-    real x1[3], dgh1[3], dprev1 = dprev0[i];
+            near((double)dprev[i], d * z, 1);
+    real x1[3], dgh1[3], dprev1;
     gather(3, h, i, act, x1);
     k->gru_back(1, x1, gh + 2 * h + i, prev + i, dh + i, dgh1, &dprev1);
     alone = alone && gathered(3, h, i, gx, x1) && gathered(3, h, i, dgh, dgh1) &&
