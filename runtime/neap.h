@@ -382,6 +382,7 @@ typedef struct neap_stream_options {
   const char *program; /* NULL: the model's "predict", or its only program */
   size_t rows;         /* rows stepped together; 0: 1 */
   uint64_t seed;
+  size_t block;        /* steps that one call may make at most; 0: 1 */
 } neap_stream_options;
 
 /* options NULL: all zero. EUNSUPPORTED if a layer reads the future. */
@@ -399,6 +400,13 @@ NEAP_API const float *neap_stream_output_f32(neap_stream *s, int index, size_t *
 NEAP_API const int32_t *neap_stream_output_i32(neap_stream *s, int index, size_t *count);
 /* ERANGE for an id out of range, ESTATE if a context is missing. */
 NEAP_API neap_status neap_stream_step(neap_stream *s);
+/* The first n steps of a block at once, all or none, to the same bits as one by one: large layers
+** read their input weights once for all of them. With a block of 2 or more at open, buffers are
+** [block, rows, width] and stay as many rows; a context is refused. ERANGE for an id out of range
+** or n over the block, ENONFINITE. */
+NEAP_API neap_status neap_stream_steps(neap_stream *s, size_t n);
+/* The block it was opened with; 1 if none. */
+NEAP_API size_t neap_stream_block(const neap_stream *s);
 /* Sets a neap_program_scalar of the stream's program. EARG, ENONFINITE. */
 NEAP_API neap_status neap_stream_scalar(neap_stream *s, int value, double number);
 /* The stream's state; its rows follow a gather. Owned by the stream. */

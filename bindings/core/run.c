@@ -346,9 +346,9 @@ static const luaL_Reg run_methods[] = {{"batch", run_batch},
 
 static neap_stream *stream_of(lua_State *L, int arg) { return nb_object(L, arg, &stream_type); }
 
-/* stream(program, {rows=, seed=}) */
+/* stream(program, {rows=, seed=, block=}) */
 static int stream_new(lua_State *L) {
-  static const char *const names[] = {"rows", "seed", NULL};
+  static const char *const names[] = {"rows", "seed", "block", NULL};
   neap_stream_options o = {.rows = 1};
   nb_program(L, 1);
   nb_options(L, 2, "stream", names);
@@ -357,6 +357,9 @@ static int stream_new(lua_State *L) {
     if (rows < 1) return nb_raise(L, "stream: option rows: expected 1 or more, got %I", rows);
     o.rows = (size_t)rows;
     o.seed = (uint64_t)nb_option_integer(L, 2, "stream", "seed", 0);
+    lua_Integer block = nb_option_integer(L, 2, "stream", "block", 1);
+    if (block < 1) return nb_raise(L, "stream: option block: expected 1 or more, got %I", block);
+    o.block = (size_t)block;
   }
   void **box = nb_box(L, &stream_type);
   neap_stream *s;
@@ -431,13 +434,51 @@ static int stream_step(lua_State *L) {
   return 1;
 }
 
-/* time_steps(n) -> seconds that n steps through the C API take, the inputs as they stand */
+/* steps(x [, y]): x [n, rows, ...] is what input 1 gets at n steps; -> output 1 of each of them
+** [n, rows, width], in the tensor y if given */
+static int stream_steps(lua_State *L) {
+  neap_stream *s = stream_of(L, 1);
+  size_t in, out, block = neap_stream_block(s), rows = neap_state_rows(neap_stream_state(s));
+  float *f = neap_stream_input_f32(s, 0, &in);
+  int32_t *d = f ? NULL : neap_stream_input_i32(s, 0, &in);
+  if (!f && !d) return nb_raise(L, "stream: there is no input 1, or its context is not set");
+  lua_settop(L, 3);
+  neap_tensor *x = nb_tensor_of(L, 2, f ? NEAP_F32 : NEAP_I32);
+  size_t n = neap_tensor_rank(x) ? neap_tensor_dim(x, 0) : 0;
+  if (n < 1 || n > block || neap_tensor_size(x) != n * (in / block))
+    return nb_raise(L, "stream: input 1 has %I numbers a step, for up to %I steps, got %s",
+                    (LUAI_UACINT)(in / block), (LUAI_UACINT)block, nb_push_shape(L, x));
+  const float *g = neap_stream_output_f32(s, 0, &out);
+  const int32_t *e = g ? NULL : neap_stream_output_i32(s, 0, &out);
+  size_t width = out % (block * rows) ? 0 : out / (block * rows);
+  if ((!g && !e) || !width) return nb_raise(L, "stream: output 1 is not one of each step");
+  neap_tensor *y;
+  if (lua_isnil(L, 3)) {
+    y = nb_tensor_new(L, g ? NEAP_F32 : NEAP_I32, 3, (size_t[]){n, rows, width});
+    lua_replace(L, 3);
+  } else {
+    y = nb_tensor_of(L, 3, g ? NEAP_F32 : NEAP_I32);
+    if (neap_tensor_size(y) != n * rows * width)
+      return nb_raise(L, "stream: output 1 has %I numbers for these steps, the tensor has %I",
+                      (LUAI_UACINT)(n * rows * width), (LUAI_UACINT)neap_tensor_size(y));
+  }
+  memcpy(f ? (void *)f : (void *)d, neap_tensor_data(x), neap_tensor_size(x) * 4);
+  nb_check(L, neap_stream_steps(s, n));
+  memcpy(neap_tensor_data(y), g ? (const void *)g : (const void *)e, n * rows * width * 4);
+  return 1;
+}
+
+/* time_steps(n) -> seconds that n steps through the C API take, whole blocks if it has a block, the
+** inputs as they stand */
 static int stream_time_steps(lua_State *L) {
   neap_stream *s = stream_of(L, 1);
   lua_Integer n = nb_integer_in(L, 2, 1, 1 << 30);
   double start = nb_clock();
   neap_status rc = NEAP_OK;
-  for (lua_Integer i = 0; i < n && !rc; i++) rc = neap_stream_step(s);
+  lua_Integer block = (lua_Integer)neap_stream_block(s);
+  for (lua_Integer i = 0; block == 1 && i < n && !rc; i++) rc = neap_stream_step(s);
+  for (lua_Integer i = 0; block > 1 && i < n && !rc; i += block)
+    rc = neap_stream_steps(s, (size_t)(n - i < block ? n - i : block));
   double took = nb_clock() - start;
   nb_check(L, rc);
   lua_pushnumber(L, took);
@@ -538,6 +579,7 @@ static int stream_rows(lua_State *L) {
 
 static const luaL_Reg stream_methods[] = {{"input", stream_input},
                                           {"step", stream_step},
+                                          {"steps", stream_steps},
                                           {"time_steps", stream_time_steps},
                                           {"output", stream_output},
                                           {"scalar", stream_scalar},

@@ -3,7 +3,7 @@
 --
 -- Workloads: W1 a training step (forward, back-propagation through time, all gradients; weights are
 -- packed anew each time, as after an update), W2 a whole sequence, W3 one step of one stream through
--- the C API (`W3-lua`: through Lua, input and output included), W4 a training loop of a character
+-- the C API (`W3-lua`: through Lua, input and output included; `W3-block`: one of 64 in one call), W4 a training loop of a character
 -- model. Peer `neap` is the fused layer; `neap-cell` the same LSTM written as a script's cell from
 -- primitive ops; `neap-gates` written with a product for each gate.
 -- @module neap.bench
@@ -132,6 +132,15 @@ function made.W3(kind, c, _, rng)
   local stream = predicting(kind, c):stream()
   stream:input(1, uniform(rng, { c.D }))
   return function(n) return stream:time_steps(n) end
+end
+
+made["W3-block"] = function(kind, c, _, rng)
+  local stream = predicting(kind, c):stream { block = 64 }
+  stream:input(1, uniform(rng, { 64, c.D }))
+  return function(n)
+    local steps = (n + 63) // 64 * 64
+    return stream:time_steps(steps) * n / steps
+  end
 end
 
 made["W3-lua"] = function(kind, c, _, rng)
@@ -286,6 +295,7 @@ return function(options)
   for name in pairs(hidden) do names[#names + 1] = name end
   table.sort(names, function(a, b) return tonumber(a) < tonumber(b) end)
   workloads[#workloads + 1] = "W3-lua"
+  workloads[#workloads + 1] = "W3-block"
   local only = options.only and list("only", options.only, workloads)
   local some = options.cells and list("cells", options.cells, cells)
   local sizes = options.hidden and list("hidden", options.hidden, names)
@@ -358,7 +368,7 @@ return function(options)
     local ours = {}
     for _, name in ipairs { "neap", "neap-cell", "neap-gates" } do
       local kind = kinds[name](cell)
-      if kind and (name == "neap" or c.H >= 128 and w ~= "W4" and w ~= "W3-lua") then
+      if kind and (name == "neap" or c.H >= 128 and w:find "^W[123]$") then
         local time = made[w](kind, c, n, neap.rng(1))
         local times, spent = 1, time(1)
         while spent < 0.02 do
@@ -370,10 +380,11 @@ return function(options)
     end
     local theirs = {}
     for _, peer in ipairs(peers) do -- warm
-      for _, variant in ipairs { "", "-repack", "-seq1000" } do
-        if peer:time(w .. variant, cell, c, n, 0.02) then
+      for _, variant in ipairs(w == "W3-block" and { "-seq1000" } or { "", "-repack" }) do
+        local asked = w:gsub("-block", "") .. variant
+        if peer:time(asked, cell, c, n, 0.02) then
           theirs[#theirs + 1] = { peer.name .. variant, function()
-            return peer:time(w .. variant, cell, c, n, options.seconds)
+            return peer:time(asked, cell, c, n, options.seconds)
           end, {} }
         end
       end
@@ -399,7 +410,7 @@ return function(options)
 
   for _, s in ipairs(shapes) do
     local c = { T = s[2], B = s[3], D = s[4], H = s[5], L = s[6] }
-    for _, w in ipairs(s[1] == "W3" and { "W3", "W3-lua" } or { s[1] }) do
+    for _, w in ipairs(s[1] == "W3" and { "W3", "W3-lua", "W3-block" } or { s[1] }) do
       for _, cell in ipairs(cells) do
         if (not only or only[w] or only[s[1]]) and (not some or some[cell])
           and (not sizes or sizes[tostring(c.H)]) then

@@ -169,6 +169,11 @@ NEAP_API neap_status neap_stream_step(neap_stream *s) {
   NEED(s, "stream step");
   return ni_stream_step(s);
 }
+NEAP_API neap_status neap_stream_steps(neap_stream *s, size_t n) {
+  NEED(s, "stream steps");
+  return ni_stream_steps(s, n);
+}
+NEAP_API size_t neap_stream_block(const neap_stream *s) { return s && s->block ? s->block : 1; }
 NEAP_API neap_status neap_stream_scalar(neap_stream *s, int value, double number) {
   NEED(s, "stream scalar");
   s->still_done = false;

@@ -295,8 +295,21 @@ neap_status ni_run_scalar(neap_run *run, int value, double number) {
   return NEAP_OK;
 }
 
+/* Room for which rows of the state held a value. */
+static neap_status reserve_held(neap_run *run, size_t rows) {
+  if (run->cap_held >= rows) return NEAP_OK;
+  ni_free(run->held);
+  run->cap_held = 0;
+  run->held = ni_alloc(rows);
+  if (!run->held) return NEAP_EMEM;
+  run->cap_held = rows;
+  return NEAP_OK;
+}
+
 neap_status ni_run_state(neap_run *run, neap_state *state) {
   if (state) {
+    neap_status rc = reserve_held(run, state->rows);
+    if (rc) return rc;
     bool fits = state->n_slots == run->pr->n_slots;
     for (int i = 0; fits && i < state->n_slots; i++)
       fits = state->slot[i].width == run->pr->slot[i].width &&
@@ -323,13 +336,8 @@ static neap_status bind_state(neap_run *run) {
   if (!s) return NEAP_OK;
   uint8_t *held = s->held;
   if (!run->stream_space) { /* backward will ask, when forward has changed it */
-    if (run->cap_held < s->rows) {
-      ni_free(run->held);
-      run->cap_held = 0;
-      run->held = ni_alloc(s->rows);
-      if (!run->held) return NEAP_EMEM;
-      run->cap_held = s->rows;
-    }
+    neap_status rc = reserve_held(run, s->rows);
+    if (rc) return rc;
     if (s->rows) memcpy(run->held, held, s->rows);
     held = run->held;
   }

@@ -22,6 +22,8 @@
 */
 typedef struct NI_R(ni_step) {
   size_t units, inputs; /* H, I */
+  bool downwards;       /* the last units first: steps that take turns find in the cache what the
+                        ** step before has read last; no number depends on it */
   const real *w, *u;    /* weight_ih (if inputs), weight_hh: panels of pack_gates */
   const real *bias;     /* [G*H], if inputs */
   const real *bias_u;   /* GRU: [H], added to U h' in gate n; optional */

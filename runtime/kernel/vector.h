@@ -491,18 +491,22 @@ static step_tile *const gru_tiles[] = {gru_0, gru_1, gru_2, gru_3};
 #endif
 
 INLINE void step_all(size_t m, const size_t panels, const ni_step_f32 *s, step_tile *const *by_rows) {
-  size_t j = 0;
-  if (m == 1)
-    for (; s->units - j > (panels - 1) * W; j += panels * W) {
-      by_rows[0](s, 0, j);
-      if (s->units - j <= panels * W) return;
+  const size_t wide = m == 1 ? panels * W : W, strips = (s->units + wide - 1) / wide;
+  for (size_t i = 0; i < strips; i++) {
+    size_t j = (s->downwards ? strips - 1 - i : i) * wide;
+    if (m == 1) {
+      if (s->units - j > wide - W)
+        by_rows[0](s, 0, j);
+      else
+        for (; j < s->units; j += W) by_rows[1](s, 0, j);
+      continue;
     }
-  for (; j < s->units; j += W)
     for (size_t r = 0, rows; r < m; r += rows) {
       size_t parts = (m - r + STEP_ROWS - 1) / STEP_ROWS;
       rows = (m - r + parts - 1) / parts;
       by_rows[rows](s, r, j);
     }
+  }
 }
 
 static void lstm(size_t m, const ni_step_f32 *s) { step_all(m, 2, s, lstm_tiles); }

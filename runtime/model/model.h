@@ -46,6 +46,10 @@ struct neap_stream {
   ni_layout before; /* memory of the layout that the present one has replaced */
   bool own_context; /* inputs besides those of a step: the caller gives a context */
   bool still_done;  /* what does not change with the steps has been computed */
+  size_t block;     /* 2 or more: the run is one of whole sequences, with buffers outside of it */
+  int32_t *lengths; /* [rows] */
+  char **buffer;    /* by value; NULL: none */
+  char *buffers;
 };
 neap_status ni_stream_open(neap_stream **s, neap_program *pr, const neap_stream_options *o);
 void ni_stream_close(neap_stream *s);
@@ -54,6 +58,7 @@ int ni_stream_input(const neap_stream *s, int index);
 int ni_stream_output(const neap_stream *s, int index);
 void *ni_stream_buffer(const neap_stream *s, int value, neap_dtype dtype, size_t *count);
 neap_status ni_stream_step(neap_stream *s);
+neap_status ni_stream_steps(neap_stream *s, size_t n);
 neap_status ni_stream_batch(neap_stream *s, size_t rows);
 neap_status ni_stream_lengths(neap_stream *s, int space, const int32_t *lengths, size_t n);
 neap_status ni_stream_context(neap_stream *s, int value, neap_layout layout, neap_dtype dtype,

@@ -1,6 +1,7 @@
 /*
 ** A stream is a run whose sequences are one step long and whose state is attached. What the steps
-** do not change (encoder outputs, attention keys) is computed once, in memory of its own.
+** do not change (encoder outputs, attention keys) is computed once, in memory of its own. With a
+** block the sequences are as long as the call says.
 */
 #include <string.h>
 
@@ -13,6 +14,69 @@ static bool is_step_input(const neap_stream *s, const ni_node *n) {
 static neap_status shape(neap_stream *s, const int32_t *source, size_t n) {
   neap_status rc = ni_run_steps_layout(s->run, s->space, source, n);
   if (!rc) s->rows = n;
+  return rc;
+}
+
+/* Sequences of n steps. */
+static neap_status block_shape(neap_stream *s, size_t n) {
+  for (size_t r = 0; r < s->rows; r++) s->lengths[r] = (int32_t)n;
+  neap_status rc = ni_run_lengths(s->run, s->space, s->lengths, s->rows);
+  return rc ? rc : ni_run_place(s->run);
+}
+
+/* Values that a block has a buffer of: those that steps take in, and outputs. */
+static int block_value(const neap_stream *s, int k) {
+  const neap_program *pr = s->run->pr;
+  if (k >= pr->n_inputs) return pr->output[k - pr->n_inputs].value;
+  int v = pr->input[k].value;
+  return is_step_input(s, &pr->node[pr->value[v].node]) ? v : -1;
+}
+
+static size_t bytes_of(const neap_stream *s, int v) {
+  const ni_view *view = &s->run->view[v];
+  return (view->type.space < 0 ? 1 : s->run->rows[view->type.space].rows) * view->width * 4;
+}
+
+static neap_status open_block(neap_stream *s, size_t block) {
+  const neap_program *pr = s->run->pr;
+  if (s->own_context)
+    return ni_fail(NEAP_EUNSUPPORTED, "stream: a program with a context makes one step a call");
+  if (block > INT32_MAX)
+    return ni_fail(NEAP_ERANGE, "stream: a block of %zu steps, expected at most %d", block, INT32_MAX);
+  s->block = block;
+  s->lengths = ni_alloc(s->rows * sizeof *s->lengths + 1);
+  s->buffer = ni_calloc((size_t)pr->n_values + 1, sizeof *s->buffer);
+  if (!s->lengths || !s->buffer) return NEAP_EMEM;
+  neap_status rc = block_shape(s, block);
+  for (int pass = 0; !rc && pass < 2; pass++) {
+    size_t at = 0;
+    for (int k = 0, v; k < pr->n_inputs + pr->n_outputs; k++) {
+      if ((v = block_value(s, k)) < 0) continue;
+      if (pass) s->buffer[v] = s->buffers + at;
+      at += (bytes_of(s, v) + 63) & ~(size_t)63;
+    }
+    if (!pass && !(s->buffers = ni_calloc(1, at + 1))) rc = NEAP_EMEM;
+  }
+  return rc;
+}
+
+static neap_status open_steps(neap_stream *s) {
+  neap_run *run = s->run;
+  const neap_program *pr = run->pr;
+  run->stream_space = s->space;
+  run->step_unit = ni_calloc((size_t)run->plan.n_units + 1, 1);
+  uint8_t *moves = ni_calloc((size_t)pr->n_nodes + 1, 1);
+  neap_status rc = run->step_unit && moves ? ni_calls_open(run) : NEAP_EMEM;
+  for (int i = 0; !rc && i < pr->n_nodes; i++) {
+    const ni_node *n = &pr->node[i];
+    moves[i] = pr->value[n->out].type.space == s->space || (n->op->flags & NI_RANDOM);
+    for (int k = 0; k < n->n_in; k++)
+      if (n->in[k] >= 0) moves[i] |= moves[pr->value[n->in[k]].node];
+    if (run->plan.unit_of[i] >= 0) run->step_unit[run->plan.unit_of[i]] |= moves[i];
+  }
+  ni_free(moves);
+  if (!rc) rc = shape(s, NULL, s->rows);
+  if (!rc && !s->own_context) rc = ni_run_place(run);
   return rc;
 }
 
@@ -29,35 +93,20 @@ neap_status ni_stream_open(neap_stream **out, neap_program *pr, const neap_strea
   neap_stream *s = ni_calloc(1, sizeof *s);
   if (!s) return NEAP_EMEM;
   s->space = space;
-  size_t rows = o->rows ? o->rows : 1;
+  size_t rows = s->rows = o->rows ? o->rows : 1;
   neap_run_options ro = {.seed = o->seed};
   rc = ni_run_open(&s->run, pr, &ro);
   if (!rc) rc = ni_state_new(&s->state, pr, rows);
   if (!rc) rc = ni_run_state(s->run, s->state);
   if (rc) goto fail;
   neap_run *run = s->run;
-  run->stream_space = space;
-  run->step_unit = ni_calloc((size_t)run->plan.n_units + 1, 1);
-  uint8_t *moves = ni_calloc((size_t)pr->n_nodes + 1, 1);
-  rc = ni_calls_open(run);
-  if (rc || !run->step_unit || !moves) {
-    ni_free(moves);
-    rc = NEAP_EMEM;
-    goto fail;
-  }
   for (int i = 0; i < pr->n_nodes; i++) {
     const ni_node *n = &pr->node[i];
-    moves[i] = pr->value[n->out].type.space == space || (n->op->flags & NI_RANDOM);
-    for (int k = 0; k < n->n_in; k++)
-      if (n->in[k] >= 0) moves[i] |= moves[pr->value[n->in[k]].node];
-    if (run->plan.unit_of[i] >= 0) run->step_unit[run->plan.unit_of[i]] |= moves[i];
     s->own_context |= n->op == &ni_op_input && !is_step_input(s, n) && run->plan.unit_of[i] >= 0;
   }
-  ni_free(moves);
   for (int i = 1; i < pr->n_spaces; i++) s->own_context |= i != space && ni_run_needs(run, i);
   rc = ni_run_batch(run, rows);
-  if (!rc) rc = shape(s, NULL, rows);
-  if (!rc && !s->own_context) rc = ni_run_place(run);
+  if (!rc) rc = o->block > 1 ? open_block(s, o->block) : open_steps(s);
   if (rc) goto fail;
   *out = s;
   return NEAP_OK;
@@ -71,6 +120,9 @@ void ni_stream_close(neap_stream *s) {
   ni_run_close(s->run);
   ni_free(s->before.mem);
   ni_state_release(s->state);
+  ni_free(s->lengths);
+  ni_free(s->buffer);
+  ni_free(s->buffers);
   ni_free(s);
 }
 
@@ -93,15 +145,39 @@ void *ni_stream_buffer(const neap_stream *s, int value, neap_dtype dtype, size_t
   if (value < 0 || run->phase == NI_SHAPED || run->view[value].type.dtype != dtype) return NULL;
   int space = run->view[value].type.space;
   size_t rows = space < 0 ? 1 : run->rows[space].rows;
+  if (s->block && space == s->space) rows = s->block * s->rows;
   if (count) *count = rows * run->view[value].width;
   const ni_node *n = &run->pr->node[run->pr->value[value].node];
+  if (s->block) return s->buffer[value];
   if (n->op == &ni_op_param) return ni_params_data(run->pr->params, run->param[n->index]);
   return run->view[value].data;
+}
+
+neap_status ni_stream_steps(neap_stream *s, size_t n) {
+  neap_run *run = s->run;
+  neap_status rc = NEAP_OK;
+  size_t most = s->block ? s->block : 1;
+  if (n > most)
+    return ni_fail(NEAP_ERANGE, "stream: %zu steps, but it was opened with a block of %zu", n, most);
+  if (n == 0) return NEAP_OK;
+  if (!s->block) return ni_stream_step(s);
+  if (run->rows[s->space].steps != n || run->phase == NI_SHAPED) rc = block_shape(s, n);
+  if (rc) return rc;
+  for (int k = 0, v; k < run->pr->n_inputs + run->pr->n_outputs; k++) {
+    if (k == run->pr->n_inputs && (rc = ni_run_forward(run)) != NEAP_OK) return rc;
+    if ((v = block_value(s, k)) < 0 || !run->view[v].data) continue;
+    bool in = k < run->pr->n_inputs;
+    memcpy(in ? run->view[v].data : s->buffer[v], in ? s->buffer[v] : run->view[v].data,
+           bytes_of(s, v));
+    run->given[v] |= in;
+  }
+  return rc;
 }
 
 neap_status ni_stream_step(neap_stream *s) {
   neap_run *run = s->run;
   neap_status rc;
+  if (s->block) return ni_stream_steps(s, 1);
   if (ni_calls_run(run)) return NEAP_OK;
   if (run->phase == NI_SHAPED) return ni_fail(NEAP_ESTATE, "stream step: the context is not set");
   if (!s->still_done || run->packed_version != run->pr->params->version) {
@@ -118,8 +194,15 @@ neap_status ni_stream_step(neap_stream *s) {
   return ni_run_stream(run, 1);
 }
 
+static neap_status check_rows_move(const neap_stream *s) {
+  if (!s->block) return NEAP_OK;
+  return ni_fail(NEAP_ESTATE, "stream: with a block of steps its rows stay %zu", s->rows);
+}
+
 neap_status ni_stream_batch(neap_stream *s, size_t rows) {
-  neap_status rc = ni_state_reset(s->state, NULL, 0);
+  neap_status rc = check_rows_move(s);
+  if (rc) return rc;
+  rc = ni_state_reset(s->state, NULL, 0);
   if (!rc && s->state->rows != rows) {
     neap_state *fresh;
     rc = ni_state_new(&fresh, s->run->pr, rows);
@@ -155,6 +238,8 @@ neap_status ni_stream_context(neap_stream *s, int value, neap_layout layout, nea
 neap_status ni_stream_rows(neap_stream *s, const int32_t *source, const int32_t *from, size_t n) {
   neap_run *run = s->run;
   if (!source) return ni_fail(NEAP_EARG, "stream rows: expected the source row of each row, came NULL");
+  neap_status rc = check_rows_move(s);
+  if (rc) return rc;
   size_t batch = run->rows[0].rows;
   for (size_t i = 0; i < n; i++) {
     if (source[i] < 0 || (size_t)source[i] >= batch)
@@ -164,7 +249,6 @@ neap_status ni_stream_rows(neap_stream *s, const int32_t *source, const int32_t 
       return ni_fail(NEAP_ERANGE, "stream rows: row %d is not in 0..%zu", (int)from[i],
                      s->rows ? s->rows - 1 : 0);
   }
-  neap_status rc;
   neap_state *fresh = NULL;
   if (from)
     rc = ni_state_reserve(s->state, n);

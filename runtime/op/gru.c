@@ -118,6 +118,7 @@ static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
     step.kept = x->keeps ? kept + row * l.n : NULL;
     step.before = hp;
     step.h = y + row * l.h;
+    step.downwards = t & 1;
     NI_R(ni_kernel)()->gru(m, &step);
   }
   NI_R(ni_layer_last)(x, n, &l, 0, p0, p1, y, first);
@@ -175,6 +176,7 @@ static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
 static void bound(ni_call *c) {
   c->step.before = c->slot[0].data;
   c->step.also = c->slot[0].next;
+  c->step.downwards = !c->step.downwards;
   c->kernel(c->rows, &c->step);
   if (c->reads & 2) ni_layer_bound_last(c, 1);
 }

@@ -47,6 +47,7 @@ static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
     step.c_before = NI_R(ni_layer_before)(&l, t, p0, c, c0);
     step.c = c + row * l.h;
     step.h = y + row * l.h;
+    step.downwards = t & 1;
     NI_R(ni_kernel)()->lstm(m, &step);
   }
   NI_R(ni_layer_last)(x, n, &l, 0, p0, p1, y, h0);
@@ -107,6 +108,7 @@ static void bound(ni_call *c) {
   c->step.also = c->slot[0].next;
   c->step.c_before = c->slot[1].data;
   c->step.c = c->slot[1].next;
+  c->step.downwards = !c->step.downwards;
   c->kernel(c->rows, &c->step);
   if (c->reads & 6) ni_layer_bound_last(c, 2);
 }

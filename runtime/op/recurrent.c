@@ -22,6 +22,8 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.part[1] = l.n - l.part[0];
   size_t at = 0, rows = l.rows->rows, parents = l.rows->parents;
   l.fused = cell->fused ? cell->gates : 0;
+  /* to keep the sums of so few inputs would cost more than to add them up at each step */
+  l.direct = l.fused && (x->stream == l.space || l.inputs <= 8);
   size_t whole = ni_product_packed(l.n, l.inputs);
   size_t step = ni_product_packed_gates(cell->gates, l.h, l.inputs); /* for a stream */
   l.w = take(&at, whole > step ? whole : step);
@@ -104,7 +106,7 @@ void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *
       k->pack(l->h, l->part[j], u + (j ? l->part[0] * l->h : 0), l->h, true, fixed + l->u_back[j]);
     return;
   }
-  if (l->fused && x->stream == l->space)
+  if (l->direct)
     k->pack_gates(l->fused, l->h, l->inputs, w, l->inputs, fixed + l->w);
   else
     k->pack(l->n, l->inputs, w, l->inputs, false, fixed + l->w);
@@ -121,14 +123,14 @@ void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *
 void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
   const real *fixed = x->fixed[n->index];
   real *work = x->work[n->index];
-  if (l->fused && x->stream == l->space) return;
+  if (l->direct) return;
   NI_R(ni_product_rows)(x->pool, l->rows->rows, l->n, l->inputs, x->view[n->in[0]].data,
                         fixed + l->w, fixed + l->bias, false, work + l->gates);
 }
 
 NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
   const real *fixed = x->fixed[n->index];
-  return (NI_R(ni_step)){.units = l->h, .inputs = x->stream == l->space ? l->inputs : 0, .w = fixed + l->w,
+  return (NI_R(ni_step)){.units = l->h, .inputs = l->direct || x->stream == l->space ? l->inputs : 0, .w = fixed + l->w,
                          .u = fixed + l->u[0], .bias = fixed + l->bias};
 }
 

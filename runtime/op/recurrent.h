@@ -27,6 +27,7 @@ typedef struct ni_layer {
   size_t inputs, h, n;      /* I, H, G*H */
   size_t part[2];           /* rows of weight_hh in each packing */
   size_t fused;             /* gates, if a step is one kernel, else 0 */
+  bool direct;              /* and adds up W x itself */
   /* where things stand in fixed, counted in reals: panels, the sum of the biases; for backward
   ** panels of the other orientation and scratch */
   size_t w, u[2], bias, fixed, w_back, u_back[2], scratch, fixed_back;
@@ -66,8 +67,8 @@ static inline const real *NI_R(ni_layer_before)(const ni_layer *l, size_t t, siz
 /* Packs both weights and adds bias_hh to bias_ih, its first `merged` elements. */
 void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *l, bool backward,
                             size_t merged);
-/* Sums of all rows and steps that need no earlier step: gates = W x + bias. A stream's step does
-** without them. */
+/* Sums of all rows and steps that need no earlier step: gates = W x + bias, unless the steps do it
+** themselves. */
 void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l);
 /* What the kernel of a step is told that is the same at all steps. */
 NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l);

@@ -215,6 +215,8 @@ static void test_null(fixture *f) {
   NULL_FAILS(neap_stream_open_program(&stream, NULL, NULL));
   CHECK(stream == NULL);
   NULL_FAILS(neap_stream_step(NULL));
+  NULL_FAILS(neap_stream_steps(NULL, 1));
+  CHECK(neap_stream_block(NULL) == 1);
   NULL_FAILS(neap_stream_scalar(NULL, 0, 0));
   NULL_FAILS(neap_stream_context_batch(NULL, 1));
   NULL_FAILS(neap_stream_context_lengths(NULL, 1, i, 1));
@@ -510,6 +512,21 @@ static void test_wrong(fixture *f) {
               neap_stream_context_f32(f->stream, f->x, NEAP_CONCAT, z, 3));
   CHECK_FAILS(NEAP_ERANGE, "source row 7", neap_stream_rows(f->stream, (int32_t[]){7}, NULL, 1));
   CHECK_FAILS(NEAP_ERANGE, "row 3", neap_stream_rows(f->stream, i, (int32_t[]){3}, 1));
+  /* a block of steps */
+  CHECK(neap_stream_block(f->stream) == 1 && neap_stream_steps(f->stream, 0) == NEAP_OK);
+  CHECK_FAILS(NEAP_ERANGE, "2 steps, but it was opened with a block of 1",
+              neap_stream_steps(f->stream, 2));
+  CHECK_FAILS(NEAP_ERANGE, "at most", neap_stream_open(&stream, f->model,
+                                                       &(neap_stream_options){.block = SIZE_MAX}));
+  CHECK(neap_stream_open(&stream, f->model, &(neap_stream_options){.block = 4}) == NEAP_OK);
+  CHECK(neap_stream_block(stream) == 4);
+  CHECK_FAILS(NEAP_ERANGE, "5 steps, but it was opened with a block of 4",
+              neap_stream_steps(stream, 5));
+  CHECK_FAILS(NEAP_ESTATE, "its rows stay 1", neap_stream_rows(stream, i, NULL, 1));
+  CHECK_FAILS(NEAP_ESTATE, "its rows stay 1", neap_stream_context_batch(stream, 2));
+  CHECK(neap_stream_step(stream) == NEAP_OK && neap_stream_steps(stream, 4) == NEAP_OK);
+  neap_stream_close(stream);
+  stream = NULL;
   /* models and files */
   CHECK(neap_program_new(&pr, other) == NEAP_OK);
   CHECK_FAILS(NEAP_EARG, "another set of parameters", neap_model_add(f->model, "a", pr));
@@ -742,6 +759,16 @@ static neap_status call_stream(fixture *f) {
   neap_stream_close(s);
   return rc;
 }
+static neap_status call_block(fixture *f) {
+  neap_stream *s;
+  neap_status rc = neap_stream_open(&s, f->model, &(neap_stream_options){.rows = 2, .block = 8});
+  CHECK(!rc == (s != NULL));
+  long left = atomic_load(&allowed);
+  for (size_t n = 0; !rc && n < 9; n += 2) rc = neap_stream_steps(s, n < 5 ? 8 - n : n);
+  if (s) CHECK(!rc && atomic_load(&allowed) == left); /* all memory is taken at open */
+  neap_stream_close(s);
+  return rc;
+}
 static neap_status call_rows(fixture *f) {
   const int32_t zeros[40] = {0}, one[] = {0};
   neap_status rc = neap_stream_rows(f->stream, zeros, NULL, 5);
@@ -822,7 +849,8 @@ static void test_memory(void) {
       {"output", call_output}, {"print, json", call_text}, {"parse", call_parse},
       {"large", call_large}, {"state", call_state}, {"gather", call_gather}, {"run", call_run},
       {"bigger batch", call_bigger}, {"keep", call_keep}, {"attach", call_attach},
-      {"backward", call_backward}, {"stream", call_stream}, {"stream rows", call_rows},
+      {"backward", call_backward}, {"stream", call_stream}, {"stream block", call_block},
+      {"stream rows", call_rows},
       {"model", call_model}, {"save, load", call_save}, {"archive", call_archive},
       {"optim", call_optim}, {"pool", call_pool}};
   for (size_t c = 0; c < sizeof calls / sizeof *calls; c++) {

@@ -19,7 +19,7 @@ describe("neap bench", function()
     for line in text:gmatch "[^\n]+" do lines[#lines + 1] = line end
     assert.equal("peer\tworkload\tcell\tT\tB\tD\tH\tL\tthreads\tmedian_us\tGFLOPs_effective\tmin_us\z
       \tspread_pct", lines[1])
-    assert.equal(5, #lines) -- two cells, through C and through Lua
+    assert.equal(7, #lines) -- two cells, through C, through Lua, in blocks
     local cell, median, rate = lines[2]:match
       "^neap\tW3\t(%w+)\t1\t1\t1\t16\t1\t1\t([%d.]+)\t([%d.]+)\t[%d.]+\t0.0$"
     assert.equal("lstm", cell)

@@ -130,7 +130,7 @@ local function takes(o, path)
     },
     stream = {
       input = { { "integer", 1 }, { "table|tensor", row } }, step = {},
-      time_steps = { { "integer", 2 } },
+      time_steps = { { "integer", 2 } }, steps = { { "tensor", neap.zeros { 1, 3, 2 } } },
       output = { { "integer", 1 } },
       scalar = { { "integer", o.rate }, { "number", 1 } }, reset = {}, state = {},
       set_state = { { "state", o.state } }, context_batch = { { "integer", 2 } },

@@ -149,3 +149,100 @@ describe("a stream's later steps", function()
     assert.matches("output 1 has 3 numbers, the tensor has 2", message, 1, true)
   end)
 end)
+
+describe("a block of steps", function()
+  local function random(rng, shape)
+    local flat, n = {}, 1
+    for _, d in ipairs(shape) do n = n * d end
+    for i = 1, n do flat[i] = rng:uniform(-1, 1) end
+    return neap.tensor(flat):reshape(shape), flat
+  end
+
+  local leaky = neap.cell {
+    name = "leaky",
+    params = function(p, c) p.w, p.u = { c.input, c.size }, { c.size, c.size } end,
+    state = function(c) return { h = c.size } end,
+    step = function(p, x, s)
+      local h = s.h * 0.5 + op.tanh(op.matmul(x, p.w) + op.matmul(s.h, p.u))
+      return h, { h = h }
+    end,
+  }
+
+  it("gives the bits of the steps one by one, for any length of it", function()
+    local rng = neap.rng(1)
+    for name, layer in pairs { elman = neap.elman, lstm = neap.lstm, gru = neap.gru, leaky = leaky } do
+      for _, width in ipairs { 3, 20 } do -- few inputs, and enough to be multiplied beforehand
+        for rows = 1, 3, 2 do
+          local pr = neap.program(function(rec)
+            local y = layer { size = 18 } (rec:input("x", { space = "T", dims = { width } }))
+            return { y = layer { size = 5 } (y) }
+          end)
+          local steps, block = pr:stream { rows = rows }, pr:stream { rows = rows, block = 16 }
+          for round, n in ipairs { 16, 3, 1, 16, 7 } do
+            local x, flat = random(rng, { n, rows, width })
+            local y, each = block:steps(x):totable(), rows * width
+            if round == 3 then
+              for _, s in ipairs { steps, block } do s:reset() end
+              y = block:steps(x):totable()
+            end
+            for t = 1, n do
+              steps:input(1, { table.unpack(flat, (t - 1) * each + 1, t * each) })
+              steps:step()
+              assert.same(steps:output(1):totable(), y[t], name)
+            end
+          end
+          local state = steps:state()
+          for slot in ipairs(state:slots()) do
+            assert.same(state:get(slot):totable(), block:state():get(slot):totable())
+          end
+        end
+      end
+    end
+  end)
+
+  it("takes ids, reports one out of range and has then done none of the steps", function()
+    local pr = neap.program(function(rec)
+      local x = op.embedding(rec:input("id", { space = "T", dtype = "i32" }),
+        rec:param("table", { 5, 4 }, { "normal", 0, 1 }))
+      return { y = (neap.lstm { size = 6 } (x)) }
+    end)
+    local block, twin = pr:stream { block = 4 }, pr:stream { block = 4 }
+    local good = neap.tensor({ { 1 }, { 4 }, { 0 } }, "i32")
+    local y = neap.zeros { 3, 1, 6 }
+    assert.equal(y, twin:steps(good, y))
+    block:steps(good)
+    local bad = neap.tensor({ { 1 }, { 5 }, { 0 } }, "i32")
+    local ok, message = pcall(block.steps, block, bad)
+    assert.is_false(ok)
+    assert.matches("id 5 is not in 0..4, sequence 1, step 2", message, 1, true)
+    assert.same(twin:steps(good):totable(), block:steps(good):totable())
+  end)
+
+  it("refuses what does not fit", function()
+    local pr = neap.program(function(rec)
+      return { y = (neap.lstm { size = 2 } (rec:input("x", { space = "T", dims = { 3 } }))) }
+    end)
+    local block = pr:stream { block = 4 }
+    for message, x in pairs {
+      ["3 numbers a step, for up to 4 steps, got f32 [5,1,3]"] = neap.zeros { 5, 1, 3 },
+      ["3 numbers a step, for up to 4 steps, got f32 [2,1,2]"] = neap.zeros { 2, 1, 2 } } do
+      local ok, said = pcall(block.steps, block, x)
+      assert.is_false(ok)
+      assert.matches(message, said, 1, true)
+    end
+    local ok, said = pcall(block.steps, block, neap.zeros { 2, 1, 3 }, neap.zeros { 2, 1, 3 })
+    assert.is_false(ok)
+    assert.matches("output 1 has 4 numbers for these steps, the tensor has 6", said, 1, true)
+    ok, said = pcall(pr.stream, pr, { block = 0 })
+    assert.is_false(ok)
+    assert.matches("option block: expected 1 or more, got 0", said, 1, true)
+    local memory = neap.program(function(rec)
+      local first = rec:input("h", { space = "B", dims = { 2 } })
+      return { y = (neap.elman { size = 2 } (rec:input("x", { space = "T", dims = { 3 } }),
+        { h = first })) }
+    end)
+    ok, said = pcall(memory.stream, memory, { block = 4 })
+    assert.is_false(ok)
+    assert.matches("a program with a context makes one step a call", said, 1, true)
+  end)
+end)
