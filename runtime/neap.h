@@ -398,7 +398,8 @@ NEAP_API float *neap_stream_input_f32(neap_stream *s, int index, size_t *count);
 NEAP_API int32_t *neap_stream_input_i32(neap_stream *s, int index, size_t *count);
 NEAP_API const float *neap_stream_output_f32(neap_stream *s, int index, size_t *count);
 NEAP_API const int32_t *neap_stream_output_i32(neap_stream *s, int index, size_t *count);
-/* ERANGE for an id out of range, ESTATE if a context is missing. */
+/* ERANGE for an id out of range, ENONFINITE for NaN or infinity in an input, ESTATE if a context is
+** missing: then nothing has changed, and the next step may be good. */
 NEAP_API neap_status neap_stream_step(neap_stream *s);
 /* The first n steps of a block at once, all or none, to the same bits as one by one: large layers
 ** read their input weights once for all of them. With a block of 2 or more at open, buffers are

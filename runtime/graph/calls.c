@@ -15,11 +15,17 @@ static void prepare_forward(ni_call *c) {
   forward(c);
 }
 
+/* exec.c has the message. */
+static void check(ni_call *c) {
+  if (!ni_finite(c->to, c->bytes / sizeof(float)))
+    atomic_store_explicit(&c->x->fault->set, 1, memory_order_relaxed);
+}
+
 static void state_in(ni_call *c) { memcpy(c->to, c->slot->data, c->bytes); }
 static void state_out(ni_call *c) { memcpy(c->slot->next, c->to, c->bytes); }
 
 neap_status ni_calls_open(neap_run *run) {
-  size_t most = (size_t)run->pr->n_nodes + 2 * (size_t)run->pr->n_states + 1;
+  size_t most = (size_t)(run->pr->n_nodes + run->pr->n_inputs) + 2 * (size_t)run->pr->n_states + 1;
   run->call = ni_calloc(most, sizeof *run->call);
   return run->call ? NEAP_OK : NEAP_EMEM;
 }
@@ -61,6 +67,13 @@ void ni_calls_build(neap_run *run) {
   for (int o = 0; o < pr->n_outputs; o++) read[pr->output[o].value] = 1;
   for (int i = 0; i < pr->n_states; i++) read[pr->state[i].next] = 1;
   ni_exec_set_up(&run->call_exec, run);
+  for (int i = 0; i < pr->n_inputs; i++) {
+    const ni_view *v = &run->view[pr->input[i].value];
+    if (v->type.space == run->stream_space && v->type.dtype == NEAP_F32 && v->data)
+      run->call[run->n_calls++] =
+        (ni_call){.fn = check, .x = &run->call_exec, .to = v->data,
+                  .bytes = run->rows[run->stream_space].rows * v->width * sizeof(float)};
+  }
   for (int u = 0; u < run->plan.n_units; u++) {
     const ni_unit *unit = &run->plan.unit[u];
     if (!run->step_unit[u]) continue;

@@ -411,9 +411,7 @@ static bool outputs_finite(const neap_run *run) {
       for (size_t i = 0; i < n; i++)
         if (!isfinite(((double *)v->data)[i])) return false;
     } else {
-      const float *d = v->data;
-      for (size_t i = 0; i < n; i++)
-        if (!isfinite(d[i])) return false;
+      if (!ni_finite(v->data, n)) return false;
     }
   }
   return true;
@@ -451,8 +449,23 @@ neap_status ni_run_forward(neap_run *run) {
   return NEAP_OK;
 }
 
+/* What a step is given. */
+static neap_status check_step(const neap_run *run) {
+  const neap_program *pr = run->pr;
+  for (int i = 0; i < pr->n_inputs; i++) {
+    const ni_view *v = &run->view[pr->input[i].value];
+    if (v->type.space != run->stream_space || v->type.dtype != NEAP_F32 || !v->data) continue;
+    for (size_t r = 0; r < run->rows[run->stream_space].rows; r++)
+      if (!ni_finite((float *)v->data + r * v->width, v->width))
+        return ni_fail(NEAP_ENONFINITE, "stream step: NaN or infinity in input '%s', row %zu",
+                       pr->input[i].name, r + 1);
+  }
+  return NEAP_OK;
+}
+
 neap_status ni_run_stream(neap_run *run, int step) {
-  neap_status rc = step ? bind_state(run) : NEAP_OK;
+  neap_status rc = step ? check_step(run) : NEAP_OK;
+  if (!rc && step) rc = bind_state(run);
   if (rc) return rc;
   atomic_store(&run->canceled, 0);
   begin(run);

@@ -167,6 +167,11 @@ neap_status ni_stream_steps(neap_stream *s, size_t n) {
     if (k == run->pr->n_inputs && (rc = ni_run_forward(run)) != NEAP_OK) return rc;
     if ((v = block_value(s, k)) < 0 || !run->view[v].data) continue;
     bool in = k < run->pr->n_inputs;
+    if (in && run->view[v].type.dtype == NEAP_F32)
+      for (size_t r = 0, w = run->view[v].width; r < n * s->rows; r++)
+        if (!ni_finite((float *)s->buffer[v] + r * w, w))
+          return ni_fail(NEAP_ENONFINITE, "stream steps: NaN or infinity in input '%s', step %zu, row %zu",
+                         run->pr->input[k].name, r / s->rows + 1, r % s->rows + 1);
     memcpy(in ? run->view[v].data : s->buffer[v], in ? s->buffer[v] : run->view[v].data,
            bytes_of(s, v));
     run->given[v] |= in;

@@ -39,6 +39,32 @@ describe("a stream's later steps", function()
     assert.same(values(twin), values(stream))
   end)
 
+  it("refuse NaN and infinity, and go on as if that step had never been asked for", function()
+    local pr = neap.program(function(rec)
+      return { y = (neap.lstm { size = 3 } (rec:input("x", { space = "T", dims = { 2 } }))) }
+    end)
+    for _, bad in ipairs { 0 / 0, math.huge, -math.huge } do
+      local stream, twin = pr:stream { rows = 2 }, pr:stream { rows = 2 }
+      local block = pr:stream { rows = 2, block = 3 }
+      for step = 1, 4 do -- the first step takes a way of its own
+        stream:input(1, { step, 1, 2, bad })
+        local ok, message = pcall(stream.step, stream)
+        assert.is_false(ok)
+        assert.matches("NaN or infinity in input 'x', row 2", message, 1, true)
+        for _, s in ipairs { stream, twin } do
+          s:input(1, { step, 1, 2, 3 })
+          s:step()
+        end
+        assert.same(values(twin), values(stream))
+        local x = neap.tensor { { { step, 1 }, { 2, 3 } }, { { 1, 1 }, { bad, 1 } } }
+        ok, message = pcall(block.steps, block, x)
+        assert.is_false(ok)
+        assert.matches("NaN or infinity in input 'x', step 2, row 2", message, 1, true)
+        assert.same(values(twin), block:steps(x[1]:reshape { 1, 2, 2 }):totable()[1])
+      end
+    end
+  end)
+
   it("give the last states as outputs too", function()
     for _, cell in ipairs { "elman", "gru", "lstm" } do
       local pr = neap.program(function(rec)
