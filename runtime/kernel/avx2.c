@@ -33,6 +33,9 @@ static inline void store_part(float *p, size_t n, vec x) { _mm256_maskstore_ps(p
 /* Where sign has its sign bit set a, elsewhere b. */
 static inline vec negative(vec sign, vec a, vec b) { return _mm256_blendv_ps(b, a, sign); }
 
+/* _mm256_rcp_ps would be too coarse, and is not the same on every processor. */
+static inline vec reciprocal(vec x) { return 1 / x; }
+
 /* x * 2^n for a whole n within +-250, in two steps since 2^n may not be a float. */
 static inline vec scale(vec x, vec n) {
   __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);

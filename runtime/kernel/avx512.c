@@ -33,6 +33,9 @@ static inline vec negative(vec sign, vec a, vec b) {
   return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(sign)), b, a);
 }
 
+/* To 2^-14. */
+static inline vec reciprocal(vec x) { return _mm512_rcp14_ps(x); }
+
 /* x * 2^n for a whole n */
 static inline vec scale(vec x, vec n) { return _mm512_scalef_ps(x, n); }
 

@@ -257,7 +257,7 @@ static void axpy(size_t n, float a, const float *x, float *y) {
   EACH(n, put(y + i, left, fused(splat(a), get(x + i, left), get(y + i, left))););
 }
 
-/* ---- elementwise; exp within 1 ulp, tanh and sigmoid within 2.5 ---- */
+/* ---- elementwise; exp within 1.02 ulp, tanh and sigmoid within 1.75 ---- */
 
 /*
 ** e^x = 2^n e^r with n = round(x/ln 2), |r| <= ln(2)/2 (ln 2 in two parts: Cody and Waite 1980),
@@ -286,18 +286,24 @@ INLINE vec exp_of(vec x) {
 #define AND(a, b) ((vec)((bits)(a) & (bits)(b)))
 #define OR(a, b) ((vec)((bits)(a) | (bits)(b)))
 
-/* 1/(1 + e^-|x|), or e^-|x| times that: small results keep their precision. */
+/*
+** Quotients by one step of Newton's from a reciprocal of 13 bits or more. What is left of the
+** numerator goes by e and by u themselves: what rounding does to 1 + e and u + 2 does not count.
+*/
+
+/* 1/(1 + e), e = e^-|x|, or e times that: small results keep their precision. */
 INLINE vec sigmoid_of(vec x) {
-  vec e = exp_of(OR(x, SIGN));
-  return negative(x, e, splat(1)) / (e + 1);
+  vec e = exp_of(OR(x, SIGN)), over = negative(x, e, splat(1));
+  vec r = reciprocal(1 + e), y = over * r;
+  return fused(fused(-y, e, over - y), r, y);
 }
 
 /* u/(u + 2) with u = e^2|x| - 1 = 2^n p + (2^n - 1), which keeps its precision near 0. */
 INLINE vec tanh_of(vec x) {
   vec size = smaller(splat(10), (vec)((bits)x & ~(bits)SIGN));
   vec n, p = reduce(size + size, &n), two = scale(splat(1), n);
-  vec u = fused(two, p, two - 1);
-  return OR(u / (u + 2), AND(x, SIGN));
+  vec u = fused(two, p, two - 1), r = reciprocal(u + 2), y = u * r;
+  return OR(fused(fused(-y, u, fused(splat(-2), y, u)), r, y), AND(x, SIGN));
 }
 
 static void exp_each(size_t n, const float *x, float *y) {

@@ -209,7 +209,9 @@ static double ulps(float got, double want) {
 
 /* Every 1009th float; the bounds hold for all of them. */
 static void test_precision(void) {
-  static const double bound[] = {[EXP] = 1.0, [TANH] = 2.5, [SIGMOID] = 2.5};
+  /* the plain kernels are as good as the C library's functions */
+  const double own = strcmp(k->level, "generic") == 0 ? 2.5 : 1.75;
+  const double bound[] = {[EXP] = 1.02, [TANH] = own, [SIGMOID] = own};
   enum { CHUNK = 1024 };
   static float x[CHUNK], y[CHUNK];
   double worst[3] = {0};
