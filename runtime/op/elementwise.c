@@ -406,6 +406,9 @@ static bool wanted(const ni_exec *x, const ni_node *n, int k, const line_fn *slo
          (x->view[n->in[k]].type.space == x->view[n->out].type.space) == same;
 }
 
+/* Of a sum: dy as it is. */
+static void pass_line(size_t n, const line *l, void *to) { memcpy(to, l->dy, n * sizeof(real)); }
+
 /* slope[k] writes d(out)/d(in k) * dy of a line; NULL: none. */
 static void spread_back(const ni_exec *x, const ni_node *n, size_t r0, size_t r1,
                         const line_fn *slope) {
@@ -424,9 +427,13 @@ static void spread_back(const ni_exec *x, const ni_node *n, size_t r0, size_t r1
         size_t m = count - c < NI_CHUNK ? count - c : NI_CHUNK;
         line l = line_at(&t, true);
         real *to = (real *)t.view[k]->grad + place(&t, k);
+        if (step && slope[k] == pass_line) {
+          NI_R(ni_kernel)()->add(m, to, l.dy, to);
+          continue;
+        }
         slope[k](m, &l, part);
         if (step)
-          for (size_t i = 0; i < m; i++) to[i] += part[i];
+          NI_R(ni_kernel)()->add(m, to, part, to);
         else if (fixed)
           *to += NI_R(ni_kernel)()->sum(m, part);
         else
@@ -552,9 +559,25 @@ static void const_back_all(const ni_exec *x, const ni_node *n, const line_fn *sl
 #define A_ABOVE ((A >= B) | (A != A))
 #define A_BELOW ((A <= B) | (A != A))
 
-BINARY(add, A + B, G, G)
-BINARY(sub, A - B, G, -G)
-BINARY(mul, A * B, G * B, G * A)
+/* The same numbers from a kernel, where both operands walk. */
+#define FAST(name, E, kernel, first, second)                                                      \
+  LINE(name##_slow, E)                                                                            \
+  static void name(size_t n, const line *l, void *to) {                                           \
+    if (l->step[0] && l->step[1])                                                                 \
+      NI_R(ni_kernel)()->kernel(n, first, second, to);                                            \
+    else                                                                                          \
+      name##_slow(n, l, to);                                                                      \
+  }
+
+FAST(add_line, A + B, add, l->in[0], l->in[1])
+FAST(sub_line, A - B, sub, l->in[0], l->in[1])
+FAST(mul_line, A * B, mul, l->in[0], l->in[1])
+FAST(mul_line_a, G * B, mul, l->dy, l->in[1])
+FAST(mul_line_b, G * A, mul, l->dy, l->in[0])
+LINE(sub_line_b, -G)
+SEVERAL(add, add_line, pass_line, pass_line)
+SEVERAL(sub, sub_line, pass_line, sub_line_b)
+SEVERAL(mul, mul_line, mul_line_a, mul_line_b)
 BINARY(div, A / B, G / B, -G * Y / B)
 BINARY(pow, FN(pow)(A, B), B == 0 ? 0 : G * B * FN(pow)(A, B - 1), A == 0 ? 0 : G * Y * FN(log)(A))
 BINARY(maximum, either(A_ABOVE, A, B), either(A_ABOVE, G, 0), either(A_ABOVE, 0, G))
