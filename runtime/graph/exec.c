@@ -143,6 +143,14 @@ static void node_forward(context *c, const ni_node *n) {
     ni_exec_share(x, n, rows, grain(x, n), forward_share);
 }
 
+/* A gradient that begins, cleared unless a loop will clear it or it is another one too. */
+static void begin_grad(neap_run *run, int v) {
+  size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, v);
+  run->view[v].grad = run->grad[v];
+  if (run->same[v] == v && !(run->local[v] & NI_LOCAL_CLEAR))
+    memset(run->view[v].grad, 0, rows * run->view[v].width * sizeof(real));
+}
+
 /* Clears the gradients that this node is the first to add to. */
 static void touch_inputs(neap_run *run, const ni_node *n) {
   const neap_program *pr = run->pr;
@@ -162,9 +170,7 @@ static void touch_inputs(neap_run *run, const ni_node *n) {
 #endif
       continue;
     }
-    size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, v);
-    run->view[v].grad = run->grad[v];
-    memset(run->view[v].grad, 0, rows * run->view[v].width * sizeof(real));
+    begin_grad(run, v);
   }
 }
 
@@ -196,6 +202,7 @@ static void node_backward(context *c, const ni_node *n) {
 static size_t cut_positions(context *c, const ni_rows *rows) {
   size_t shares = (size_t)ni_pool_threads(c->x.pool), n = rows->parents, k = 0;
   if (shares > 64) shares = 64;
+  if (c->run->flags & NEAP_CHECK) shares = 1; /* the first bad step is the one to name */
   if (shares > n) shares = n ? n : 1;
   c->cut[0] = 0;
   uint64_t sum = 0;
@@ -223,6 +230,51 @@ static void first_i32(const context *c, const ni_state_info *s, int space, size_
   }
 }
 
+/* This thread's views: of what has memory for one step, as if step `off` began where it stands. */
+static void point_step(const neap_run *run, ni_view *own, int v, size_t off) {
+  size_t back = off * own[v].width * sizeof(real);
+  if (run->local[v] & NI_LOCAL_DATA)
+    own[v].data = (void *)((uintptr_t)run->view[v].data - back);
+  if (run->local[v] & NI_LOCAL_GRAD && run->view[v].grad)
+    own[v].grad = (void *)((uintptr_t)run->view[v].grad - back);
+}
+
+static void point_all(const neap_run *run, const ni_unit *u, ni_view *own, size_t off) {
+  const neap_program *pr = run->pr;
+  for (int k = 0; k < u->n_inner; k++) {
+    const ni_node *n = &pr->node[u->inner[k]];
+    for (int o = 0; o < n->n_out; o++)
+      if (run->local[n->out + o]) point_step(run, own, n->out + o, off);
+  }
+  for (int i = 0; i < pr->n_states; i++)
+    if (ni_run_carries(run, &pr->state[i], u->scan)) point_step(run, own, pr->state[i].value, off);
+}
+
+static ni_exec own_views(const context *c, size_t share) {
+  ni_exec x = c->x;
+  size_t n = (size_t)c->run->pr->n_values;
+  ni_view *own = c->run->own + share * n;
+  memcpy(own, c->run->view, n * sizeof *own);
+  x.view = own;
+  return x;
+}
+
+/* Looks at rows r0..r1-1 of a value of a loop. */
+static void check_rows(const ni_exec *x, const neap_run *run, int value, size_t r0, size_t r1,
+                       bool gradient) {
+  const ni_view *v = &x->view[value];
+  const real *d = gradient ? v->grad : v->data;
+  if (v->type.dtype != NEAP_F32 || !d) return;
+  const ni_node *n = &run->pr->node[run->pr->value[value].node];
+  for (size_t i = r0 * v->width; i < r1 * v->width; i++)
+    if (!isfinite(d[i])) {
+      ni_exec_fault(x, n, NEAP_ENONFINITE, i / v->width, "%s came up%s%s%s",
+                    isnan(d[i]) ? "NaN" : "infinity", gradient ? " in the gradient" : "",
+                    !n->name ? "" : gradient ? " of " : " in ", n->name ? n->name : "");
+      return;
+    }
+}
+
 static void loop_forward(void *arg, size_t share) {
   context *c = arg;
   neap_run *run = c->run;
@@ -230,6 +282,7 @@ static void loop_forward(void *arg, size_t share) {
   int scan = c->unit->scan, space = pr->scan[scan].space;
   const ni_rows *rows = &c->x.rows[space];
   size_t p0 = c->cut[share], p1 = c->cut[share + 1];
+  const ni_exec x = own_views(c, share);
   for (size_t t = 0; t < rows->steps; t++) {
     if (atomic_load_explicit(&run->canceled, memory_order_relaxed)) return;
     size_t off = rows->off[t], alive = rows->off[t + 1] - off, e = p1 < alive ? p1 : alive;
@@ -247,9 +300,13 @@ static void loop_forward(void *arg, size_t share) {
       else
         NI_R(ni_state_first)(&c->x, space, s->slot, s->init, p0, e, v->width, v->data);
     }
+    point_all(run, c->unit, c->run->own + share * (size_t)pr->n_values, off);
     for (int k = 0; k < c->unit->n_inner; k++) {
       const ni_node *n = &pr->node[c->unit->inner[k]];
-      code_of(n)->forward(&c->x, n, off + p0, off + e);
+      code_of(n)->forward(&x, n, off + p0, off + e);
+      if (!(run->flags & NEAP_CHECK)) continue;
+      for (int o = 0; o < n->n_out; o++) check_rows(&x, run, n->out + o, off + p0, off + e, false);
+      if (atomic_load_explicit(&run->fault.set, memory_order_relaxed)) return;
     }
   }
   if (!c->x.slot) return;
@@ -271,35 +328,61 @@ static void loop_forward(void *arg, size_t share) {
   }
 }
 
+/* Clears rows p0..e-1 of step `off` of a gradient that the loop clears, a state's own or not. */
+static void clear_step(const neap_run *run, const ni_exec *x, int v, size_t off, size_t p0,
+                       size_t e) {
+  if (!(run->local[v] & NI_LOCAL_CLEAR) || run->same[v] != v || !x->view[v].grad) return;
+  size_t w = x->view[v].width;
+  memset((real *)x->view[v].grad + (off + p0) * w, 0, (e - p0) * w * sizeof(real));
+}
+
 static void loop_backward(void *arg, size_t share) {
   context *c = arg;
   neap_run *run = c->run;
   const neap_program *pr = run->pr;
   int scan = c->unit->scan, space = pr->scan[scan].space;
   const ni_rows *rows = &c->x.rows[space];
-  size_t p0 = c->cut[share], p1 = c->cut[share + 1];
+  size_t p0 = c->cut[share], p1 = c->cut[share + 1], before = p0;
+  const ni_exec x = own_views(c, share);
   for (size_t t = rows->steps; t-- > 0;) {
     if (atomic_load_explicit(&run->canceled, memory_order_relaxed)) return;
     size_t off = rows->off[t], alive = rows->off[t + 1] - off, e = p1 < alive ? p1 : alive;
     if (p0 >= e) continue;
+    point_all(run, c->unit, c->run->own + share * (size_t)pr->n_values, off);
+    for (int k = 0; k < c->unit->n_inner; k++) {
+      const ni_node *n = &pr->node[c->unit->inner[k]];
+      for (int o = 0; o < n->n_out; o++) clear_step(run, &x, n->out + o, off, p0, e);
+    }
+    for (int i = 0; i < pr->n_states; i++) { /* what the step after this one has left */
+      const ni_state_info *s = &pr->state[i];
+      if (!ni_run_carries(run, s, scan) || !run->view[s->value].grad || !x.view[s->next].grad)
+        continue;
+      size_t w = x.view[s->value].width;
+      size_t from = run->local[s->value] & NI_LOCAL_GRAD ? p0 : rows->off[t + 1] + p0;
+      real *to = (real *)x.view[s->next].grad + (off + p0) * w;
+      if (before > p0)
+        NI_R(ni_kernel)()->add((before - p0) * w, to, (real *)run->view[s->value].grad + from * w, to);
+    }
+    for (int i = 0; i < pr->n_states; i++)
+      if (ni_run_carries(run, &pr->state[i], scan))
+        clear_step(run, &x, pr->state[i].value, off, p0, e);
+    before = e;
     for (int k = c->unit->n_inner; k-- > 0;) {
       const ni_node *n = &pr->node[c->unit->inner[k]];
-      if (code_of(n)->backward && any_grad(run, n) && !(n->op->flags & NI_NOGRAD))
-        code_of(n)->backward(&c->x, n, off + p0, off + e);
+      if (!code_of(n)->backward || !any_grad(run, n) || (n->op->flags & NI_NOGRAD)) continue;
+      code_of(n)->backward(&x, n, off + p0, off + e);
+      if (!(run->flags & NEAP_CHECK)) continue;
+      for (int i = 0; i < n->n_in; i++)
+        if (n->in[i] >= 0 && x.view[n->in[i]].type.space == space)
+          check_rows(&x, run, n->in[i], off + p0, off + e, true);
+      if (atomic_load_explicit(&run->fault.set, memory_order_relaxed)) return;
     }
-    for (int i = 0; i < pr->n_states; i++) {
-      const ni_state_info *s = &pr->state[i];
-      if (!ni_run_carries(run, s, scan) || !run->view[s->value].grad) continue;
-      size_t w = run->view[s->value].width;
-      const real *from = (real *)run->view[s->value].grad + (off + p0) * w;
-      if (t == 0) {
-        NI_R(ni_state_first_back)(&c->x, space, s->slot, s->init, p0, e, w,
-                                  (real *)run->view[s->value].grad);
-      } else if (run->view[s->next].grad) {
-        real *to = (real *)run->view[s->next].grad + (rows->off[t - 1] + p0) * w;
-        for (size_t j = 0; j < (e - p0) * w; j++) to[j] += from[j];
-      }
-    }
+  }
+  for (int i = 0; i < pr->n_states && before > p0; i++) {
+    const ni_state_info *s = &pr->state[i];
+    if (ni_run_carries(run, s, scan) && run->view[s->value].grad)
+      NI_R(ni_state_first_back)(&c->x, space, s->slot, s->init, p0, before,
+                                run->view[s->value].width, run->view[s->value].grad);
   }
 }
 
@@ -312,10 +395,8 @@ static void loop_unit_forward(context *c, const ni_unit *u) {
 
 static void clear_grad(neap_run *run, int v) {
   if (v < 0 || !run->need[v] || run->touched[v]) return;
-  size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, v);
   run->touched[v] = 1;
-  run->view[v].grad = run->grad[v];
-  memset(run->grad[v], 0, rows * run->view[v].width * sizeof(real));
+  begin_grad(run, v);
 }
 
 static void loop_unit_backward(context *c, const ni_unit *u) {
@@ -352,26 +433,6 @@ static void loop_unit_backward(context *c, const ni_unit *u) {
 
 /* ---- all units ---- */
 
-static neap_status check_unit(const neap_run *run, const ni_unit *u) {
-  if (u->node >= 0) return check_node(run, &run->pr->node[u->node]);
-  /* in a loop the first step with a bad number is the one to name */
-  const ni_rows *rows = &run->rows[run->pr->scan[u->scan].space];
-  for (size_t t = 0; t < rows->steps; t++)
-    for (int k = 0; k < u->n_inner; k++) {
-      const ni_node *n = &run->pr->node[u->inner[k]];
-      const ni_view *v = &run->view[n->out];
-      if (v->type.dtype != NEAP_F32) continue;
-      const real *d = v->data;
-      for (size_t i = rows->off[t] * v->width; i < rows->off[t + 1] * v->width; i++)
-        if (!isfinite(d[i])) {
-          const char *place = ni_run_row_text(run, v->type.space, i / v->width);
-          return ni_fail(NEAP_ENONFINITE, "%s: %s came up, %s%s", ni_program_who(n),
-                         isnan(d[i]) ? "NaN" : "infinity", place, ni_program_at(n));
-        }
-    }
-  return NEAP_OK;
-}
-
 neap_status NI_R(ni_exec_forward)(neap_run *run, int only_step) {
   context c;
   set_up(&c, run);
@@ -384,7 +445,8 @@ neap_status NI_R(ni_exec_forward)(neap_run *run, int only_step) {
     else if (!(run->pr->node[unit->node].op->flags & NI_SOURCE))
       node_forward(&c, &run->pr->node[unit->node]);
     neap_status rc = trouble(run);
-    if (!rc && (run->flags & NEAP_CHECK)) rc = check_unit(run, unit);
+    if (!rc && (run->flags & NEAP_CHECK) && unit->node >= 0)
+      rc = check_node(run, &run->pr->node[unit->node]); /* a loop looks itself */
     if (rc) return rc;
   }
   return NEAP_OK;
@@ -406,7 +468,7 @@ neap_status NI_R(ni_exec_backward)(neap_run *run) {
     for (int k = 0; k < (unit->node < 0 ? unit->n_inner : 1); k++) {
       const ni_node *n = &run->pr->node[unit->node < 0 ? unit->inner[k] : unit->node];
       for (int i = 0; i < n->n_in; i++)
-        if (n->in[i] >= 0 && run->view[n->in[i]].grad &&
+        if (n->in[i] >= 0 && run->view[n->in[i]].grad && !run->local[n->in[i]] &&
             (rc = check_finite(run, n->in[i], run->view[n->in[i]].grad, true)))
           return rc;
     }

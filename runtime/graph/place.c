@@ -226,6 +226,97 @@ static void mark_need(neap_run *run) {
   }
 }
 
+/* Is v in the loop of that unit, a row of it at each step? */
+static bool in_loop(const neap_run *run, int v, int unit) {
+  const neap_program *pr = run->pr;
+  return unit >= 0 && run->plan.unit[unit].node < 0 &&
+         pr->value[v].type.space == pr->scan[run->plan.unit[unit].scan].space;
+}
+
+/* Who reads a value. */
+typedef struct readers {
+  const ni_node *last;
+  int count;
+  bool outside, kept, next, first; /* outside its unit; for backward; as a state's */
+} readers;
+
+static readers readers_of(const neap_run *run, int v) {
+  const neap_program *pr = run->pr;
+  int unit = run->plan.unit_of[pr->value[v].node];
+  readers r = {.outside = run->keep[v] != 0};
+  for (int i = 0; i < pr->n_nodes; i++) {
+    const ni_node *n = &pr->node[i];
+    if (run->plan.unit_of[i] < 0) continue;
+    for (int k = 0; k < n->n_in; k++) {
+      if (n->in[k] != v) continue;
+      r.last = n;
+      r.count++;
+      r.outside |= run->plan.unit_of[i] != unit;
+      r.kept |= n->op->keep_in >> (k < 31 ? k : 31) & 1;
+    }
+  }
+  for (int o = 0; o < pr->n_outputs; o++) r.outside |= pr->output[o].value == v;
+  for (int i = 0; i < pr->n_states; i++) {
+    if (run->plan.unit_of[pr->value[pr->state[i].value].node] < 0) continue;
+    r.next |= pr->state[i].next == v;
+    r.first |= pr->state[i].init == v;
+  }
+  return r;
+}
+
+/* A sum hands its gradient on as it is: what only the sum reads needs none of its own. */
+static int same_gradient(const neap_run *run, int v, const readers *r) {
+  const neap_type *t = &run->pr->value[v].type;
+  if (r->count != 1 || r->next || r->first || !run->need[v] || run->keep[v]) return v;
+  if (strcmp(r->last->op->name, "add") != 0) return v;
+  for (int o = 0; o < run->pr->n_outputs; o++)
+    if (run->pr->output[o].value == v) return v;
+  const ni_op *op = run->pr->node[run->pr->value[v].node].op;
+  const neap_type *out = &run->pr->value[r->last->out].type;
+  bool even = out->space == t->space && out->rank == t->rank && t->space >= 0;
+  for (int k = 0; even && k < t->rank; k++) even = out->dim[k] == t->dim[k];
+  return even && !(op->flags & NI_SOURCE) ? r->last->out : v;
+}
+
+static void mark_local(neap_run *run) {
+  const neap_program *pr = run->pr;
+  bool learn = run->flags & NEAP_LEARN;
+  for (int v = 0; v < pr->n_values; v++) {
+    const ni_node *n = &pr->node[pr->value[v].node];
+    int unit = run->plan.unit_of[n->index], space = pr->value[v].type.space;
+    run->local[v] = 0;
+    run->same[v] = v;
+    if (unit < 0 || pr->value[v].type.dtype != NEAP_F32) continue;
+    readers r = readers_of(run, v);
+    bool kept = learn && (r.kept || n->op->keep_out >> (v - n->out) & 1);
+    bool state = n->op == &ni_op_state;
+    if (learn) run->same[v] = same_gradient(run, v, &r);
+    if (r.outside || r.first || !in_loop(run, v, unit)) continue;
+    if (!state && !r.next && !kept) run->local[v] |= NI_LOCAL_DATA;
+    if (!run->need[v]) continue;
+    run->local[v] |= NI_LOCAL_CLEAR;
+    bool wide = state && r.next; /* its maker sums over all steps, or steps would overlap */
+    for (int k = 0; k < n->n_in; k++)
+      wide |= n->in[k] >= 0 && run->need[n->in[k]] && pr->value[n->in[k]].type.space != space;
+    if (!wide) run->local[v] |= NI_LOCAL_GRAD;
+  }
+  for (bool changed = true; changed;) { /* whoever shares a gradient, shares its memory */
+    changed = false;
+    for (int v = 0; v < pr->n_values; v++) {
+      int r = run->same[v];
+      if (r == v || !((run->local[v] ^ run->local[r]) & NI_LOCAL_GRAD)) continue;
+      run->local[v] &= (uint8_t)~NI_LOCAL_GRAD;
+      run->local[r] &= (uint8_t)~NI_LOCAL_GRAD;
+      changed = true;
+    }
+  }
+}
+
+static int owner_of_gradient(const neap_run *run, int v) {
+  while (run->same[v] != v) v = run->same[v];
+  return v;
+}
+
 bool ni_run_needs(const neap_run *run, int space) {
   const neap_program *pr = run->pr;
   for (int v = 0; v < pr->n_values; v++)
@@ -243,6 +334,7 @@ neap_status ni_run_place(neap_run *run) {
                     : ni_fail(NEAP_ESTATE, "run: the lengths of '%s' are not set",
                               pr->space[i].name);
   mark_need(run);
+  mark_local(run);
   int units = run->plan.n_units, end = 2 * units + 1;
   bool learn = run->flags & NEAP_LEARN, share = !run->step_unit;
   ni_exec x = {.view = run->view, .rows = run->rows, .fixed = run->fixed, .work = run->work};
@@ -258,6 +350,7 @@ neap_status ni_run_place(neap_run *run) {
     size_t rows = t->space < 0 ? 1 : run->rows[t->space].rows;
     if (!ni_mul(rows, width, &bytes) || !ni_mul(bytes, element(run, t), &bytes))
       return ni_fail(NEAP_EMEM, "run: a value is too large");
+    size_t step = run->local[v] ? run->rows[t->space].parents * width * element(run, t) : 0;
     run->view[v].grad = NULL;
     const ni_node *node = &pr->node[pr->value[v].node];
     int unit = run->plan.unit_of[node->index];
@@ -290,12 +383,17 @@ neap_status ni_run_place(neap_run *run) {
     bool own = !(node->op->flags & NI_SOURCE) || node->op == &ni_op_input || node->op == &ni_op_state;
     neap_status rc = NEAP_OK;
     if (own)
-      rc = add_item(run, &n, bytes, node->op == &ni_op_input ? 0 : unit, last, still,
-                    &run->view[v].data);
-    if (!rc && run->need[v] && node->op != &ni_op_param) {
+      rc = add_item(run, &n, run->local[v] & NI_LOCAL_DATA ? step : bytes,
+                    node->op == &ni_op_input ? 0 : unit, last, still, &run->view[v].data);
+    if (!rc && run->need[v] && node->op != &ni_op_param && run->same[v] == v) {
       int to = 2 * units - unit, from = first_back < 0 ? to : 2 * units - first_back;
+      for (int w = 0; w < pr->n_values; w++) /* made earlier, so asked later in backward */
+        if (run->same[w] != w && owner_of_gradient(run, w) == v &&
+            2 * units - run->plan.unit_of[pr->value[w].node] > to)
+          to = 2 * units - run->plan.unit_of[pr->value[w].node];
       if (run->keep[v] & 2 || to_end) from = units, to = end;
-      rc = add_item(run, &n, bytes, from, to, still, &run->grad[v]);
+      rc = add_item(run, &n, run->local[v] & NI_LOCAL_GRAD ? step : bytes, from, to, still,
+                    &run->grad[v]);
     }
     if (rc) return rc;
   }
@@ -317,6 +415,7 @@ neap_status ni_run_place(neap_run *run) {
   if (rc) return rc;
   for (size_t i = 0; i < n; i++)
     *run->item[i].where = (run->item[i].still ? run->still : run->arena) + run->item[i].offset;
+  for (int v = 0; v < pr->n_values; v++) run->grad[v] = run->grad[owner_of_gradient(run, v)];
   for (int v = 0; v < pr->n_values; v++) {
     int unit = run->plan.unit_of[pr->value[v].node];
     if (!run->step_unit || unit < 0 || run->step_unit[unit] || !run->still_placed)

@@ -39,17 +39,20 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   neap_status rc = ni_schedule_new(&run->plan, pr);
   run->view = ni_calloc(nv, sizeof *run->view);
   run->grad = ni_calloc(nv, sizeof *run->grad);
-  run->keep = ni_calloc(4, nv);
+  run->keep = ni_calloc(5, nv);
+  run->same = ni_alloc(nv * sizeof *run->same);
+  run->own = ni_alloc((size_t)ni_pool_threads(run->pool) * nv * sizeof *run->own);
   run->fixed = ni_calloc(2 * nn, sizeof *run->fixed);
   run->stale = ni_calloc(nn, 1);
   run->param = ni_alloc(nn * sizeof *run->param);
   run->scalar = ni_calloc(nv, run->real);
-  if (rc || !run->view || !run->grad || !run->keep || !run->fixed || !run->stale || !run->param ||
+  if (rc || !run->view || !run->grad || !run->keep || !run->same || !run->own || !run->fixed || !run->stale || !run->param ||
       !run->scalar)
     goto fail;
   run->given = run->keep + nv;
   run->need = run->given + nv;
   run->touched = run->need + nv;
+  run->local = run->touched + nv;
   run->work = run->fixed + nn;
   for (int v = 0; v < pr->n_values; v++) {
     run->view[v].type = pr->value[v].type;
@@ -109,6 +112,8 @@ void ni_run_close(neap_run *run) {
   ni_free(run->view);
   ni_free(run->grad);
   ni_free(run->keep);
+  ni_free(run->same);
+  ni_free(run->own);
   ni_free(run->fixed);
   ni_free(run->fixed_mem);
   ni_free(run->stale);

@@ -37,6 +37,9 @@ struct neap_run {
   uint8_t *given;        /* by value: input copied in */
   uint8_t *need;         /* by value: a gradient flows here */
   uint8_t *touched;      /* by value: gradient begun in this backward */
+  uint8_t *local;        /* by value: what the loop around it does for it, NI_LOCAL_... */
+  int *same;             /* by value: whose gradient is its own too; itself: nobody's */
+  ni_view *own;          /* each thread's views in a loop: [threads][values] */
   void **grad;           /* by value: where the gradient lives */
   uint8_t *stale;        /* by node: 1 forward, 2 backward packing is old */
   int *param;            /* by node: id of the parameter it names, -1 */
@@ -65,6 +68,16 @@ struct neap_run {
   bool spent; /* backward has used up what forward kept */
   _Atomic int canceled;
   ni_fault fault;
+};
+
+/*
+** Values inside a loop that no later step and nobody outside reads have memory for one step, row p
+** of it for sorted position p: each thread points its own views at its step.
+*/
+enum {
+  NI_LOCAL_DATA = 1,
+  NI_LOCAL_GRAD = 2,
+  NI_LOCAL_CLEAR = 4 /* gradients that only the loop adds to: cleared step by step */
 };
 
 /* ---- place.c ---- */

@@ -401,9 +401,11 @@ static void compute(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, li
   } while (next(&t, ~(1u << last)));
 }
 
+/* An operand whose gradient is the result's (place.c) has it already. */
 static bool wanted(const ni_exec *x, const ni_node *n, int k, const line_fn *slope, bool same) {
-  return slope[k] && x->view[n->in[k]].grad &&
-         (x->view[n->in[k]].type.space == x->view[n->out].type.space) == same;
+  const ni_view *in = &x->view[n->in[k]], *out = &x->view[n->out];
+  return slope[k] && in->grad && in->grad != out->grad &&
+         (in->type.space == out->type.space) == same;
 }
 
 /* Of a sum: dy as it is. */
