@@ -65,15 +65,10 @@ enum {
 
 static size_t packed(size_t n, size_t k) { return (n + PANEL - 1) / PANEL * PANEL * k; }
 
-/* To a panel's W columns, stride apart from row to row: rows of w, or its columns (transposed). */
-INLINE void pack_columns(size_t cols, size_t k, const float *w, size_t ldw, const bool transposed,
-                         float *to, size_t stride) {
-  size_t i = 0;
-  if (transposed) {
-    for (; i < k; i++) store(to + i * stride, get(w + i * ldw, cols));
-    return;
-  }
-  for (; i < k; i += W) {
+/* To W columns of a panel, whose rows are stride apart: W rows of w. */
+INLINE void pack_columns(size_t cols, size_t k, const float *w, size_t ldw, float *to,
+                         size_t stride) {
+  for (size_t i = 0; i < k; i += W) {
     size_t left = k - i < W ? k - i : W;
     vec square[W];
     UNROLL for (size_t j = 0; j < W; j++)
@@ -85,14 +80,14 @@ INLINE void pack_columns(size_t cols, size_t k, const float *w, size_t ldw, cons
 }
 
 static void pack(size_t n, size_t k, const float *w, size_t ldw, bool transposed, float *to) {
-  for (size_t j = 0; j < (n + PANEL - 1) / PANEL * PANEL; j += W) {
-    float *panel = to + j / PANEL * PANEL * k + j % PANEL;
-    size_t from = j < n ? j : n;
-    if (transposed)
-      pack_columns(n - from, k, w + from, ldw, true, panel, PANEL);
-    else
-      pack_columns(n - from, k, w + from * ldw, ldw, false, panel, PANEL);
-  }
+  const size_t whole = (n + PANEL - 1) / PANEL * PANEL;
+  for (size_t i = 0; transposed && i < k; i++, w += ldw, to += PANEL)
+    for (size_t j = 0; j < whole; j += PANEL)
+      for (size_t v = 0; v < PANEL; v += W)
+        store(to + j * k + v, j + v < n ? get(w + j + v, n - j - v) : splat(0));
+  for (size_t j = 0; !transposed && j < whole; j += W)
+    pack_columns(j < n ? n - j : 0, k, w + (j < n ? j : 0) * ldw, ldw,
+                 to + j / PANEL * PANEL * k + j % PANEL, PANEL);
 }
 
 #define EACH_SUM                           \
@@ -381,7 +376,7 @@ static size_t packed_gates(size_t gates, size_t h, size_t k) {
 static void pack_gates(size_t gates, size_t h, size_t k, const float *w, size_t ldw, float *to) {
   for (size_t j = 0; j < h; j += W, to += k * gates * W)
     for (size_t g = 0; g < gates; g++)
-      pack_columns(h - j, k, w + (g * h + j) * ldw, ldw, false, to + g * W, gates * W);
+      pack_columns(h - j, k, w + (g * h + j) * ldw, ldw, to + g * W, gates * W);
 }
 
 enum { STEP_SUMS = 9 }; /* vectors of sums in flight for a single row */
