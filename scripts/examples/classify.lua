@@ -50,7 +50,7 @@ else
     input = neap.vocab(train, "text", { unk = true }), output = neap.vocab(train, "class"),
     rng = rng, threads = options.threads, smoothing = 0.1,
     net = neap.chain {
-      neap.embed { size = 64 },                       -- [T,B] ids -> [T,B,64]
+      neap.embed { size = 64, init = { "normal", 0, 1 / 8 } }, -- [T,B] ids -> [T,B,64]
       neap.dropout { rate = 0.3 },
       neap.bidir { neap.lstm { size = size } },       -- -> [T,B,256]
       neap.dropout { rate = 0.5 },
