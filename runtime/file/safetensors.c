@@ -348,11 +348,14 @@ static neap_status read_header(loader *l) {
     return ni_fail(NEAP_EFORMAT, "%s: expected at least 8 bytes, came %zu", l->who, l->size);
   uint64_t n = little(l->data, 8);
   size_t most = l->size - 8 < LONGEST_HEADER ? l->size - 8 : LONGEST_HEADER;
+  const char *json = (const char *)l->data + 8;
+  if (n > most && (l->size == 8 || json[0] != '{')) /* what came as a number is none */
+    return ni_fail(NEAP_EFORMAT, "%s: no safetensors file: expected the length of a header, then "
+                   "'{', came other bytes", l->who);
   if (n > most)
     return ni_fail(NEAP_EFORMAT,
-                   "%s: no safetensors file, or not all of it: byte 0: expected a header of at "
+                   "%s: not all of a safetensors file, or none: byte 0: expected a header of at "
                    "most %zu bytes, came %" PRIu64, l->who, most, n);
-  const char *json = (const char *)l->data + 8;
   l->start = 8 + (size_t)n;
   if (n == 0 || json[0] != '{')
     return ni_fail(NEAP_EFORMAT, "%s: byte 8: expected a header that begins with '{', came %s",

@@ -366,9 +366,14 @@ static void test_lies(void) {
               ni_archive_load_memory(&a, "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF{}", 10));
   size_t n = 8 + 100000001;
   char *vast = calloc(1, n);
-  memcpy(vast, "\x01\xE1\xF5\x05", 4); /* 100,000,001 */
+  memcpy(vast, "\x01\xE1\xF5\x05\0\0\0\0{", 9); /* 100,000,001 */
   CHECK_FAILS(NEAP_EFORMAT, "at most 100000000 bytes", ni_archive_load_memory(&a, vast, n));
   free(vast);
+
+  /* Another kind of file. */
+  CHECK_FAILS(NEAP_EFORMAT, "no safetensors file: expected the length of a header, then '{'",
+              ni_archive_load_memory(&a, "maison\thouse\n", 13));
+  CHECK_FAILS(NEAP_EFORMAT, "no safetensors file", ni_archive_load_memory(&a, "maisons\t", 8));
 
   /* Rare but right: members in another order, spaces, escapes, empty tensors between others. */
   static const unsigned char data[8] = {0, 0, 0x80, 0x3F, 7};
