@@ -9,6 +9,7 @@
 -- @module neap.corpus
 local check = require "neap.check"
 local core = require "neap.core"
+local vocab = require "neap.vocab"
 
 local corpus = {}
 local methods = {}
@@ -16,21 +17,13 @@ local meta = { __index = methods, __name = "neap.corpus" }
 
 -- ---- making -----------------------------------------------------------------------------------
 
-local splits = {
-  symbol = function(text, take) take(text) end,
-  characters = function(text, take)
-    for c in text:gmatch(utf8.charpattern) do take(c) end
-  end,
-  words = function(text, take)
-    for w in text:gmatch("%S+") do take(w) end
-  end,
-}
-
--- A field of symbols while it grows.
+-- A field of symbols while it grows. split: how its strings are cut; one that is never given says
+-- nothing of how its lists of symbols are written as a string.
 local function symbol_field(split)
   local ids, offsets = core.ints(), core.ints():push(0)
   local symbols, index = {}, {}
-  local field = { split = split }
+  local cut = vocab.splitter("corpus", "split", split or "symbol")
+  local field = {}
   local function take(symbol)
     local id = index[symbol]
     if not id then
@@ -42,7 +35,8 @@ local function symbol_field(split)
   field.take = take
   function field.close() offsets:push(#ids) end
   function field.add(text)
-    splits[split](text, take)
+    split = split or "symbol"
+    cut(text, take)
     offsets:push(#ids)
   end
   function field.done()
@@ -51,8 +45,9 @@ local function symbol_field(split)
   return field
 end
 
-local function new(source, fields)
-  local self = { source = source, fields = fields }
+-- lines: i32 [n], where each sequence begins in the file; nil if it comes from none.
+local function new(source, fields, lines)
+  local self = { source = source, fields = fields, lines = lines }
   local _, any = next(fields)
   self.n = #any.offsets - 1
   return setmetatable(self, meta)
@@ -65,45 +60,85 @@ local function sorted(map)
   return names
 end
 
-local function check_split(who, name, split)
-  if not splits[split] then
-    local near = core.nearest(tostring(split), { "symbol", "characters", "words" })
-    check.fail("%s: split of %s: expected \"symbol\", \"characters\" or \"words\", came %s%s",
-      who, name, check.came(split), near and ("; did you mean \"%s\"?"):format(near) or "")
+-- The option `split`: field name -> how its strings are cut; names: the fields that there are.
+local function check_splits(who, splits, names)
+  if splits == nil then return {} end
+  if type(splits) ~= "table" then
+    check.fail("%s: split: expected a table such as { %s = \"words\" }, came %s", who,
+      names[1] or "text", check.came(splits))
   end
+  local known = {}
+  for _, name in ipairs(names) do known[name] = true end
+  for name, split in pairs(splits) do
+    if not known[name] then
+      local near = core.nearest(tostring(name), names)
+      check.fail("%s: split: \"%s\" is not among the %s%s", who, tostring(name),
+        who == "corpus.tsv" and "columns" or "fields",
+        near and ("; did you mean \"%s\"?"):format(near) or "")
+    end
+    vocab.splitter(who, "split of " .. name, split)
+  end
+  return splits
+end
+
+-- A field of numbers of a script's lists.
+local function number_field(name, list)
+  local flat, offsets, width, rows = {}, core.ints():push(0), nil, 0
+  local function expected(i, t, what, came)
+    check.fail("corpus.from: sequence %d of %s, step %d: expected %s, came %s", i, name, t, what,
+      came)
+  end
+  local function take(i, t, x)
+    if type(x) ~= "number" then expected(i, t, "a number", check.came(x)) end
+    if x - x ~= 0 then expected(i, t, "a finite number", check.came(x)) end
+    flat[#flat + 1] = x
+  end
+  for i, sequence in ipairs(list) do
+    check.type("corpus.from", ("sequence %d of %s"):format(i, name), sequence, "table")
+    for t, row in ipairs(sequence) do
+      local n = type(row) == "table" and #row or 0 -- 0: a number that is no row
+      width = width or n
+      if n ~= width then
+        expected(i, t, width == 0 and "a number" or ("%d numbers"):format(width),
+          width > 0 and type(row) == "table" and n or check.came(row))
+      end
+      if n == 0 then take(i, t, row) end
+      for k = 1, n do take(i, t, row[k]) end
+    end
+    rows = rows + #sequence
+    offsets:push(rows)
+  end
+  return { data = core.tensor(flat):reshape{ rows, math.max(width, 1) },
+    offsets = offsets:tensor() }
 end
 
 --- A corpus of what a script has made.
 -- @tab fields name -> list of sequences, as many in each field. A sequence is a string (cut as
 --   `split` says), a list of strings, or a list of numbers (or of lists of numbers, all as long)
 -- @tab[opt] options `split`: table of field name -> "symbol" (the string is one symbol; the
---   preset), "characters" (of UTF-8) or "words" (between blanks)
+--   preset), "characters" (of UTF-8) or "words" (between blanks). Vocabularies remember it
 -- @treturn corpus
 function corpus.from(fields, options)
   options = check.options("corpus.from", options, { "split" })
   check.type("corpus.from", "fields", fields, "table")
   local made, count, first = {}, nil, nil
   for name in pairs(fields) do check.type("corpus.from", "a field's name", name, "string") end
+  local splits = check_splits("corpus.from", options.split, sorted(fields))
   for _, name in ipairs(sorted(fields)) do
     local list = check.type("corpus.from", "field " .. name, fields[name], "table")
     count, first = count or #list, first or name
     if #list ~= count then
       check.fail("corpus.from: %d sequences in %s, %d in %s", #list, name, count, first)
     end
-    local split = (options.split or {})[name] or "symbol"
-    check_split("corpus.from", name, split)
-    local sample = list[1]
-    if type(sample) == "table" and type(sample[1]) ~= "string" and sample[1] ~= nil then
-      local rows, offsets = {}, core.ints():push(0)
-      for _, sequence in ipairs(list) do
-        table.move(sequence, 1, #sequence, #rows + 1, rows)
-        offsets:push(#rows)
-      end
-      local data = core.tensor(rows)
-      if data:rank() == 1 then data = data:reshape{ #rows, 1 } end
-      made[name] = { data = data, offsets = offsets:tensor() }
+    local sample
+    for _, sequence in ipairs(list) do
+      sample = type(sequence) == "table" and sequence[1]
+      if sample ~= nil then break end
+    end
+    if sample and type(sample) ~= "string" then
+      made[name] = number_field(name, list)
     else
-      local field = symbol_field(split)
+      local field = symbol_field(splits[name])
       for i, sequence in ipairs(list) do
         if type(sequence) == "table" then
           for _, symbol in ipairs(sequence) do
@@ -171,52 +206,88 @@ local function each_line(path, each)
   end
 end
 
+-- What is wrong with the names of a header.
+local function wrong_names(names)
+  local seen = {}
+  for i, name in ipairs(names) do
+    if name == "" or seen[name] then
+      return ("header: column %d has %s"):format(i, name == "" and "no name" or
+        "the name of another")
+    end
+    seen[name] = true
+  end
+end
+
+-- The options `header` and `columns`: gives the first.
+local function check_header(who, options)
+  local columns, seen = options.columns, {}
+  if options.header ~= nil then check.type(who, "header", options.header, "boolean") end
+  if columns == nil then return options.header end
+  check.type(who, "columns", columns, "table")
+  for i, name in ipairs(columns) do
+    check.type(who, ("columns: name %d"):format(i), name, "string")
+    if seen[name] then check.fail("%s: columns: \"%s\" came twice", who, name) end
+    seen[name] = true
+  end
+  if #columns == 0 then check.fail("%s: columns: expected at least one name, came none", who) end
+  return options.header
+end
+
 --- Lines of cells between tabs. Empty lines are passed over.
 -- @string path
--- @tab options `columns`: the fields' names, as many as cells in a line; `split`: table of name ->
---   "symbol" (the cell is one symbol; the preset), "characters" (of UTF-8) or "words" (between
---   blanks)
+-- @tab options `columns`: the fields' names, as many as cells in a line; `header`: true if the first
+--   line has names, which are taken where `columns` gives none; `split`: table of name -> "symbol"
+--   (the cell is one symbol; the preset), "characters" (of UTF-8) or "words" (between blanks).
+--   Vocabularies remember it
 -- @treturn[1] corpus one sequence a line
 -- @return[2] nil
 -- @treturn[2] string message with file:line
 -- @treturn[2] string "EIO" or "EFORMAT"
 function corpus.tsv(path, options)
-  options = check.options("corpus.tsv", options, { "columns", "split" })
-  local columns = check.type("corpus.tsv", "columns", options.columns, "table")
-  local split = options.split or {}
-  local fields, known = {}, {}
-  for i, name in ipairs(columns) do
-    check.type("corpus.tsv", "columns", name, "string")
-    check_split("corpus.tsv", name, split[name] or "symbol")
-    fields[i], known[name] = symbol_field(split[name] or "symbol"), true
+  options = check.options("corpus.tsv", options, { "columns", "header", "split" })
+  local header, names = check_header("corpus.tsv", options), options.columns
+  local splits, fields
+  local function begin()
+    splits, fields = check_splits("corpus.tsv", options.split, names), {}
+    for i, name in ipairs(names) do fields[i] = symbol_field(splits[name]) end
   end
-  if #fields == 0 then check.fail("corpus.tsv: columns: expected at least one name, came none") end
-  for name in pairs(split) do
-    if not known[name] then
-      check.fail("corpus.tsv: split: \"%s\" is not among the columns", tostring(name))
-    end
+  if names then
+    begin()
+  elseif not header then
+    check.fail("corpus.tsv: columns: expected a table, came nil (the fields' names; or header = true, "
+      .. "where the first line has them)")
   end
-  local n = 0
+  local n, lines_of = 0, core.ints()
   local cells = {}
-  local lines, message, code = each_line(path, function(line)
+  local lines, message, code = each_line(path, function(line, number)
     if line == "" then return end
     local count = 0
     for cell in (line .. "\t"):gmatch("([^\t]*)\t") do
       count = count + 1
       cells[count] = cell
     end
-    if count ~= #fields then
-      return ("expected %d columns (%s), came %d"):format(#fields, table.concat(columns, ", "),
-        count)
+    if not names then
+      names = table.move(cells, 1, count, 1, {})
+      local problem = wrong_names(names)
+      if problem then return problem end
+      begin()
+    elseif count ~= #names then
+      return ("expected %d columns (%s), came %d%s"):format(#names, table.concat(names, ", "), count,
+        count == 1 and ": no tab is in the line" or "")
+    end
+    if header then
+      header = false
+      return
     end
     for i, field in ipairs(fields) do field.add(cells[i]) end
+    lines_of:push(number)
     n = n + 1
   end)
   if not lines then return nil, message, code end
   if n == 0 then return bad("EFORMAT", "%s: no lines in it", path) end
   local made = {}
-  for i, name in ipairs(columns) do made[name] = fields[i].done() end
-  return new(path, made)
+  for i, name in ipairs(names) do made[name] = fields[i].done() end
+  return new(path, made, lines_of:tensor())
 end
 
 --- A whole text as one sequence, field "text".
@@ -229,7 +300,7 @@ end
 function corpus.text(path, options)
   options = check.options("corpus.text", options, { "split" })
   local split = options.split or "characters"
-  check_split("corpus.text", "text", split)
+  vocab.splitter("corpus.text", "split", split)
   local file, message, code = open(path, "rb")
   if not file then return nil, message, code end
   local text, why = file:read("a")
@@ -273,16 +344,16 @@ function corpus.conllu(path, options)
       check.fail("corpus.conllu: fields: no column \"%s\"%s", tostring(name),
         near and ("; did you mean \"%s\"?"):format(near) or "")
     end
-    keep[i] = { name = name, column = column, field = symbol_field("symbol") }
+    keep[i] = { name = name, column = column, field = symbol_field() }
   end
   if #keep == 0 then check.fail("corpus.conllu: fields: expected at least one name, came none") end
-  local words, sentences, cells = 0, 0, {}
+  local words, sentences, cells, lines_of = 0, 0, {}, core.ints()
   local function close()
     if words == 0 then return end
     for _, k in ipairs(keep) do k.field.close() end
     words, sentences = 0, sentences + 1
   end
-  local lines, ended, code = each_line(path, function(line)
+  local lines, ended, code = each_line(path, function(line, number)
     if line == "" then return close() end
     if line:sub(1, 1) == "#" then return end
     local count = 0
@@ -298,6 +369,7 @@ function corpus.conllu(path, options)
     elseif tonumber(id) ~= words + 1 then
       return ("expected word number %d, came %s"):format(words + 1, id)
     end
+    if words == 0 then lines_of:push(number) end
     words = words + 1
     for _, k in ipairs(keep) do
       if cells[k.column] == "" then
@@ -314,7 +386,7 @@ function corpus.conllu(path, options)
   if sentences == 0 then return bad("EFORMAT", "%s: no sentences in it", path) end
   local fields = {}
   for _, k in ipairs(keep) do fields[k.name] = k.field.done() end
-  return new(path, fields)
+  return new(path, fields, lines_of:tensor())
 end
 
 -- Reads an IDX file of bytes, chunk by chunk into take(string): gives the dimensions.
@@ -388,7 +460,7 @@ function corpus.idx(images, labels)
   local dims, message, code = read_idx(images, 3, function(s) pixels:push_bytes(s, 1 / 255) end)
   if not dims then return nil, message, code end
   local n, rows, columns = table.unpack(dims)
-  local field = symbol_field("symbol")
+  local field = symbol_field()
   local label_dims
   label_dims, message, code = read_idx(labels, 1, function(s)
     for i = 1, #s do field.add(tostring(s:byte(i))) end
@@ -415,9 +487,9 @@ end
 function corpus.festival(path)
   local names = { "word", "pos", "phonemes", "stress", "marks" }
   local fields = {}
-  for _, name in ipairs(names) do fields[name] = symbol_field("symbol") end
+  for _, name in ipairs(names) do fields[name] = symbol_field() end
   fields.word = symbol_field("characters")
-  local n = 0
+  local n, lines_of = 0, core.ints()
   local lines, message, code = each_line(path, function(line, number)
     if line == "" or (number == 1 and line == "MNCL") then return end
     local word, pos, syllables = line:match('^%("([^"]+)" (%S+) %((.+)%)%)%s*$')
@@ -445,52 +517,70 @@ function corpus.festival(path)
     fields.phonemes.close()
     fields.stress.close()
     fields.marks.close()
+    lines_of:push(number)
     n = n + 1
   end)
   if not lines then return nil, message, code end
   if n == 0 then return bad("EFORMAT", "%s: no entries in it", path) end
   for _, name in ipairs(names) do fields[name] = fields[name].done() end
-  return new(path, fields)
+  return new(path, fields, lines_of:tensor())
 end
 
---- A time series: comma-separated values with a header, the first column the time.
+--- A time series: comma-separated values, the first column the time. The first line is a header,
+-- with the columns' names, unless all in it are numbers (or the first a date, the others numbers).
 -- @string path
--- @tab[opt] options `gaps`: "skip" leaves out lines with an empty value; else they are errors
+-- @tab[opt] options `header`: true or false: there is one or not, whatever the first line looks
+--   like; `columns`: a list of names, which count more than the header's; with neither they are
+--   "1", "2" and so on; `gaps`: "skip" leaves out lines with an empty value; else they are errors
 -- @treturn[1] corpus of one sequence: the first column as symbols, each other one as numbers [T,1]
 -- @return[2] nil
 -- @treturn[2] string message with file:line
 -- @treturn[2] string "EIO" or "EFORMAT"
 function corpus.series(path, options)
-  options = check.options("corpus.series", options, { "gaps" })
+  options = check.options("corpus.series", options, { "gaps", "header", "columns" })
   if options.gaps ~= nil and options.gaps ~= "skip" then
     check.fail("corpus.series: gaps: expected \"skip\", came %s", check.came(options.gaps))
   end
-  local names, columns, numbers, n = nil, {}, {}, 0
-  local moments = symbol_field("symbol")
+  local header, names = check_header("corpus.series", options), options.columns
+  local columns, numbers, n, first = {}, {}, 0, nil
+  local moments = symbol_field()
+  local function has_numbers(cells)
+    if not (tonumber(cells[1]) or cells[1]:find "^%d") then return false end
+    for i = 2, #cells do
+      if not (tonumber(cells[i]) or cells[i] == "" and options.gaps) then return false end
+    end
+    return true
+  end
+  -- The first line: takes names from it, or makes them. Gives what is wrong with it.
+  local function begin(cells)
+    if #cells < 2 then return "expected 2 columns or more, came 1: no comma is in the line" end
+    if header == nil then header = not has_numbers(cells) end
+    if header and not names then
+      names = cells
+      return wrong_names(names)
+    end
+    if not names then
+      names = {}
+      for i = 1, #cells do names[i] = tostring(i) end
+    end
+  end
   local lines, message, code = each_line(path, function(line)
     if line == "" then return end
     local cells = {}
     for cell in (line .. ","):gmatch("([^,]*),") do
       cells[#cells + 1] = cell:match('^%s*"?(.-)"?%s*$')
     end
-    if not names then
-      names = cells
-      if #names < 2 then
-        return ("expected a header of 2 columns or more, came %d"):format(#names)
-      end
-      local seen = {}
-      for i, name in ipairs(names) do
-        if name == "" or seen[name] then
-          return ("header: column %d has %s"):format(i, name == "" and "no name" or
-            "the name of another")
-        end
-        seen[name], columns[i] = true, core.floats()
-      end
-      return
+    if not first then
+      first = cells
+      local problem = begin(cells)
+      if problem then return problem end
+      for i = 1, #names do columns[i] = core.floats() end
     end
     if #cells ~= #names then
-      return ("expected %d columns, came %d"):format(#names, #cells)
+      return ("expected %d columns, came %d%s"):format(#names, #cells,
+        #cells == 1 and ": no comma is in the line" or "")
     end
+    if header and first == cells then return end
     for i = 2, #cells do
       if cells[i] == "" and options.gaps then return end
       numbers[i] = tonumber(cells[i])
@@ -533,6 +623,20 @@ end
 --- The names of the fields, in the order of the alphabet.
 -- @treturn {string,...}
 function methods:names() return sorted(self.fields) end
+
+--- Where a sequence is from, for messages: "FILE, sequence 10 (line 12)".
+-- @int i sequence, from 1
+-- @treturn string
+function methods:place(i)
+  check.integer("corpus:place", "i", i, 1, self.n)
+  return ("%s, sequence %d%s"):format(self.source, i,
+    self.lines and (" (line %d)"):format(self.lines[i]) or "")
+end
+
+--- How the strings of a field were cut.
+-- @string name field
+-- @treturn ?string "symbol", "characters" or "words"; nil where none were: they came as symbols
+function methods:split_of(name) return find(self, "corpus:split_of", name, "symbols").split end
 
 --- Length of a sequence.
 -- @string name field
@@ -591,7 +695,7 @@ function methods:select(order)
       offsets = core.offsets(lengths), symbols = field.symbols, split = field.split }
   end
   if #order == 0 then check.fail("corpus:select: expected at least one sequence, came none") end
-  return new(self.source, fields)
+  return new(self.source, fields, self.lines and (core.gather_rows(self.lines, nil, order)))
 end
 
 --- Cuts the corpus in two by chance. Each part keeps the order.
@@ -603,6 +707,7 @@ function methods:split(options)
   options = check.options("corpus:split", options, { "share", "rng", "by" })
   local share = check.type("corpus:split", "share", options.share, "number")
   local rng = check.type("corpus:split", "rng", options.rng, "table")
+  check.rng("corpus:split", rng)
   local groups, group_of, seen = 0, {}, {}
   for i = 1, self.n do
     local key = i
@@ -661,18 +766,22 @@ end
 -- @tab[opt] options `start`, `stop`: put the vocabulary's start or stop symbol before or after each
 --   sequence; `unknown`: "ignore" makes symbols without an id -1 (a loss leaves them out) where
 --   the vocabulary has no `unk`; else they raise
--- @treturn tab `data`: i32 [rows] ids from 0, or f32 [rows,...]; `offsets`: i32 [n+1]
+-- @treturn tab `data`: i32 [rows] ids from 0, or f32 [rows,...]; `offsets`: i32 [n+1]; `from`: the
+--   corpus and the field's name, for messages
 function methods:encode(name, vocab, options)
   options = check.options("corpus:encode", options, { "start", "stop", "unknown" })
+  local from = { corpus = self, name = name }
   if vocab == nil then
     local field = find(self, "corpus:encode", name)
     if field.ids then check.fail("corpus:encode: field %s of symbols needs a vocabulary", name) end
-    return { data = field.data, offsets = field.offsets }
+    return { data = field.data, offsets = field.offsets, from = from }
   end
   local field = find(self, "corpus:encode", name, "symbols")
   local data = core.remap(field.ids,
     id_map(self, "corpus:encode", name, field, vocab, options.unknown))
-  if not options.start and not options.stop then return { data = data, offsets = field.offsets } end
+  if not options.start and not options.stop then
+    return { data = data, offsets = field.offsets, from = from }
+  end
   for _, special in ipairs{ "start", "stop" } do
     if options[special] and not vocab[special] then
       check.fail("corpus:encode: the vocabulary has no %s symbol", special)
@@ -685,7 +794,7 @@ function methods:encode(name, vocab, options)
     if options.stop then ids:push(vocab.stop - 1) end
     ends:push(#ids)
   end
-  return { data = ids:tensor(), offsets = ends:tensor() }
+  return { data = ids:tensor(), offsets = ends:tensor(), from = from }
 end
 
 --- A field of one symbol, or one row of numbers, for each sequence: its class or its target.
@@ -698,8 +807,9 @@ function methods:label(name, vocab, options)
   local field = find(self, "corpus:label", name)
   for i = 1, self.n do
     if field.offsets[i] ~= i - 1 or field.offsets[i + 1] ~= i then
-      check.fail("corpus:label: field %s of %s: expected one symbol in sequence %d, came %d", name,
-        self.source, i, field.offsets[i + 1] - field.offsets[i])
+      check.fail("corpus:label: field %s of %s: expected one symbol in sequence %d%s, came %d",
+        name, self.source, i, self.lines and (" (line %d)"):format(self.lines[i]) or "",
+        field.offsets[i + 1] - field.offsets[i])
     end
   end
   return { data = self:encode(name, vocab, { unknown = options.unknown }).data }
@@ -710,7 +820,7 @@ end
 -- @tab vocab of characters (`vocab.count(corpus, name, { characters = true })`)
 -- @tab[opt] options `max`: keep at most so many characters of a symbol; `unknown` as in @{encode}
 -- @treturn tab `data`: i32 [characters] ids from 0; `inner`: i32 [words+1] where the characters of
---   each word begin; `outer`: i32 [n+1] where the words of each sequence begin
+--   each word begin; `outer`: i32 [n+1] where the words of each sequence begin; `from` as above
 function methods:characters(name, vocab, options)
   options = check.options("corpus:characters", options, { "max", "unknown" })
   local max = options.max and check.integer("corpus:characters", "max", options.max, 1) or math.huge
@@ -726,7 +836,8 @@ function methods:characters(name, vocab, options)
   letters.ids = core.remap(letters.ids,
     id_map(self, "corpus:characters", name, letters, vocab, options.unknown))
   local data, lengths = core.gather_rows(letters.ids, letters.offsets, core.remap(field.ids, place))
-  return { data = data, inner = core.offsets(lengths), outer = field.offsets }
+  return { data = data, inner = core.offsets(lengths), outer = field.offsets,
+    from = { corpus = self, name = name } }
 end
 
 function meta:__len() return self.n end

@@ -4,6 +4,41 @@ local check = require "neap.check"
 
 local metrics = {}
 
+local scores_meta = { __name = "neap.scores" }
+
+-- Its numbers and texts by name, those of tables in it in brackets.
+function scores_meta:__tostring()
+  local names, parts = {}, {}
+  for name in pairs(self) do
+    if type(name) == "string" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local value, text = self[name], nil
+    local meta = type(value) == "table" and getmetatable(value) or scores_meta
+    if math.type(value) == "float" then
+      text = metrics.number(value)
+    elseif type(value) ~= "table" then
+      text = tostring(value)
+    elseif meta == scores_meta then
+      text = scores_meta.__tostring(value)
+      text = text ~= "" and "(" .. text .. ")"
+    end
+    if text then parts[#parts + 1] = name .. " " .. text end
+  end
+  return table.concat(parts, "  ")
+end
+
+--- A table of scores that prints as a line of its numbers.
+-- @tab scores
+-- @treturn tab the same
+function metrics.scores(scores) return setmetatable(scores, scores_meta) end
+
+--- A number as people read it: four significant digits.
+-- @number x
+-- @treturn string
+function metrics.number(x) return x == x and ("%#.4g"):format(x) or "nan" end
+
 --- The fewest insertions, deletions and substitutions that make one list into the other
 -- (Levenshtein 1966).
 -- @tab a
@@ -36,6 +71,21 @@ local function same_count(who, hypotheses, references)
   end
 end
 
+-- The same, and each hypothesis is a list, each entry of references a list of lists.
+local function lists(who, hypotheses, references)
+  same_count(who, hypotheses, references)
+  for i, hypothesis in ipairs(hypotheses) do
+    check.type(who, ("hypothesis %d"):format(i), hypothesis, "table")
+    check.type(who, ("references: entry %d"):format(i), references[i], "table")
+    for k, reference in ipairs(references[i]) do
+      if type(reference) ~= "table" then
+        check.fail("%s: references: entry %d is a list of references, each a list: number %d is %s",
+          who, i, k, check.came(reference))
+      end
+    end
+  end
+end
+
 local function equal(a, b)
   if #a ~= #b then return false end
   for i = 1, #a do
@@ -50,7 +100,7 @@ end
 -- @tab references for each hypothesis the list of its references, each a list
 -- @treturn number 0 to 1; 0 for no sequences
 function metrics.sequence_error_rate(hypotheses, references)
-  same_count("sequence_error_rate", hypotheses, references)
+  lists("sequence_error_rate", hypotheses, references)
   local wrong = 0
   for i, hypothesis in ipairs(hypotheses) do
     local right = false
@@ -66,7 +116,7 @@ end
 -- @tab references for each hypothesis the list of its references, each a list
 -- @treturn number 0 for no sequences; may pass 1
 function metrics.symbol_error_rate(hypotheses, references)
-  same_count("symbol_error_rate", hypotheses, references)
+  lists("symbol_error_rate", hypotheses, references)
   local edits, symbols = 0, 0
   for i, hypothesis in ipairs(hypotheses) do
     local best, length

@@ -1,5 +1,11 @@
 --- Vocabularies: symbols (words, UTF-8 characters, tags) to numbers and back.
 -- Ids count from 1 in Lua; tensors, files and C hold id - 1.
+--
+-- Where a string stands for a sequence, the vocabulary cuts it into symbols, as its `split` says:
+-- "characters", "words" (between blanks) or "symbol" (the string is one symbol). A vocabulary of a
+-- corpus has the split of the field that it was counted from, so that a text goes into a model as it
+-- did in training. Where nothing says it, it is "characters" if all symbols are single ones, else
+-- "words". A list of symbols goes as it is.
 -- @module neap.vocab
 local check = require "neap.check"
 local core = require "neap.core"
@@ -26,7 +32,8 @@ local function add(self, symbol)
 end
 
 -- Adds the special symbols that options ask for, in a fixed order.
-local function add_specials(self, options)
+local function add_specials(self, who, options)
+  if options.specials ~= nil then check.type(who, "specials", options.specials, "table") end
   for _, name in ipairs(special_names) do
     local symbol = options[name]
     if symbol == true then symbol = spelling[name] end
@@ -46,11 +53,47 @@ local function empty(lower)
   return setmetatable({ symbols = {}, index = {}, lower = lower or false }, meta)
 end
 
+-- How a text is cut into symbols.
+local splits = {
+  symbol = function(text, take) take(text) end,
+  characters = function(text, take)
+    for c in text:gmatch(utf8.charpattern) do take(c) end
+  end,
+  words = function(text, take)
+    for w in text:gmatch("%S+") do take(w) end
+  end,
+}
+
+--- The way to cut texts of that name: a function of the text and of another that takes each symbol.
+-- @string who the function, for the message
+-- @string name the option
+-- @string split "symbol", "characters" or "words"
+-- @treturn func
+function vocab.splitter(who, name, split)
+  if not splits[split] then
+    local near = core.nearest(tostring(split), { "symbol", "characters", "words" })
+    check.fail("%s: %s: expected \"symbol\", \"characters\" or \"words\", came %s%s", who, name,
+      check.came(split), near and ("; did you mean \"%s\"?"):format(near) or "")
+  end
+  return splits[split]
+end
+
+-- The split where nothing says it. The symbols up to `specials` are never in a text.
+local function likely_split(self, specials)
+  for id = specials + 1, #self.symbols do
+    if id ~= self.unk and id ~= self.start and id ~= self.stop
+      and utf8.len(self.symbols[id]) ~= 1 then
+      return "words"
+    end
+  end
+  return "characters"
+end
+
 --- A vocabulary of given symbols, in their order, the special ones first.
 -- @tab list symbols; and by name:
 --   `unk`, `start`, `stop` (true for `<unk>`, `<s>`, `</s>`, or a spelling): the symbol for all
 --   unknown ones, those that begin and end a sequence; `specials`: a list of further ones;
---   `lower`: ASCII capitals are taken as small letters
+--   `lower`: ASCII capitals are taken as small letters; `split`: how a string is cut, see above
 -- @treturn vocab fields `unk`, `start`, `stop` hold their ids or nil
 function vocab.new(list)
   check.type("vocab.new", "symbols", list, "table")
@@ -58,15 +101,18 @@ function vocab.new(list)
   for key, value in pairs(list) do
     if math.type(key) ~= "integer" then options[key] = value end
   end
-  check.options("vocab.new", options, { "unk", "start", "stop", "specials", "lower" })
+  check.options("vocab.new", options, { "unk", "start", "stop", "specials", "lower", "split" })
+  if options.split ~= nil then vocab.splitter("vocab.new", "split", options.split) end
   local self = empty(options.lower)
-  local problem = add_specials(self, options)
+  local problem = add_specials(self, "vocab.new", options)
+  local specials = #self.symbols
   for i = 1, problem and 0 or #list do
     local symbol = list[i]
     if self.lower and type(symbol) == "string" then symbol = symbol:lower() end
     problem = problem or add(self, symbol)
   end
   if problem then check.fail("vocab.new: %s", problem) end
+  self.split = options.split or likely_split(self, specials)
   return self
 end
 
@@ -85,13 +131,15 @@ end
 -- @string[opt] field of the corpus
 -- @tab[opt] options `min`: take symbols that come at least so often (1); `max_size`: at most so
 --   many, the special ones included; `characters`: count the UTF-8 characters of the symbols
---   instead; `lower`, `unk`, `start`, `stop`, `specials` as in @{new}. Where min or max_size may
---   leave symbols out, `unk` is true unless it is given as false.
+--   instead; `lower`, `unk`, `start`, `stop`, `specials`, `split` as in @{new}. Where min or
+--   max_size may leave symbols out, `unk` is true unless it is given as false.
 -- @treturn vocab
 function vocab.count(source, field, options)
   if type(field) == "table" and options == nil then field, options = nil, field end
   options = check.options("vocab.count", options,
-    { "min", "max_size", "characters", "lower", "unk", "start", "stop", "specials" })
+    { "min", "max_size", "characters", "lower", "unk", "start", "stop", "specials", "split" })
+  local split = options.split or options.characters and "characters" or nil
+  if split ~= nil then vocab.splitter("vocab.count", "split", split) end
   local min = check.integer("vocab.count", "min", options.min or 1, 1)
   local max_size = options.max_size and
     check.integer("vocab.count", "max_size", options.max_size, 1)
@@ -111,6 +159,7 @@ function vocab.count(source, field, options)
   if type(source) == "table" and type(source.counts) == "function" then
     if field == nil then check.fail("vocab.count: expected a field of the corpus, came nil") end
     for symbol, times in pairs(source:counts(field)) do take(symbol, times) end
+    split = split or source:split_of(field)
   elseif type(source) == "table" then
     for _, symbol in ipairs(source) do take(symbol, 1) end
   elseif type(source) == "function" then
@@ -122,9 +171,10 @@ function vocab.count(source, field, options)
   local unk = options.unk
   if unk == nil then unk = min > 1 or max_size ~= nil end
   local self = empty(options.lower)
-  local problem = add_specials(self, { unk = unk, start = options.start, stop = options.stop,
-    specials = options.specials })
+  local problem = add_specials(self, "vocab.count", { unk = unk, start = options.start,
+    stop = options.stop, specials = options.specials })
   if problem then check.fail("vocab.count: %s", problem) end
+  local specials = #self.symbols
   local found = {}
   for symbol, times in pairs(counts) do
     if self.index[symbol] then
@@ -139,6 +189,7 @@ function vocab.count(source, field, options)
   end)
   local room = max_size and math.max(max_size - #self.symbols, 0) or #found
   for i = 1, math.min(room, #found) do add(self, found[i]) end
+  self.split = split or likely_split(self, specials)
   return self
 end
 
@@ -165,7 +216,7 @@ function methods:symbol(id)
 end
 
 --- The ids of a sequence. An unknown symbol raises if the vocabulary has no `unk`.
--- @param sequence a list of symbols, or a string: its UTF-8 characters
+-- @param sequence a list of symbols, or a string, which is cut as the vocabulary's `split` says
 -- @treturn {int,...} from 1
 function methods:encode(sequence)
   local ids = {}
@@ -178,10 +229,12 @@ function methods:encode(sequence)
   end
   if type(sequence) == "string" then
     if not utf8.len(sequence) then check.fail("vocab:encode: the string is not UTF-8") end
-    for c in sequence:gmatch(utf8.charpattern) do take(c) end
-  else
-    check.type("vocab:encode", "sequence", sequence, "table")
+    splits[self.split](sequence, take)
+  elseif type(sequence) == "table" then
     for _, symbol in ipairs(sequence) do take(symbol) end
+  else
+    check.fail("vocab:encode: sequence: expected a string or a list of symbols, came %s",
+      check.came(sequence))
   end
   return ids
 end
@@ -209,11 +262,18 @@ function methods:decode(ids)
   return symbols
 end
 
+--- Symbols as a text: characters side by side, all else with blanks between.
+-- @tab symbols
+-- @treturn string
+function methods:text(symbols)
+  return table.concat(symbols, self.split == "characters" and "" or " ")
+end
+
 --- The vocabulary as a plain table, for JSON.
 -- @treturn tab
 function methods:plain()
   return { symbols = table.move(self.symbols, 1, #self.symbols, 1, {}), unk = self.unk,
-    start = self.start, stop = self.stop, lower = self.lower }
+    start = self.start, stop = self.stop, lower = self.lower, split = self.split }
 end
 
 --- A vocabulary from what @{plain} gave, perhaps by way of a file.
@@ -245,6 +305,10 @@ function vocab.from(plain)
       self[name] = id
     end
   end
+  if plain.split ~= nil and not splits[plain.split] then
+    return refuse("split: expected symbol, characters or words, came %s", tostring(plain.split))
+  end
+  self.split = plain.split or likely_split(self, 0) -- earlier files do not say it
   return self
 end
 

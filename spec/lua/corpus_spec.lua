@@ -39,9 +39,40 @@ describe("a corpus", function()
       assert.same({ "X Y" }, plain:get("target", 1))
     end)
 
+    it("may have a header", function()
+      local path = folder.write("head.tsv", "word\tkind\n\nto be\tX\n")
+      local c = assert(corpus.tsv(path, { header = true, split = { word = "words" } }))
+      assert.equal(1, #c)
+      assert.same({ "to", "be" }, c:get("word", 1))
+      c = assert(corpus.tsv(path, { header = true, columns = { "a", "b" } }))
+      assert.same({ 1, { "a", "b" } }, { #c, c:names() })
+      assert.equal(2, #assert(corpus.tsv(path, { columns = { "a", "b" } })))
+      raises("split: \"wort\" is not among the columns; did you mean \"word\"?", function()
+        corpus.tsv(path, { header = true, split = { wort = "words" } })
+      end)
+      fails("EFORMAT", ":1: header: column 2 has the name of another",
+        corpus.tsv(folder.write("twice.tsv", "a\ta\n1\t2\n"), { header = true }))
+      fails("EFORMAT", "no lines in it",
+        corpus.tsv(folder.write("only.tsv", "a\tb\n"), { header = true }))
+    end)
+
+    it("knows the line of each sequence", function()
+      local path = folder.write("lines.tsv", "a\tX\n\nb\tY Z\nc\tX\n")
+      local c = assert(corpus.tsv(path, two))
+      assert.equal(path .. ", sequence 2 (line 3)", c:place(2))
+      assert.equal(path .. ", sequence 1 (line 4)", c:select{ 3, 1 }:place(1))
+      raises("expected one symbol in sequence 2 (line 3), came 2", function()
+        c:label("target", vocab(c, "target"))
+      end)
+      path = folder.write("lines.conllu", "# one\n1\ta\t_\t_\t_\t_\t_\t_\t_\t_\n\n\n# two\n"
+        .. "1\ta\t_\t_\t_\t_\t_\t_\t_\t_\n2\ta\t_\t_\t_\t_\t_\t_\t_\t_\n\n")
+      assert.equal(path .. ", sequence 2 (line 6)", assert(corpus.conllu(path)):place(2))
+      assert.equal("a script, sequence 1", corpus.from{ a = { "x" } }:place(1))
+    end)
+
     it("names file and line of what is wrong", function()
       local path = folder.write("b.tsv", "a\tb\na\nc\td\n")
-      fails("EFORMAT", path .. ":2: expected 2 columns (input, target), came 1",
+      fails("EFORMAT", path .. ":2: expected 2 columns (input, target), came 1: no tab is in the line",
         corpus.tsv(path, two))
       path = folder.write("c.tsv", "a\tb\nc\td\te\n")
       fails("EFORMAT", path .. ":2: expected 2 columns (input, target), came 3",
@@ -57,6 +88,10 @@ describe("a corpus", function()
 
     it("refuses wrong use", function()
       raises("columns: expected a table, came nil", function() corpus.tsv("x") end)
+      raises("header: expected a boolean, came 1", function()
+        corpus.tsv("x", { columns = { "a" }, header = 1 })
+      end)
+      raises("columns: \"a\" came twice", function() corpus.tsv("x", { columns = { "a", "a" } }) end)
       raises("path: expected a string, came nil", function() corpus.tsv(nil, two) end)
       raises("at least one name", function() corpus.tsv("x", { columns = {} }) end)
       raises("\"inputs\" is not among the columns", function()
@@ -251,11 +286,34 @@ describe("a corpus", function()
       assert.same({ { -2 }, { 300 } }, c:get("two", 1):totable())
     end)
 
+    it("needs no header", function()
+      local function names(text, options)
+        local c = assert(corpus.series(folder.write("no.csv", text), options))
+        return { c:length(c:names()[1], 1), table.unpack(c:names()) }
+      end
+      assert.same({ 2, "1", "2", "3" }, names("1,2.5,-3\n2,3,4\n"))
+      assert.same({ 2, "1", "2" }, names("1949-01-01,2.5\n1949-01-02,3\n"))
+      assert.same({ 2, "1", "2", "3" }, names("1,,3\n2,1,1\n3,1,1\n", { gaps = "skip" }))
+      assert.same({ 2, "t", "v" }, names("1,2\n2,3\n", { columns = { "t", "v" } }))
+      assert.same({ 1, "1", "2" }, names("1,2\n2,3\n", { header = true }))
+      assert.same({ 1, "t", "v" }, names("a,b\n2,3\n", { columns = { "t", "v" } }))
+      assert.same({ 1, "a", "b" }, names("a,b\n2,3\n"))
+      local path = folder.write("no2.csv", "a,b\n2,3\n")
+      fails("EFORMAT", path .. ":1: column 2: expected a number, came \"b\"",
+        corpus.series(path, { header = false }))
+      fails("EFORMAT", path .. ":1: expected 3 columns, came 2",
+        corpus.series(path, { columns = { "x", "y", "z" } }))
+      raises("corpus.series: header: expected a boolean, came \"yes\"", function()
+        corpus.series(path, { header = "yes" })
+      end)
+    end)
+
     it("names file and line of what is wrong", function()
       local path = folder.write("b.csv", "t,v\n1,2\n2,x\n")
       fails("EFORMAT", path .. ":3: column v: expected a number, came \"x\"", corpus.series(path))
       path = folder.write("c.csv", "t,v\n1,2\n2\n")
-      fails("EFORMAT", path .. ":3: expected 2 columns, came 1", corpus.series(path))
+      fails("EFORMAT", path .. ":3: expected 2 columns, came 1: no comma is in the line",
+        corpus.series(path))
       path = folder.write("d.csv", "t,v\n1,\n2,5\n")
       fails("EFORMAT", path .. ":2: column v: expected a number, came \"\"", corpus.series(path))
       assert.same({ { 5 } }, assert(corpus.series(path, { gaps = "skip" })):get("v", 1):totable())
@@ -266,7 +324,7 @@ describe("a corpus", function()
       path = folder.write("f.csv", "t,v,v\n1,2,3\n")
       fails("EFORMAT", path .. ":1: header: column 3 has the name of another", corpus.series(path))
       path = folder.write("g.csv", "t\n1\n")
-      fails("EFORMAT", path .. ":1: expected a header of 2 columns or more", corpus.series(path))
+      fails("EFORMAT", path .. ":1: expected 2 columns or more, came 1: no comma", corpus.series(path))
       fails("EFORMAT", "no values in it", corpus.series(folder.write("h.csv", "t,v\n")))
     end)
   end)
@@ -290,6 +348,26 @@ describe("a corpus", function()
       raises("at least one field", function() corpus.from{} end)
       raises("sequence 1 of a: expected a string, came 1", function()
         corpus.from{ a = { 1 } }
+      end)
+      local nan = 0 / 0
+      for _, x in ipairs{ nan, 1 / 0, -1 / 0 } do
+        raises("corpus.from: sequence 2 of a, step 3: expected a finite number, came", function()
+          corpus.from{ a = { { 1 }, { 1, 2, x } } }
+        end)
+      end
+      raises("sequence 1 of a, step 2: expected a number, came \"x\"", function()
+        corpus.from{ a = { { 1, "x" } } }
+      end)
+      raises("sequence 2 of a, step 1: expected 2 numbers, came 3", function()
+        corpus.from{ a = { { { 1, 2 } }, { { 1, 2, 3 } } } }
+      end)
+      raises("sequence 1 of a, step 2: expected a number, came a table", function()
+        corpus.from{ a = { { 1, { 2, 3 } } } }
+      end)
+      raises("corpus.from: split: expected a table such as { a = \"words\" }, came \"words\"",
+        function() corpus.from({ a = { "x" } }, { split = "words" }) end)
+      raises("corpus.from: split: \"aa\" is not among the fields; did you mean \"a\"?", function()
+        corpus.from({ a = { "x" } }, { split = { aa = "words" } })
       end)
       raises("sequence 2 of a is not UTF-8", function() corpus.from{ a = { "x", "\xFF" } } end)
     end)
@@ -364,6 +442,11 @@ describe("a corpus", function()
         c:split{ share = 0.01, rng = rng(1) }
       end)
       raises("expected at least one sequence, came none", function() c:select{} end)
+      raises("corpus:split: rng: expected a source of chance such as neap.rng(17), came a table",
+        function() c:split{ share = 0.5, rng = {} } end)
+      raises("corpus:split: rng: expected a table, came 1", function()
+        c:split{ share = 0.5, rng = 1 }
+      end)
     end)
 
     it("refuses wrong use", function()

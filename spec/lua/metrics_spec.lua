@@ -66,4 +66,23 @@ describe("metrics", function()
     raises("predicted: expected an integer from 1 to 3, came 0", function() c:add(1, 0) end)
     raises("2 hypotheses for 1 entries", function() c:add({ 1 }, { 1, 2 }) end)
   end)
+
+  it("print in a line", function()
+    assert.equal("accuracy 0.9500  inner (x 1.000e-05)  key a  n 3  nan nan  sure true",
+      tostring(metrics.scores { n = 3, accuracy = 0.95, key = "a", sure = true, nan = -(0 / 0),
+        inner = { x = 1e-5 }, lists = { {} }, [1] = 2, confusion = metrics.confusion(2) }))
+  end)
+
+  it("refuse references that are not lists of lists", function()
+    for _, name in ipairs { "sequence_error_rate", "symbol_error_rate" } do
+      raises(name .. ": references: entry 1: expected a table, came \"a\"", function()
+        metrics[name]({ { "a" } }, { "a" })
+      end)
+      raises(name .. ": references: entry 1 is a list of references, each a list: number 1 is "
+        .. "\"a\"", function() metrics[name]({ { "a" } }, { { "a" } }) end)
+      raises(name .. ": hypothesis 1: expected a table, came \"a\"", function()
+        metrics[name]({ "a" }, { { { "a" } } })
+      end)
+    end
+  end)
 end)

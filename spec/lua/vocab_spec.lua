@@ -75,6 +75,34 @@ describe("a vocabulary", function()
     raises("the string is not UTF-8", function() bare:encode "\xFF" end)
   end)
 
+  it("cuts strings as the field that it was counted from", function()
+    local c = corpus.from({ words = { "to be" }, letters = { "ab" }, whole = { "New York" },
+      lists = { { "x1", "x2" } }, single = { { "x", "y" } } },
+      { split = { words = "words", letters = "characters" } })
+    local function ids(field, text, options) return vocab(c, field, options):encode(text) end
+    assert.same({ 1, 2 }, ids("words", "be  to")) -- equals in the order of their bytes
+    assert.same({ 1, 2 }, ids("words", { "be", "to" }))
+    assert.same({ 2, 1 }, ids("letters", "ba"))
+    assert.same({ 1 }, ids("whole", "New York"))
+    assert.same({ 2, 1 }, ids("lists", "x2 x1"))
+    assert.same({ 2, 1 }, ids("single", "yx"))
+    assert.same({ 1 }, ids("words", "b", { characters = true }))
+    assert.same({ 1 }, ids("words", "be", { split = "symbol" }))
+    -- the corpus knows better than the look of the symbols
+    local short = corpus.from({ text = { "I O U" } }, { split = { text = "words" } })
+    assert.same({ 3, 1 }, vocab(short, "text"):encode "U I")
+    -- where nothing says it; special symbols stand in no text
+    assert.equal("characters", vocab.new{ "a", unk = true, specials = { "<mask>" } }.split)
+    assert.equal("words", vocab.new{ "a", "bc" }.split)
+    assert.equal("symbol", vocab.new{ "a", split = "symbol" }.split)
+    assert.equal("words", vocab.count{ "ab" }.split)
+  end)
+
+  it("writes symbols as a text", function()
+    assert.equal("ab", vocab.new{ "a", "b" }:text{ "a", "b" })
+    assert.equal("to be", vocab.new{ "to", "be" }:text{ "to", "be" })
+  end)
+
   it("goes through JSON", function()
     local v = vocab.count({ "A", "é", "é", "\"", "\\" }, { min = 1, unk = true, stop = true,
       lower = true })
@@ -84,6 +112,13 @@ describe("a vocabulary", function()
     assert.equal("integer", math.type(w.unk))
     assert.equal(v:id "É", w:id "É")
     assert.equal(v:id "a", w:id "A")
+    w = assert(vocab.from(cjson.decode(cjson.encode(vocab.new{ "a", split = "words" }:plain()))))
+    assert.equal("words", w.split)
+  end)
+
+  it("is read from earlier files, which do not say how strings are cut", function()
+    assert.equal("characters", vocab.from{ symbols = { "<unk>", "a", "é" }, unk = 1 }.split)
+    assert.equal("words", vocab.from{ symbols = { "<unk>", "the", "a" }, unk = 1 }.split)
   end)
 
   it("refuses a damaged table as the world's failure", function()
@@ -92,6 +127,8 @@ describe("a vocabulary", function()
     help.fails("EFORMAT", "expected strings", vocab.from{ symbols = { 1 } })
     help.fails("EFORMAT", "unk: expected an id in 1..1, came 2",
       vocab.from{ symbols = { "a" }, unk = 2 })
+    help.fails("EFORMAT", "split: expected symbol, characters or words, came 3",
+      vocab.from{ symbols = { "a" }, split = 3 })
     help.fails("EFORMAT", "stop: expected an id", vocab.from{ symbols = { "a" }, stop = "a" })
   end)
 
@@ -104,6 +141,17 @@ describe("a vocabulary", function()
     end)
     raises("the special symbol \"<unk>\" comes in the data", function()
       vocab.count({ "<unk>" }, { unk = true })
+    end)
+    raises("vocab.new: specials: expected a table, came \"<mask>\"", function()
+      vocab.new{ "a", specials = "<mask>" }
+    end)
+    raises("vocab.count: specials: expected a table, came 1", function()
+      vocab.count({ "a" }, { specials = 1 })
+    end)
+    raises("vocab.new: split: expected \"symbol\", \"characters\" or \"words\", came \"word\"; did you "
+      .. "mean \"words\"?", function() vocab.new{ "a", split = "word" } end)
+    raises("vocab:encode: sequence: expected a string or a list of symbols, came nil", function()
+      vocab.new{ "a" }:encode()
     end)
     raises("unknown option \"mim\"; did you mean \"min\"?", function()
       vocab.count({ "a" }, { mim = 2 })
