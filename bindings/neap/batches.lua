@@ -9,12 +9,25 @@ local core = require "neap.core"
 
 local batches = {}
 
+local tensor_meta = getmetatable(core.zeros {})
+local function is_tensor(t) return type(t) == "userdata" and getmetatable(t) == tensor_meta end
+
 -- Number of sequences of a field.
 local function count(name, field)
   if type(field) ~= "table" or not field.data or (field.inner ~= nil) ~= (field.outer ~= nil) or
     (field.inner and field.offsets) then
-    check.fail("batches: field %s: expected { data, offsets }, { data } or { data, inner, outer }",
-      tostring(name))
+    check.fail("batches: field %s: expected { data, offsets }, { data } or { data, inner, outer }, "
+      .. "came %s", name, check.came(field))
+  end
+  for _, part in ipairs{ "data", "offsets", "inner", "outer" } do
+    local t = field[part]
+    if t ~= nil and (not is_tensor(t) or part ~= "data" and t:dtype() ~= "i32") then
+      check.fail("batches: field %s: %s: expected %s tensor, came %s", name, part,
+        part == "data" and "a" or "an i32", check.came(t))
+    elseif t ~= nil and (part == "data" and t:rank() < 1 or part ~= "data" and #t < 1) then
+      check.fail("batches: field %s: %s: expected %s, came %s", name, part,
+        part == "data" and "rows" or "one number more than sequences", check.came(t))
+    end
   end
   local offsets = field.offsets or field.outer
   return offsets and #offsets - 1 or #field.data
@@ -59,20 +72,38 @@ local meta = { __name = "neap.batches" }
 
 function meta:__len() return #self.cuts end
 
+function meta:__tostring()
+  local names = sorted(self.fields)
+  return ("%d batches of up to %d sequences: %s"):format(#self.cuts, self.size,
+    table.concat(names, ", "))
+end
+
+-- Does this call begin a pass? The first one of a `for` does, which comes with two nil, and one after
+-- the end.
+local function begins(self, ...)
+  local over = self.over
+  self.over = false
+  return over or self.at > 1 and select("#", ...) == 2 and select(2, ...) == nil
+end
+
 -- Gives the next batch; nil past the last.
-function meta:__call()
+function meta:__call(...)
+  if begins(self, ...) then self.cuts, self.at = self.cut(), 1 end
   local order = self.cuts[self.at]
-  if not order then return nil end
+  if not order then
+    self.over = true
+    return nil
+  end
   self.at = self.at + 1
   local batch, most = { rows = #order, order = order }, self.most
   for name, field in pairs(self.fields) do
     if field.outer then
       local data, inner, outer =
         core.gather_nested(field.data, field.inner, field.outer, order, most)
-      batch[name] = { data = data, inner = inner, outer = outer }
+      batch[name] = { data = data, inner = inner, outer = outer, from = field.from }
     elseif field.offsets then
       local data, lengths = core.gather_rows(field.data, field.offsets, order, most)
-      batch[name] = { data = data, lengths = lengths }
+      batch[name] = { data = data, lengths = lengths, from = field.from }
     else
       batch[name] = { data = (core.gather_rows(field.data, nil, order)) }
     end
@@ -80,8 +111,9 @@ function meta:__call()
   return batch
 end
 
---- One pass over all sequences: `for batch in batches(fields, options) do`. `#` is the number of
--- batches. A batch has `rows`, `order` (its sequences' numbers, from 1) and for each field a table
+--- All sequences once: `for batch in batches(fields, options) do`. Another `for` over the same object
+-- goes through all of them again, in another order if they are shuffled; so does a call after the one
+-- that gave nil. `#` is the number of batches. A batch has `rows`, `order` (its sequences' numbers, from 1) and for each field a table
 -- of tensors: `data`, the sequences one after the other (no padding), with `lengths` i32 [rows];
 -- or with `inner`, the lengths of all inner sequences, and `outer` i32 [rows]; or alone, one row a
 -- sequence.
@@ -165,35 +197,50 @@ function batches.new(fields, options)
     if keep then order[#order + 1] = i end
   end
 
-  if shuffle then rng:shuffle(order) end
   local bucket = options.bucket
   if bucket == nil or bucket == true then
     bucket = sequences
   elseif type(bucket) == "string" then
     bucket = { bucket }
+  elseif bucket and type(bucket) ~= "table" then
+    check.fail("batches: bucket: expected true, false, a field's name or a list of names, came %s",
+      check.came(bucket))
   end
-  for k = bucket and #bucket or 0, 1, -1 do
-    order = sort_by(order, lengths_of(bucket[k]))
-  end
-  local cuts = {}
-  for from = 1, #order, size do
-    local to = math.min(from + size - 1, #order)
-    if to - from + 1 == size or not options.drop_last then
-      cuts[#cuts + 1] = table.move(order, from, to, 1, {})
+  for k = 1, bucket and #bucket or 0 do lengths_of(bucket[k]) end
+
+  -- The batches of one pass, each a list of sequences.
+  local function cut()
+    local list, cuts = table.move(order, 1, #order, 1, {}), {}
+    if shuffle then rng:shuffle(list) end
+    for k = bucket and #bucket or 0, 1, -1 do list = sort_by(list, lengths_of(bucket[k])) end
+    for from = 1, #list, size do
+      local to = math.min(from + size - 1, #list)
+      if to - from + 1 == size or not options.drop_last then
+        cuts[#cuts + 1] = table.move(list, from, to, 1, {})
+      end
     end
+    return shuffle and rng:shuffle(cuts) or cuts
   end
-  if shuffle then rng:shuffle(cuts) end
-  return setmetatable({ fields = fields, cuts = cuts, at = 1, most = long == "cut" and max or nil },
-    meta)
+  return setmetatable({ fields = fields, size = size, cut = cut, cuts = cut(), at = 1, over = false,
+    most = long == "cut" and max or nil }, meta)
 end
 
 local stream_meta = { __name = "neap.stream" }
 
 function stream_meta:__len() return (self.length - 2) // self.steps + 1 end
 
-function stream_meta:__call()
+function stream_meta:__tostring()
+  return ("%d batches of up to %d steps, %d column%s"):format(#self, self.steps, self.batch,
+    self.batch == 1 and "" or "s")
+end
+
+function stream_meta:__call(...)
+  if begins(self, ...) then self.at = 1 end
   local at, steps = self.at, math.min(self.steps, self.length - self.at)
-  if steps < 1 then return nil end
+  if steps < 1 then
+    self.over = true
+    return nil
+  end
   self.at = at + steps
   local lengths = core.zeros({ self.batch }, "i32"):fill(steps)
   return { rows = self.batch, steps = steps, first = at == 1, lengths = lengths,
@@ -208,22 +255,23 @@ end
 -- What is left when the text does not divide by `batch` is not used.
 -- @param ids i32 tensor [n], or a field of `corpus:encode`
 -- @tab[opt] options `batch`: columns (64); `steps`: in a batch, the last has fewer (100)
--- @treturn batches to be called in a `for`; `#` is the number of batches
+-- @treturn batches to be called in a `for`, as often as wanted; `#` is the number of batches
 function batches.stream(ids, options)
   options = check.options("batches.stream", options, { "batch", "steps" })
   local batch = check.integer("batches.stream", "batch", options.batch or 64, 1)
   local steps = check.integer("batches.stream", "steps", options.steps or 100, 1)
+  local given = ids
   if type(ids) == "table" then ids = ids.data end
-  if type(ids) ~= "userdata" then
+  if not is_tensor(ids) or ids:rank() ~= 1 then
     check.fail("batches.stream: ids: expected an i32 tensor or an encoded field, came %s",
-      check.came(ids))
+      check.came(given))
   end
   local length = #ids // batch
   if length < 2 then
     check.fail("batches.stream: %d ids do not make %d columns of at least 2", #ids, batch)
   end
-  return setmetatable({ ids = ids, batch = batch, steps = steps, length = length, at = 1 },
-    stream_meta)
+  return setmetatable({ ids = ids, batch = batch, steps = steps, length = length, at = 1,
+    over = false }, stream_meta)
 end
 
 return setmetatable(batches, { __call = function(_, ...) return batches.new(...) end })

@@ -115,6 +115,47 @@ describe("batches", function()
     assert.not_same(first, batches(fields(n), { size = 4, rng = r })().order)
   end)
 
+  it("begin again in each loop, in the order that batches made anew would have", function()
+    local seed, again = rng(1), rng(1)
+    local all = batches(fields(n), { size = 4, rng = seed })
+    for pass = 1, 3 do
+      local fresh = batches(fields(n), { size = 4, rng = again })
+      assert.equal(#fresh, #all)
+      local count = 0
+      for b in all do
+        count = count + 1
+        assert.same(fresh().order, b.order)
+      end
+      assert.equal(#fresh, count, "pass " .. pass)
+    end
+    local came = through(all, n)
+    assert.same(once, came)
+  end)
+
+  it("begin again after a loop that was left, and after their end", function()
+    local all, first = batches(fields(n), { size = 10 }), nil
+    for b in all do
+      first = b.order
+      break
+    end
+    for b in all do
+      assert.same(first, b.order)
+      break
+    end
+    all()
+    assert.equal(3, all().rows)
+    assert.is_nil(all())
+    assert.same(first, all().order)
+    local none = batches(fields(3), { size = 5, drop_last = true })
+    assert.is_nil(none())
+    assert.is_nil(none())
+  end)
+
+  it("print", function()
+    assert.equal("3 batches of up to 10 sequences: input, label, rows2",
+      tostring(batches(fields(n), { size = 10 })))
+  end)
+
   it("leave out what they are told to", function()
     local _, list = through(batches(fields(n), { size = 5, drop_last = true }), n)
     assert.equal(4, #list)
@@ -179,6 +220,25 @@ describe("batches", function()
     raises("expected { data, offsets }", function()
       batches{ x = { data = i32{ 0 }, inner = i32{ 0 } } }
     end)
+    raises("batches: field x: data: expected a tensor, came 5", function()
+      batches{ x = { data = 5 } }
+    end)
+    raises("batches: field x: data: expected rows, came f32 []", function()
+      batches{ x = { data = core.zeros{} } }
+    end)
+    raises("batches: field x: offsets: expected an i32 tensor, came a table", function()
+      batches{ x = { data = i32{ 0 }, offsets = { 0, 1 } } }
+    end)
+    raises("batches: field x: offsets: expected an i32 tensor, came f32 [2]", function()
+      batches{ x = { data = i32{ 0 }, offsets = core.tensor{ 0, 1 } } }
+    end)
+    raises("batches: field x: offsets: expected one number more than sequences, came i32 [0]",
+      function() batches{ x = { data = i32{ 0 }, offsets = core.zeros({ 0 }, "i32") } } end)
+    raises("batches: bucket: expected true, false, a field's name or a list of names, came 5",
+      function() batches(f, { bucket = 5 }) end)
+    raises("batches: bucket: no field \"inptu\" with lengths", function()
+      batches(f, { bucket = { "inptu" } })
+    end)
     raises("2 sequences in field y, 1 in x", function()
       batches{ x = { data = i32{ 1 } }, y = { data = i32{ 1, 2 } } }
     end)
@@ -229,6 +289,21 @@ describe("a stream of batches", function()
     end
     assert.equal(4, n)
     for i = 1, 44 do assert.equal((i - 1) % 11 ~= 0, seen[i] == true) end
+  end)
+
+  it("begins again in each loop", function()
+    local all = batches.stream(core.zeros({ 12 }, "i32"), { batch = 1, steps = 5 })
+    for _ = 1, 2 do
+      local firsts = {}
+      for b in all do firsts[#firsts + 1] = b.first end
+      assert.same({ true, false, false }, firsts)
+    end
+    all()
+    for b in all do
+      assert.is_true(b.first)
+      break
+    end
+    assert.equal("3 batches of up to 5 steps, 1 column", tostring(all))
   end)
 
   it("takes an encoded text", function()
