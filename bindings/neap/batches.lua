@@ -68,18 +68,37 @@ local function sort_by(order, lengths)
   return out
 end
 
+local batch_meta = { __name = "neap.batch" }
+
+function batch_meta:__tostring()
+  local parts = {}
+  for name, field in pairs(self) do
+    local data = type(field) == "table" and field.data or field
+    if name ~= "lengths" and is_tensor(data) then
+      parts[#parts + 1] = name .. " " .. check.came(data)
+    end
+  end
+  table.sort(parts)
+  return ("neap.batch: %d rows; %s"):format(self.rows, table.concat(parts, ", "))
+end
+
+--- A table of fields as a batch that prints.
+-- @tab batch with `rows`
+-- @treturn tab the same
+function batches.batch(batch) return setmetatable(batch, batch_meta) end
+
 local meta = { __name = "neap.batches" }
 
 function meta:__len() return #self.cuts end
 
 function meta:__tostring()
   local names = sorted(self.fields)
-  return ("%d batches of up to %d sequences: %s"):format(#self.cuts, self.size,
+  return ("neap.batches: %d of up to %d sequences; %s"):format(#self.cuts, self.size,
     table.concat(names, ", "))
 end
 
--- Does this call begin a pass? The first one of a `for` does, which comes with two nil, and one after
--- the end.
+-- Does this call begin a pass? The first one of a `for` does, which comes with two nil, and one
+-- after the end.
 local function begins(self, ...)
   local over = self.over
   self.over = false
@@ -108,15 +127,15 @@ function meta:__call(...)
       batch[name] = { data = (core.gather_rows(field.data, nil, order)) }
     end
   end
-  return batch
+  return batches.batch(batch)
 end
 
---- All sequences once: `for batch in batches(fields, options) do`. Another `for` over the same object
--- goes through all of them again, in another order if they are shuffled; so does a call after the one
--- that gave nil. `#` is the number of batches. A batch has `rows`, `order` (its sequences' numbers, from 1) and for each field a table
--- of tensors: `data`, the sequences one after the other (no padding), with `lengths` i32 [rows];
--- or with `inner`, the lengths of all inner sequences, and `outer` i32 [rows]; or alone, one row a
--- sequence.
+--- All sequences once: `for batch in batches(fields, options) do`. Another `for` over the same
+-- object goes through all of them again, in another order if they are shuffled; so does a call
+-- after the one that gave nil. `#` is the number of batches. A batch has `rows`, `order` (its sequences'
+-- numbers, from 1) and for each field a table of tensors: `data`, the sequences one after the other
+-- (no padding), with `lengths` i32 [rows]; or with `inner`, the lengths of all inner sequences, and
+-- `outer` i32 [rows]; or alone, one row a sequence.
 -- @tab fields name -> field, all of as many sequences
 -- @tab[opt] options `size`: sequences in a batch (32); `bucket`: put sequences of like length
 --   together (true: by all fields with offsets in the order of their names; or a name, or a list of
@@ -230,8 +249,8 @@ local stream_meta = { __name = "neap.stream" }
 function stream_meta:__len() return (self.length - 2) // self.steps + 1 end
 
 function stream_meta:__tostring()
-  return ("%d batches of up to %d steps, %d column%s"):format(#self, self.steps, self.batch,
-    self.batch == 1 and "" or "s")
+  return ("neap.batches.stream: %d of up to %d steps of %d rows"):format(#self, self.steps,
+    self.batch)
 end
 
 function stream_meta:__call(...)
@@ -243,7 +262,7 @@ function stream_meta:__call(...)
   end
   self.at = at + steps
   local lengths = core.zeros({ self.batch }, "i32"):fill(steps)
-  return { rows = self.batch, steps = steps, first = at == 1, lengths = lengths,
+  return batches.batch { rows = self.batch, steps = steps, first = at == 1, lengths = lengths,
     input = core.columns(self.ids, self.batch, at, steps),
     target = core.columns(self.ids, self.batch, at + 1, steps) }
 end

@@ -235,10 +235,10 @@ end
 
 --- Lines of cells between tabs. Empty lines are passed over.
 -- @string path
--- @tab options `columns`: the fields' names, as many as cells in a line; `header`: true if the first
---   line has names, which are taken where `columns` gives none; `split`: table of name -> "symbol"
---   (the cell is one symbol; the preset), "characters" (of UTF-8) or "words" (between blanks).
---   Vocabularies remember it
+-- @tab options `columns`: the fields' names, as many as cells in a line; `header`: true if the
+--   first line has names, which are taken where `columns` gives none; `split`: table of name ->
+--   "symbol" (the cell is one symbol; the preset), "characters" (of UTF-8) or "words" (between
+--   blanks). Vocabularies remember it
 -- @treturn[1] corpus one sequence a line
 -- @return[2] nil
 -- @treturn[2] string message with file:line
@@ -254,8 +254,8 @@ function corpus.tsv(path, options)
   if names then
     begin()
   elseif not header then
-    check.fail("corpus.tsv: columns: expected a table, came nil (the fields' names; or header = true, "
-      .. "where the first line has them)")
+    check.fail("corpus.tsv: columns: expected a table, came nil (the fields' names; or "
+      .. "header = true, where the first line has them)")
   end
   local n, lines_of = 0, core.ints()
   local cells = {}
@@ -272,8 +272,8 @@ function corpus.tsv(path, options)
       if problem then return problem end
       begin()
     elseif count ~= #names then
-      return ("expected %d columns (%s), came %d%s"):format(#names, table.concat(names, ", "), count,
-        count == 1 and ": no tab is in the line" or "")
+      return ("expected %d columns (%s), came %d%s"):format(#names, table.concat(names, ", "),
+        count, count == 1 and ": no tab is in the line" or "")
     end
     if header then
       header = false

@@ -1,9 +1,18 @@
 --- Language model: at each step the distribution of the next symbol; truncated back-propagation with
 -- the state carried; generation.
+--
+-- Learning carries a state from batch to batch: a batch with `first = false`, as all but the first
+-- of a pass of @{neap.batches.stream} have it, goes on from where the one learned before it ended.
+-- A batch with `first = true` starts anew, from zeros. One without `first` stands alone: it starts
+-- from zeros and leaves the carried state as it is. So do `score`, `predict`, `generate` and
+-- `loss`: each call starts from zeros, whatever ran before.
 -- @module neap.language_model
 local check = require "neap.check"
+local batches = require "neap.batches"
+local metrics = require "neap.metrics"
 local op = require "neap.op"
 local layer = require "neap.layer"
+local program = require "neap.program"
 local vocab = require "neap.vocab"
 local task = require "neap.task"
 
@@ -57,23 +66,33 @@ function class.restore(config, parts)
   return self
 end
 
--- The run with a state of as many rows as the batch; a first batch starts anew.
-local function carried(self, key, learn, batch)
-  local run = self:run("learn", learn)
-  self.states = self.states or {}
-  local s = self.states[key]
-  if not s or s:rows() ~= batch.rows then
-    s = self:program "learn":state(batch.rows)
-    self.states[key] = s
+--- Runs the loss of a batch for learning. What carries the state on is said at the top.
+-- @tab batch of @{neap.batches.stream}; or `{ input, target, first }`
+-- @return run
+function class:forward(batch)
+  local run, state = self:run("learn", true), nil
+  if type(batch) == "table" and batch.first ~= nil then
+    local rows = batch.rows or program.shapes(run, batch)
+    state = self.carried
+    if batch.first or not state then
+      state = self:program "learn":state(rows)
+    elseif state:rows() ~= rows then
+      check.fail("learn: the batch has %d rows, the state that it goes on from has %d: a batch "
+        .. "that starts anew has first = true", rows, state:rows())
+    end
+    self.carried = state
   end
-  if batch.first then s:reset() end
-  run:state(s)
-  return run
+  run:state(state)
+  return run:feed(batch):forward()
 end
 
---- Runs the loss of a batch of @{neap.batches.stream}, the state carried on from the one before.
-function class:forward(batch)
-  return carried(self, "learn", true, batch):feed(batch):forward()
+--- The loss of a batch without learning (dropout off), from a state of zeros.
+-- @tab batch
+-- @treturn number
+function class:loss(batch)
+  local run = self:run("learn", false)
+  run:state(nil)
+  return run:feed(batch):forward():item()
 end
 
 --- Mean negative log-probability of a text, the state carried through it.
@@ -83,28 +102,85 @@ end
 -- @treturn tab `{ nats, perplexity, n }`
 function class:score(ids, options)
   options = check.options("score", options, { "columns", "steps" })
-  local batches = require "neap.batches"
+  local columns = check.integer("score", "columns", options.columns or 1, 1)
+  local steps = check.integer("score", "steps", options.steps or 500, 1)
+  local all = batches.stream(ids, { batch = columns, steps = steps })
+  local run = self:run("learn", false)
+  run:state(self:program "learn":state(columns))
   local sum, n = 0, 0
-  for batch in batches.stream(ids, { batch = options.columns or 1, steps = options.steps or 500 }) do
-    local run = carried(self, "score", false, batch)
+  for batch in all do
     run:feed(batch):forward()
     local count = batch.target:size()
     sum, n = sum + run:item() * count, n + count
   end
-  return { nats = sum / n, perplexity = math.exp(sum / n), n = n }
+  run:state(nil)
+  return metrics.scores { nats = sum / n, perplexity = math.exp(sum / n), n = n }
+end
+
+-- The n likeliest symbols of a row of logits, the likeliest first.
+local function likeliest(self, z, n)
+  local best, total = {}, 0
+  for id, x in ipairs(z) do
+    if #best < n or x > z[best[#best]] then
+      local at = #best + 1
+      while at > 1 and z[best[at - 1]] < x do at = at - 1 end
+      table.insert(best, at, id)
+      best[n + 1] = nil
+    end
+  end
+  local most = z[best[1]]
+  for _, x in ipairs(z) do total = total + math.exp(x - most) end
+  for k, id in ipairs(best) do
+    best[k] = { symbol = self.vocab:symbol(id), id = id,
+      probability = math.exp(z[id] - most) / total }
+  end
+  return best
+end
+
+--- The likeliest next symbols after each text.
+-- @tab texts a list of strings or lists of symbols, each of at least one; or a batch
+-- @tab[opt] options `{ n = how many symbols }`
+-- @treturn tab for each text `{ symbol, id = from 1, probability }`; with `n` a list of n of them,
+--   the likeliest first
+function class:predict(texts, options)
+  options = check.options("predict", options, { "n" })
+  local n = check.integer("predict", "n", options.n or 1, 1)
+  local batch = task.batch("predict", { { name = "input", vocab = self.vocab } }, texts)
+  if not batch then return {} end
+  local run = self:run("predict", false)
+  run:feed(batch):forward()
+  local z, lengths, at, out = run:value("logits", "concat"), batch.input.lengths, 0, {}
+  local steps = not lengths and batch.input:shape()[1]
+  for b = 1, lengths and #lengths or batch.input:shape()[2] do
+    local length = steps or lengths[b]
+    if length == 0 then check.fail("predict: text %d is empty: say at least one symbol", b) end
+    at = at + length
+    local best = likeliest(self, z[at]:totable(), n)
+    out[b] = options.n and best or best[1]
+  end
+  return out
 end
 
 --- Writes on.
--- @string prompt
+-- @param prompt a string, or a list of symbols
 -- @int n symbols to write
 -- @tab[opt] options `{ temperature = 1 (0: always the likeliest), rng = neap.rng(1), each = function
 --   called with each symbol }`
--- @treturn string the prompt and what follows (symbols joined; characters without blanks)
+-- @treturn string the prompt and what follows: characters side by side, words with blanks between
 function class:generate(prompt, n, options)
   options = check.options("generate", options, { "temperature", "rng", "each" })
+  if type(prompt) ~= "string" and type(prompt) ~= "table" then
+    check.fail("generate: prompt: expected a string or a list of symbols, came %s",
+      check.came(prompt))
+  end
   check.integer("generate", "n", n, 0)
   local temperature = options.temperature or 1
-  local rng = options.rng or require "neap.rng".new(1)
+  if type(temperature) ~= "number" or not (temperature >= 0) then
+    check.fail("generate: temperature: expected a number from 0, came %s", check.came(temperature))
+  end
+  local rng = check.rng("generate", options.rng) or require "neap.rng".new(1)
+  local each = options.each
+  if each ~= nil then check.type("generate", "each", each, "function") end
   local ids = self.vocab:encode(prompt)
   if #ids == 0 then check.fail("generate: the prompt is empty: say at least one symbol") end
   local stream = self:program "predict":stream()
@@ -132,10 +208,13 @@ function class:generate(prompt, n, options)
       end
     end
     out[k] = self.vocab:symbol(id)
-    if options.each then options.each(out[k]) end
+    if each then each(out[k]) end
     step(id)
   end
-  return (type(prompt) == "string" and prompt or table.concat(prompt)) .. table.concat(out)
+  local before = type(prompt) == "string" and prompt or self.vocab:text(prompt)
+  local after = self.vocab:text(out)
+  if n > 0 and not before:find "%s$" then return self.vocab:text { before, after } end
+  return before .. after
 end
 
 return setmetatable(class, { __call = new })

@@ -72,6 +72,24 @@ local function id_of(self, kinds, name)
     near and "; did you mean " .. near .. "?" or "")
 end
 
+--- The first sequence for which two fields of a batch have other lengths, as the end of a message;
+-- "" if there is none.
+function program.difference(batch, name, other)
+  local a, b = batch[name], batch[other]
+  if type(a) ~= "table" or type(b) ~= "table" then return "" end
+  local n, m = a.outer or a.lengths, b.outer or b.lengths
+  if not n or not m or #n ~= #m then return "" end
+  for row = 1, #n do
+    if n[row] ~= m[row] then
+      local i, from = batch.order and batch.order[row] or row, a.from or b.from
+      local place = from and from.corpus:place(i) or "sequence " .. i
+      return (": %s: %d %s, %d %s"):format(place, n[row], a.from and a.from.name or name, m[row],
+        b.from and b.from.name or other)
+    end
+  end
+  return ""
+end
+
 -- The fields of a batch by input: lengths of spaces, parents before children, then data.
 local function shapes(self, batch)
   local spaces, rows, lengths, by, full = self.program.spaces, batch.rows, {}, {}, {}
@@ -82,8 +100,10 @@ local function shapes(self, batch)
     end
     local before = lengths[space]
     if before and before ~= given and before:tobytes() ~= given:tobytes() then
-      check.fail("feed: inputs %s and %s are of the same sequence %s, but their lengths differ",
-        by[space], name, spaces[space + 1].name)
+      local a, b = by[space], name
+      if b < a then a, b = b, a end
+      check.fail("feed: inputs %s and %s are of the same sequence %s, but their lengths differ%s",
+        a, b, spaces[space + 1].name, program.difference(batch, a, b))
     end
     lengths[space], by[space] = given, by[space] or name
   end

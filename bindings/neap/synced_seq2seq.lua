@@ -5,6 +5,8 @@ local op = require "neap.op"
 local layer = require "neap.layer"
 local vocab = require "neap.vocab"
 local batches = require "neap.batches"
+local metrics = require "neap.metrics"
+local program = require "neap.program"
 local task = require "neap.task"
 
 local class = {}
@@ -67,29 +69,34 @@ function class.restore(config, parts)
   return self
 end
 
---- The share of right outputs over all steps, and of sequences right as a whole.
+--- The share of right outputs over all steps, and of sequences right as a whole. Steps whose output
+-- is -1 are left out, as by the loss, and so are sequences of no other steps.
 -- @tab fields as for neap.batches: the inputs and `output`
 -- @tab[opt] options `{ size = 64 }`
 -- @treturn tab `{ accuracy, sequence_accuracy, n }`
 function class:score(fields, options)
   task.fields("score", self.inputs, fields)
+  options = check.options("score", options, { "size" })
   local run = self:run("predict", false)
   local right, n, whole, sequences = 0, 0, 0, 0
-  for batch in batches(fields, { size = options and options.size or 64 }) do
+  for batch in batches(fields, { size = options.size or 64 }) do
+    local problem = program.difference(batch, self.inputs[1].name, "output")
+    if problem ~= "" then check.fail("score: inputs and outputs differ in length%s", problem) end
     run:feed(batch):forward()
     local got, want, at = run:value("tags", "concat"), batch.output.data, 0
     for b = 1, batch.rows do
-      local all = true
+      local here, same = 0, 0
       for _ = 1, batch.output.lengths[b] do
         at = at + 1
-        local same = want[at] == got[at]
-        if same then right = right + 1 else all = false end
+        if want[at] >= 0 then here = here + 1 end
+        if want[at] == got[at] then same = same + 1 end
       end
-      if all then whole = whole + 1 end
+      n, right = n + here, right + same
+      if here > 0 then sequences = sequences + 1 end
+      if here > 0 and same == here then whole = whole + 1 end
     end
-    n, sequences = n + at, sequences + batch.rows
   end
-  return { accuracy = n > 0 and right / n or 0,
+  return metrics.scores { accuracy = n > 0 and right / n or 0,
     sequence_accuracy = sequences > 0 and whole / sequences or 0, n = n }
 end
 

@@ -141,6 +141,22 @@ end
 -- "file:line: " in front of a message, so that it is not put there twice.
 local function plain(message) return (tostring(message):gsub("^[^%s:]+:%d+: ", "")) end
 
+-- Does a batch have all inputs of the program that learns, but for numbers, which have presets?
+local function complete(self, batch)
+  if type(batch) ~= "table" then return end -- feed says what is wrong
+  for name, t in pairs(self:program "learn".types) do
+    if t.space >= 0 and batch[name] == nil then
+      local names = {}
+      for key in pairs(batch) do
+        if key ~= "rows" and key ~= "order" then names[#names + 1] = tostring(key) end
+      end
+      table.sort(names)
+      check.fail("learn: the batch has no field %s; it has %s", name,
+        #names > 0 and table.concat(names, ", ") or "none")
+    end
+  end
+end
+
 --- One step of learning: forward, loss, backward, clip, update.
 -- @tab batch
 -- @param optim neap.adam{..} and the like
@@ -150,6 +166,7 @@ function methods:learn(batch, optim)
     check.fail("learn: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came %s",
       check.came(optim))
   end
+  complete(self, batch)
   local run = self:forward(batch)
   self.params:zero_grad()
   run:backward()
@@ -284,7 +301,8 @@ end
 --- What a script gives to predict as a batch: a list of sequences, or a batch already; nil if the list
 -- is empty.
 function task.batch(who, inputs, sequences)
-  if type(sequences) ~= "table" or getmetatable(sequences) then
+  local meta = getmetatable(sequences)
+  if type(sequences) ~= "table" or meta and meta.__name ~= "neap.batch" then
     check.fail("%s: expected a list of sequences or a batch, came %s%s", who,
       check.came(sequences), type(sequences) == "string"
         and (": one sequence is { %s }"):format(check.came(sequences)) or "")

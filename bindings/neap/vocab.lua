@@ -3,9 +3,9 @@
 --
 -- Where a string stands for a sequence, the vocabulary cuts it into symbols, as its `split` says:
 -- "characters", "words" (between blanks) or "symbol" (the string is one symbol). A vocabulary of a
--- corpus has the split of the field that it was counted from, so that a text goes into a model as it
--- did in training. Where nothing says it, it is "characters" if all symbols are single ones, else
--- "words". A list of symbols goes as it is.
+-- corpus has the split of the field that it was counted from, so that a text goes into a model as
+-- it did in training. Where nothing says it, it is "characters" if all symbols are single
+-- characters, else "words". A list of symbols goes as it is.
 -- @module neap.vocab
 local check = require "neap.check"
 local core = require "neap.core"

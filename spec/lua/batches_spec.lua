@@ -152,8 +152,12 @@ describe("batches", function()
   end)
 
   it("print", function()
-    assert.equal("3 batches of up to 10 sequences: input, label, rows2",
+    assert.equal("neap.batches: 3 of up to 10 sequences; input, label, rows2",
       tostring(batches(fields(n), { size = 10 })))
+    assert.equal("neap.batch: 2 rows; input i32 [5], label i32 [2], rows2 f32 [4,2]",
+      tostring(batches(fields(4), { size = 2, bucket = false })()))
+    assert.equal("neap.batch: 4 rows; input i32 [3,4], target i32 [3,4]",
+      tostring(batches.stream(core.zeros({ 40 }, "i32"), { batch = 4, steps = 3 })()))
   end)
 
   it("leave out what they are told to", function()
@@ -303,7 +307,7 @@ describe("a stream of batches", function()
       assert.is_true(b.first)
       break
     end
-    assert.equal("3 batches of up to 5 steps, 1 column", tostring(all))
+    assert.equal("neap.batches.stream: 3 of up to 5 steps of 1 rows", tostring(all))
   end)
 
   it("takes an encoded text", function()

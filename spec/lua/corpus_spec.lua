@@ -72,7 +72,8 @@ describe("a corpus", function()
 
     it("names file and line of what is wrong", function()
       local path = folder.write("b.tsv", "a\tb\na\nc\td\n")
-      fails("EFORMAT", path .. ":2: expected 2 columns (input, target), came 1: no tab is in the line",
+      fails("EFORMAT",
+        path .. ":2: expected 2 columns (input, target), came 1: no tab is in the line",
         corpus.tsv(path, two))
       path = folder.write("c.tsv", "a\tb\nc\td\te\n")
       fails("EFORMAT", path .. ":2: expected 2 columns (input, target), came 3",
@@ -91,7 +92,9 @@ describe("a corpus", function()
       raises("header: expected a boolean, came 1", function()
         corpus.tsv("x", { columns = { "a" }, header = 1 })
       end)
-      raises("columns: \"a\" came twice", function() corpus.tsv("x", { columns = { "a", "a" } }) end)
+      raises("columns: \"a\" came twice", function()
+        corpus.tsv("x", { columns = { "a", "a" } })
+      end)
       raises("path: expected a string, came nil", function() corpus.tsv(nil, two) end)
       raises("at least one name", function() corpus.tsv("x", { columns = {} }) end)
       raises("\"inputs\" is not among the columns", function()
@@ -324,7 +327,8 @@ describe("a corpus", function()
       path = folder.write("f.csv", "t,v,v\n1,2,3\n")
       fails("EFORMAT", path .. ":1: header: column 3 has the name of another", corpus.series(path))
       path = folder.write("g.csv", "t\n1\n")
-      fails("EFORMAT", path .. ":1: expected 2 columns or more, came 1: no comma", corpus.series(path))
+      fails("EFORMAT", path .. ":1: expected 2 columns or more, came 1: no comma",
+        corpus.series(path))
       fails("EFORMAT", "no values in it", corpus.series(folder.write("h.csv", "t,v\n")))
     end)
   end)

@@ -2,6 +2,8 @@
 local neap = require "neap"
 local op = neap.op
 local core = require "neap.core"
+local help = require "data_help"
+local raises = help.raises
 
 local function temporary(name)
   local path = os.tmpname()
@@ -50,6 +52,10 @@ describe("seq2class", function()
       learn(model, fields(data), 120, 1e-2, neap.rng(2))
       local scores = model:score(fields(data))
       assert.equal(300, scores.n)
+      assert.matches("^accuracy %d%.%d+  macro_f1 %d%.%d+  n 300$", tostring(scores))
+      raises("score: expected a table of options, came 3", function()
+        model:score(fields(data), 3)
+      end)
       assert.is_true(scores.accuracy > 0.9, "accuracy " .. scores.accuracy)
       local path = temporary("model")
       assert.is_true(model:save(path))
@@ -270,6 +276,228 @@ describe("language_model", function()
     local loaded = assert(neap.load(path))
     os.remove(path)
     assert.equal(model:generate("c", 30, { rng = neap.rng(4) }), loaded:generate("c", 30, { rng = neap.rng(4) }))
+    assert.same(model:predict({ "ab", "d" }, { n = 2 }), loaded:predict({ "ab", "d" }, { n = 2 }))
+  end)
+
+  local function small(vocab)
+    return neap.language_model { vocab = vocab, rng = neap.rng(1),
+      net = neap.chain { neap.embed { size = 4 }, neap.gru { size = 6 } } }
+  end
+  local letters = neap.vocab.new { "a", "b", "c" }
+  local ids = letters:tensor(("abcacb"):rep(20))
+  local function stream(columns) return neap.batches.stream(ids, { batch = columns, steps = 5 }) end
+
+  it("predicts the next symbols", function()
+    local model = small(letters)
+    local each = model:predict { "a", "abcab", { "c", "b" } }
+    assert.equal(3, #each)
+    local all = model:predict({ "a", "abcab", { "c", "b" } }, { n = 3 })
+    for i, list in ipairs(all) do
+      assert.same(each[i], list[1])
+      local total = 0
+      for k, p in ipairs(list) do
+        assert.equal(letters:id(p.symbol), p.id)
+        total = total + p.probability
+        if k > 1 then assert.is_true(p.probability <= list[k - 1].probability) end
+      end
+      assert.near(1, total, 1e-12)
+    end
+    assert.equal(3, #model:predict({ "a" }, { n = 7 })[1])
+    -- the likeliest symbol is the one that is written next
+    for _, text in ipairs { "a", "abcab", "cb" } do
+      assert.equal(text .. model:predict({ text })[1].symbol,
+        model:generate(text, 1, { temperature = 0 }))
+    end
+    assert.same({}, model:predict {})
+    local batch = stream(2)()
+    local rows = {}
+    for b = 1, 2 do
+      rows[b] = {}
+      for t = 1, 5 do rows[b][t] = letters:symbol(batch.input:get(t, b) + 1) end
+    end
+    assert.same(model:predict(rows), model:predict(batch))
+  end)
+
+  it("learns alike whatever is scored, predicted or written in between", function()
+    local function losses(between)
+      local model, list = small(letters), {}
+      local optim = neap.sgd { rate = 0.1 }
+      for batch in stream(4) do
+        list[#list + 1] = model:learn(batch, optim)
+        between(model, batch)
+      end
+      return list
+    end
+    local alone = losses(function() end)
+    assert.is_true(#alone > 3)
+    assert.same(alone, losses(function(model, batch)
+      model:score(ids)
+      model:score(ids, { columns = 4 })
+      model:loss(batch)
+      model:predict { "ab" }
+      model:generate("a", 3)
+      -- of one row and without `first`: it stands alone, and is learned at a rate of 0
+      model:learn({ input = neap.tensor({ { 0 }, { 1 } }, "i32"),
+        target = neap.tensor({ { 1 }, { 2 } }, "i32") }, neap.sgd { rate = 0 })
+    end))
+  end)
+
+  it("carries its state on, unless a batch starts anew", function()
+    local model, optim, still = small(letters), neap.sgd { rate = 0.5 }, neap.sgd { rate = 0 }
+    for batch in stream(4) do model:learn(batch, optim) end
+    local pass = stream(4)
+    local first, second = pass(), pass()
+    local function learn(batch, anew)
+      local copy = { first = anew }
+      for k, v in pairs(batch) do if k ~= "first" then copy[k] = v end end
+      return model:learn(copy, still)
+    end
+    local fresh = learn(second, true)
+    assert.equal(fresh, learn(second, nil))
+    learn(first, true)
+    local carried = learn(second, false)
+    assert.not_equal(fresh, carried)
+    assert.equal(fresh, model:loss(second))
+    learn(first, true)
+    assert.equal(carried, learn(second, false))
+    raises("learn: the batch has 2 rows, the state that it goes on from has 4: a batch that starts "
+      .. "anew has first = true", function()
+      local other = stream(2)
+      other()
+      model:learn(other(), still)
+    end)
+    learn(first, true)
+    model:learn(stream(2)(), still) -- starts anew with other rows
+  end)
+
+  it("gives one loss for a batch, whatever ran before", function()
+    local model, batch = small(letters), stream(4)()
+    local loss = model:loss(batch)
+    model:score(ids)
+    assert.equal(loss, model:loss(batch))
+    model:score(ids, { columns = 4 })
+    for _ = 1, 3 do assert.equal(loss, model:loss(batch)) end
+    local score = model:score(ids)
+    for b in stream(4) do model:learn(b, neap.sgd { rate = 0 }) end
+    assert.equal(loss, model:loss(batch))
+    assert.same(score, model:score(ids))
+    assert.matches("^n 119  nats [%d.]+  perplexity [%d.]+$", tostring(score))
+  end)
+
+  it("reads and writes words as they were in training", function()
+    local text = neap.corpus.from({ text = { ("the cat saw the dog . "):rep(40) } },
+      { split = { text = "words" } })
+    local words = neap.vocab(text, "text", { unk = true })
+    local model, optim = small(words), neap.adam { rate = 2e-2 }
+    local all = neap.batches.stream(text:encode("text", words), { batch = 4, steps = 10 })
+    for _ = 1, 20 do
+      for batch in all do model:learn(batch, optim) end
+    end
+    local path = temporary("model")
+    assert.is_true(model:save(path))
+    local loaded = assert(neap.load(path))
+    os.remove(path)
+    for _, m in ipairs { model, loaded } do
+      local function write(prompt, n) return m:generate(prompt, n, { temperature = 0 }) end
+      assert.equal("saw the dog . the", write("saw the", 3))
+      assert.equal("saw the dog .", write({ "saw", "the" }, 2))
+      assert.equal("saw the\ndog .", write("saw the\n", 2))
+      assert.equal("saw the ", write("saw the ", 0))
+      assert.equal("dog", m:predict { "saw the" }[1].symbol)
+    end
+  end)
+
+  it("says what is wrong", function()
+    local model = small(letters)
+    local function generates(text, ...)
+      local values = table.pack(...)
+      raises("generate: " .. text, function()
+        model:generate(table.unpack(values, 1, values.n))
+      end)
+    end
+    for _, temperature in ipairs { -1, 0 / 0, "1" } do
+      generates("temperature: expected a number from 0, came", "a", 3,
+        { temperature = temperature })
+    end
+    generates("rng: expected a source of chance such as neap.rng(17), came 5", "a", 3, { rng = 5 })
+    generates("each: expected a function, came 5", "a", 3, { each = 5 })
+    generates("prompt: expected a string or a list of symbols, came nil", nil, 3)
+    raises("score: columns: expected an integer from 1, came \"4\"", function()
+      model:score(ids, { columns = "4" })
+    end)
+    raises("score: steps: expected an integer from 1, came 0", function()
+      model:score(ids, { steps = 0 })
+    end)
+    raises("predict: text 2 is empty: say at least one symbol", function()
+      model:predict { "a", "" }
+    end)
+    raises("predict: n: expected an integer from 1, came 0", function()
+      model:predict({ "a" }, { n = 0 })
+    end)
+    raises("predict: expected a list of sequences or a batch, came \"a\"", function()
+      model:predict "a"
+    end)
+  end)
+end)
+
+describe("synced_seq2seq", function()
+  local data = neap.corpus.from(
+    { words = { "a b c", "b b", "x x" }, tags = { "A B ?", "B A", "? ?" } },
+    { split = { words = "words", tags = "words" } })
+  local words, tags = neap.vocab(data, "words"), neap.vocab.new { "A", "B" }
+  local model = neap.synced_seq2seq { input = { words = words }, output = tags, rng = neap.rng(1),
+    net = function(x) return neap.embed { size = 2 }(x.words) end }
+
+  it("leaves out of its score what the loss leaves out", function()
+    local optim = neap.adam { rate = 0.1 }
+    local fields = { words = data:encode("words", words),
+      output = data:encode("tags", tags, { unknown = "ignore" }) }
+    for _ = 1, 60 do
+      for batch in neap.batches(fields) do model:learn(batch, optim) end
+    end
+    local right = neap.corpus.from({ words = { "a b c", "x x" }, tags = { "A B ?", "? ?" } },
+      { split = { words = "words", tags = "words" } })
+    local score = model:score { words = right:encode("words", words),
+      output = right:encode("tags", tags, { unknown = "ignore" }) }
+    assert.equal(2, score.n)
+    assert.equal(1, score.accuracy)
+    assert.equal(1, score.sequence_accuracy)
+    score = model:score(fields) -- one of "b b" is wrong
+    assert.equal(4, score.n)
+    assert.equal(0.75, score.accuracy)
+    assert.equal(0.5, score.sequence_accuracy)
+    assert.equal("accuracy 0.7500  n 4  sequence_accuracy 0.5000", tostring(score))
+    raises("score: unknown option \"sise\"; did you mean \"size\"?", function()
+      model:score(fields, { sise = 3 })
+    end)
+    raises("score: expected a table of options, came 3", function() model:score(fields, 3) end)
+  end)
+
+  it("takes a string as in training", function()
+    assert.same(model:predict { { "a", "b", "b" } }, model:predict { "a b  b" })
+    assert.equal(3, #model:predict { "a b b" }[1])
+  end)
+
+  it("says which sequence of which file does not fit", function()
+    local folder = help.folder()
+    finally(folder.remove)
+    local path = folder.write("bad.tsv", "a b\tA B\n\nb a b\tB A\na\tA\n")
+    local bad = assert(neap.corpus.tsv(path, { columns = { "words", "tags" },
+      split = { words = "words", tags = "words" } }))
+    local optim = neap.adam { rate = 0.1 }
+    for _, rng in ipairs { false, neap.rng(1), neap.rng(2) } do
+      for batch in neap.batches({ words = bad:encode("words", words),
+        output = bad:encode("tags", tags) }, { rng = rng or nil }) do
+        raises("feed: inputs output and words are of the same sequence T, but their lengths "
+          .. "differ: " .. path .. ", sequence 2 (line 3): 2 tags, 3 words", function()
+          model:learn(batch, optim)
+        end)
+      end
+    end
+    raises("score: inputs and outputs differ in length: " .. path .. ", sequence 2 (line 3): "
+      .. "3 words, 2 tags", function()
+      model:score { words = bad:encode("words", words), output = bad:encode("tags", tags) }
+    end)
   end)
 end)
 
@@ -287,6 +515,62 @@ describe("forecaster", function()
     local ahead = model:predict(series)
     assert.equal(60, #ahead)
     assert.equal(ahead[60], model:rollout(series, 3)[1])
+    assert.matches("^n 59  rmse 0%.0%d+$", tostring(before))
+    -- the same series from a corpus
+    local corpus = neap.corpus.from { y = { series } }
+    assert.same(ahead, model:predict(corpus:get("y", 1)))
+    assert.near(before.rmse, model:score { corpus:get("y", 1) }.rmse, 1e-7) -- the series in f32
+    assert.same(batch.target.data:totable(),
+      model:batch { corpus:get("y", 1) }.target.data:totable())
+    assert.same(model:rollout(series, 3), model:rollout(corpus:get("y", 1), 3))
+  end)
+
+  it("takes rows of numbers", function()
+    local model = neap.forecaster { size = 2, rng = neap.rng(1), net = neap.gru { size = 3 } }
+    local series = { { { 1, 2 }, { 3, 4 }, { 5, 6 } }, { { 7, 8 }, { 9, 10 } } }
+    local batch = model:batch(series)
+    assert.same({ { 1, 2 }, { 3, 4 }, { 7, 8 } }, batch.input.data:totable())
+    assert.same({ { 3, 4 }, { 5, 6 }, { 9, 10 } }, batch.target.data:totable())
+    assert.same({ 2, 1 }, batch.input.lengths:totable())
+    assert.equal("neap.batch: 2 rows; input f32 [3,2], target f32 [3,2]", tostring(batch))
+    assert.same(model:predict(series[1])[3], model:rollout(series[1], 2)[1])
+    assert.equal(6, model:score(series).n)
+  end)
+
+  it("says which step of which series is wrong", function()
+    local one = neap.forecaster { rng = neap.rng(1), net = neap.gru { size = 2 } }
+    local two = neap.forecaster { size = 2, rng = neap.rng(1), net = neap.gru { size = 2 } }
+    local nan, corpus = 0 / 0, neap.corpus.from { y = { { 1, 2 } } }
+    for _, name in ipairs { "batch", "score" } do
+      local function wrong(text, list)
+        raises(name .. ": " .. text, function() one[name](one, list) end)
+      end
+      wrong("series 1, step 2: expected 1 number, came 2", { { 1, { 2, 3 } } })
+      wrong("series 2, step 1: expected a finite number, came", { { 1, 2 }, { nan, 2 } })
+      wrong("series 1, step 2: expected 1 number, came \"x\"", { { 1, "x" } })
+      wrong("expected a list of series, came a list of numbers: one series is { series }",
+        { 0.1, 0.2, 0.3 })
+      wrong("expected a list of series, came corpus a script: 1 sequences; y", corpus)
+      wrong("expected a list of series, came nil", nil)
+      wrong("series 2: expected a list of numbers or of rows, came 5", { { 1, 2 }, 5 })
+    end
+    raises("batch: series 1, step 1: expected 2 numbers, came 1", function()
+      two:batch { { 1, 2 }, { 3, 4 } }
+    end)
+    raises("batch: series 2, step 1: expected a finite number, came inf", function()
+      two:batch { { { 1, 2 }, { 3, 4 } }, { { 1, 1 / 0 }, { 3, 4 } } }
+    end)
+    raises("batch: series 2 has 1 steps, at least 2 are needed", function()
+      one:batch { { 1, 2 }, { 1 } }
+    end)
+    raises("batch: expected at least one series, came none", function() one:batch {} end)
+    raises("rollout: step 2: expected a finite number, came", function()
+      one:rollout({ 1, nan, 2 }, 3)
+    end)
+    raises("rollout: series: expected a list of numbers or of rows, came 5", function()
+      one:rollout(5, 3)
+    end)
+    raises("predict: step 1: expected a finite number, came", function() one:predict { nan } end)
   end)
 end)
 
@@ -344,6 +628,87 @@ describe("fit", function()
     assert.equal(0.7, result.best.accuracy)
     assert.equal(kept, model.params:get("net.head.weight"):totable()[1][1])
     assert.same({ 0.1, 0.05, 0.1 / 3, 0.025 }, rates)
+  end)
+
+  -- A fit of one batch an epoch, the batches one object for all of them.
+  local function prepare(options)
+    local model = neap.forecaster { rng = neap.rng(1), net = neap.elman { size = 4 } }
+    local batch, lines = model:batch { { 1, 2, 3, 4 } }, {}
+    local out = { write = function(_, ...) lines[#lines + 1] = table.concat { ... } end,
+      flush = function() end }
+    local given = { optim = neap.sgd { rate = 1e-3 }, epochs = 3, out = out,
+      train = function()
+        local done = false
+        return function()
+          done = not done
+          return done and batch or nil
+        end
+      end }
+    for name, value in pairs(options) do given[name] = value end
+    return model, given, lines
+  end
+  local function fit(options)
+    local model, given, lines = prepare(options)
+    return neap.fit(model, given), lines
+  end
+
+  it("takes any number for better than NaN", function()
+    for _, lower in ipairs { true, false } do
+      local n = 0
+      local result = fit { lower = lower, key = "x", dev = function()
+        n = n + 1
+        return { x = ({ 0 / 0, 0.5, 0 / 0 })[n] }
+      end }
+      assert.equal(2, result.epoch)
+      assert.equal(0.5, result.best.x)
+    end
+    assert.equal(1, fit { key = "x", dev = function() return { x = 0 / 0 } end }.epoch)
+  end)
+
+  it("writes significant digits, and what it gives prints", function()
+    local result, lines = fit { epochs = 1, key = "rmse", lower = true,
+      dev = function() return { rmse = 0.00031234 } end }
+    assert.matches("^epoch 1/1  loss %d+%.%d+  rmse 0%.0003123  rate 0.001", lines[1])
+    assert.matches("^best %(rmse 0%.0003123%)  epoch 1  epochs 1  interrupted false  seconds ",
+      tostring(result))
+    assert.matches("^best %(loss [%d.]+%)  epoch 2", tostring(fit { epochs = 2 }))
+  end)
+
+  it("goes through one batches object in each epoch", function()
+    local letters = neap.vocab.new { "a", "b" }
+    local model = neap.seq2class { input = letters, output = letters, rng = neap.rng(1),
+      net = neap.chain { neap.embed { size = 2 }, neap.elman { size = 2 } } }
+    local corpus = neap.corpus.from { text = { "a", "b", "a" }, class = { "a", "b", "a" } }
+    local all = neap.batches({ input = corpus:encode("text", letters),
+      output = corpus:label("class", letters) }, { size = 2, rng = neap.rng(1) })
+    local result = neap.fit(model, { optim = neap.sgd { rate = 0.1 }, epochs = 3, quiet = true,
+      train = function() return all end })
+    assert.equal(3, result.epochs)
+  end)
+
+  it("says what is wrong with its options", function()
+    raises("fit: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came", function()
+      neap.fit(neap.forecaster { rng = neap.rng(1), net = neap.elman { size = 4 } })
+    end)
+    raises("fit: expected a task, came nil", function() neap.fit() end)
+    for text, options in pairs {
+      ["patience: counts epochs without a better score, which needs dev, came none"] =
+        { patience = 1 },
+      ["minutes: expected a number from 0, came -1"] = { minutes = -1 },
+      ["minutes: expected a number from 0, came \"1\""] = { minutes = "1" },
+      ["rate: expected a function, came 0.1"] = { rate = 0.1 },
+      ["rate: expected a function that gives a number, came one that gives nil"] =
+        { rate = function() end },
+      ["optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came a function"] =
+        { optim = neap.adam },
+      ["optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came gru"] =
+        { optim = neap.gru { size = 2 } },
+      ["key: expected a string, came 1"] = { key = 1 },
+      ["out: expected a file, came 5"] = { out = 5 },
+    } do
+      local model, given = prepare(options)
+      raises("fit: " .. text, function() neap.fit(model, given) end)
+    end
   end)
 
   -- three batches an epoch, each of a second by a clock of ours; what `rate` is told of the share

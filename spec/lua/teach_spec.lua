@@ -216,8 +216,11 @@ describe("a newcomer is told", function()
       { "expected an optimizer such as neap.adam{ rate = 1e-3 }, came a table", function()
         model:learn(batch, { rate = 1 })
       end },
-      { "forward: input 'output' is not set", function()
+      { "learn: the batch has no field output; it has input", function()
         model:learn({ input = batch.input }, neap.adam { rate = 1e-3 })
+      end },
+      { "learn: the batch has no field input; it has inp, output", function()
+        model:learn({ inp = batch.input, output = batch.output }, neap.adam { rate = 1e-3 })
       end },
       { "adam: rate: expected a number, came \"0.1\"", function() neap.adam { rate = "0.1" } end },
       { "expected rate in 0..1e+06, got -1", function() neap.adam { rate = -1 } end },
@@ -271,7 +274,8 @@ describe("a newcomer is told", function()
       assert.equal(code, came)
       assert.matches(text, message, 1, true)
     end
-    fails("EFORMAT", path .. ": no safetensors file, or not all of it", neap.load(path))
+    fails("EFORMAT", path .. ": no safetensors file: expected the length of a header",
+      neap.load(path))
     fails("EIO", "no/such/file: expected a file to read: No such file", neap.load "no/such/file")
     local model = classifier()
     fails("EIO", "no/such/m.safetensors: expected a file to write: No such file",

@@ -148,8 +148,8 @@ describe("a vocabulary", function()
     raises("vocab.count: specials: expected a table, came 1", function()
       vocab.count({ "a" }, { specials = 1 })
     end)
-    raises("vocab.new: split: expected \"symbol\", \"characters\" or \"words\", came \"word\"; did you "
-      .. "mean \"words\"?", function() vocab.new{ "a", split = "word" } end)
+    raises("vocab.new: split: expected \"symbol\", \"characters\" or \"words\", came \"word\"; "
+      .. "did you mean \"words\"?", function() vocab.new{ "a", split = "word" } end)
     raises("vocab:encode: sequence: expected a string or a list of symbols, came nil", function()
       vocab.new{ "a" }:encode()
     end)
