@@ -457,7 +457,7 @@ function class:score(sequences, references, options)
     local part = table.move(sequences, from, math.min(from + size - 1, #sequences), 1, {})
     for _, h in ipairs(self:predict(part, how)) do hypotheses[#hypotheses + 1] = h end
   end
-  return { wer = metrics.sequence_error_rate(hypotheses, references),
+  return metrics.scores { wer = metrics.sequence_error_rate(hypotheses, references),
     per = metrics.symbol_error_rate(hypotheses, references), n = #sequences, hypotheses = hypotheses }
 end
 

@@ -3,6 +3,7 @@
 -- @module neap.fit
 local check = require "neap.check"
 local core = require "neap.core"
+local metrics = require "neap.metrics"
 local progress = require "neap.progress"
 
 --- Trains a task.
@@ -14,8 +15,9 @@ local progress = require "neap.progress"
 -- - `epochs`
 -- - `train`: function(epoch) giving an iterator of batches (`#` of it is used for the time left)
 -- - `dev`: function() giving a table of scores, called after each epoch; optional
--- - `key`: the score that decides ("accuracy"); `lower`: true if less is better
--- - `patience`: epochs without a better score before it stops; nil: never
+-- - `key`: the score that decides ("accuracy"); `lower`: true if less is better. Any number is
+--   better than NaN
+-- - `patience`: epochs without a better score of `dev` before it stops; nil: never
 -- - `rate`: function(epoch, first_rate, done) giving the learning rate, asked for before each batch;
 --   done: the share of the whole training that is over, 0 to 1, by `epochs` or, where that comes
 --   first, by how many of them `minutes` allow
@@ -26,20 +28,34 @@ local progress = require "neap.progress"
 --   then, and if no epoch was finished, best has the scores of what was reached (a second Ctrl-C
 --   ends the script)
 return function(model, options)
-  check.options("fit", options, { "optim", "epochs", "train", "dev", "key", "lower", "patience",
-    "rate", "minutes", "out", "quiet" })
   if type(model) ~= "table" or not (model.learn and model.keep) then
     check.fail("fit: expected a task, came %s", check.came(model))
   end
+  options = check.options("fit", options, { "optim", "epochs", "train", "dev", "key", "lower",
+    "patience", "rate", "minutes", "out", "quiet" })
   local optim = options.optim
-  if type(optim) ~= "table" or not optim.step then
+  if type(optim) ~= "table" or type(optim.step) ~= "function" or type(optim.rate) ~= "function" then
     check.fail("fit: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came %s",
       check.came(optim))
   end
   local epochs = check.integer("fit", "epochs", options.epochs, 0)
   check.type("fit", "train", options.train, "function")
   if options.dev ~= nil then check.type("fit", "dev", options.dev, "function") end
-  if options.patience then check.integer("fit", "patience", options.patience, 1) end
+  if options.key ~= nil then check.type("fit", "key", options.key, "string") end
+  if options.rate ~= nil then check.type("fit", "rate", options.rate, "function") end
+  if options.patience then
+    check.integer("fit", "patience", options.patience, 1)
+    if not options.dev then
+      check.fail("fit: patience: counts epochs without a better score, which needs dev, came none")
+    end
+  end
+  local minutes = options.minutes
+  if minutes ~= nil and not (type(minutes) == "number" and minutes >= 0) then
+    check.fail("fit: minutes: expected a number from 0, came %s", check.came(minutes))
+  end
+  if options.out ~= nil and not io.type(options.out) and type(options.out) ~= "table" then
+    check.fail("fit: out: expected a file, came %s", check.came(options.out))
+  end
   local out = options.out or io.stderr
   local key, first_rate = options.key or "accuracy", optim:rate()
   local result = { epochs = 0, seconds = 0, interrupted = false }
@@ -49,9 +65,9 @@ return function(model, options)
   -- How much is over when a share of an epoch is.
   local function done(epoch, share, start)
     local all = epochs
-    if options.minutes and (epoch > 1 or share > 0.05) then
+    if minutes and (epoch > 1 or share > 0.05) then
       local each = epoch > 1 and longest or (core.clock() - start) / share
-      all = math.min(all, math.max(epoch, options.minutes * 60 // each))
+      all = math.min(all, math.max(epoch, minutes * 60 // each))
     end
     return (epoch - 1 + share) / all
   end
@@ -69,7 +85,12 @@ return function(model, options)
     for batch in iterator do
       if options.rate then
         local share = total and total > 0 and math.min(n / total, 1) or 0
-        optim:rate(options.rate(epoch, first_rate, done(epoch, share, start)))
+        local rate = options.rate(epoch, first_rate, done(epoch, share, start))
+        if type(rate) ~= "number" then
+          check.fail("fit: rate: expected a function that gives a number, came one that gives %s",
+            check.came(rate))
+        end
+        optim:rate(rate)
       end
       sum = sum + model:learn(batch, optim)
       n = n + 1
@@ -100,20 +121,21 @@ return function(model, options)
   local function epoch_of(epoch)
     local start = core.clock()
     local loss = learn(epoch)
-    local scores = options.dev and score() or { loss = loss }
+    local scores = options.dev and score() or metrics.scores { loss = loss }
     local better = not best or not options.dev
     if not better then
       local now, before = scores[key], best.scores[key]
-      if options.lower then better = now < before else better = now > before end
+      if options.lower then now, before = -now, -before end
+      better = now > before or before ~= before and now == now
     end
     if better then best = { scores = scores, epoch = epoch, restore = model:keep() } end
     result.epochs = epoch
     longest = math.max(longest, core.clock() - start)
     if options.quiet then return end
-    local text = ("epoch %d/%d  loss %.4f"):format(epoch, epochs, loss)
+    local text = ("epoch %d/%d  loss %s"):format(epoch, epochs, metrics.number(loss))
     if options.dev then
-      text = text .. ("  %s %.4f%s"):format(key, scores[key], better and "" or
-        ("  (best %.4f)"):format(best.scores[key]))
+      text = text .. ("  %s %s%s"):format(key, metrics.number(scores[key]), better and "" or
+        ("  (best %s)"):format(metrics.number(best.scores[key])))
     end
     out:write(text, ("  rate %.3g  %.0f s\n"):format(optim:rate(), core.clock() - start))
   end
@@ -121,7 +143,7 @@ return function(model, options)
   -- the loop in one protected call: Ctrl-C between two epochs is caught too
   local ok, message = pcall(function()
     for epoch = 1, epochs do
-      if options.minutes and core.clock() - began + longest > options.minutes * 60 then break end
+      if minutes and core.clock() - began + longest > minutes * 60 then break end
       epoch_of(epoch)
       if options.patience and epoch - best.epoch >= options.patience then break end
     end
@@ -147,5 +169,5 @@ return function(model, options)
     result.best = score()
   end
   result.seconds = core.clock() - began
-  return result
+  return metrics.scores(result)
 end

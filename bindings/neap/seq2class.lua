@@ -86,10 +86,11 @@ end
 -- @treturn tab `{ accuracy, macro_f1, confusion, n }`
 function class:score(fields, options)
   task.fields("score", self.inputs, fields)
+  options = check.options("score", options, { "size" })
   local run = self:run("predict", false)
   local confusion = metrics.confusion(self.output.symbols)
   local right, n = 0, 0
-  for batch in batches(fields, { size = options and options.size or 256 }) do
+  for batch in batches(fields, { size = options.size or 256 }) do
     run:feed(batch):forward()
     local got, want = run:value "class", batch.output.data
     for b = 1, batch.rows do
@@ -100,7 +101,7 @@ function class:score(fields, options)
       end
     end
   end
-  return { accuracy = n > 0 and right / n or 0, macro_f1 = confusion:macro_f1(),
+  return metrics.scores { accuracy = n > 0 and right / n or 0, macro_f1 = confusion:macro_f1(),
     confusion = confusion, n = n }
 end
 
