@@ -132,10 +132,10 @@ end
 
 --- All sequences once: `for batch in batches(fields, options) do`. Another `for` over the same
 -- object goes through all of them again, in another order if they are shuffled; so does a call
--- after the one that gave nil. `#` is the number of batches. A batch has `rows`, `order` (its sequences'
--- numbers, from 1) and for each field a table of tensors: `data`, the sequences one after the other
--- (no padding), with `lengths` i32 [rows]; or with `inner`, the lengths of all inner sequences, and
--- `outer` i32 [rows]; or alone, one row a sequence.
+-- after the one that gave nil. `#` is the number of batches. A batch has `rows`, `order` (its
+-- sequences' numbers, from 1) and for each field a table of tensors: `data`, the sequences one after
+-- the other (no padding), with `lengths` i32 [rows]; or with `inner`, the lengths of all inner
+-- sequences, and `outer` i32 [rows]; or alone, one row a sequence.
 -- @tab fields name -> field, all of as many sequences
 -- @tab[opt] options `size`: sequences in a batch (32); `bucket`: put sequences of like length
 --   together (true: by all fields with offsets in the order of their names; or a name, or a list of

@@ -71,8 +71,9 @@ end
 -- @return run
 function class:forward(batch)
   local run, state = self:run("learn", true), nil
-  if type(batch) == "table" and batch.first ~= nil then
-    local rows = batch.rows or program.shapes(run, batch)
+  local rows = type(batch) == "table" and batch.first ~= nil
+    and (batch.rows or program.shapes(run, batch))
+  if rows then
     state = self.carried
     if batch.first or not state then
       state = self:program "learn":state(rows)

@@ -136,8 +136,8 @@ describe("examples", function()
     assert.is_true(values.test_accuracy <= 0.6667 and values.test_accuracy >= 0.3333, text)
     local wrong = folder.write("wrong.tsv", "one\ttwo\nonly one\n")
     text, errors, status = run(folder, "classify", "--train " .. wrong)
-    assert.equal(("classify: corpus: %s:2: expected 2 columns (text, class), came 1\n"):format(wrong),
-      errors)
+    assert.equal(("classify: corpus: %s:2: expected 2 columns (text, class), came 1: no tab is in "
+      .. "the line\n"):format(wrong), errors)
     assert.equal("", text)
     assert.equal(1, status)
   end)

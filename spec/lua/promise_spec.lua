@@ -245,7 +245,7 @@ describe("run_model", function()
     for _, case in ipairs {
       { "/no/such/file", "", 1,
         "/no/such/file: expected a file to read: No such file or directory" },
-      { run_model, "", 1, "expected a header" },
+      { run_model, "", 1, "no safetensors file" },
       { path, "1 2", 1, "line 1: expected 3 numbers a row, came 2" },
       { path, "1 2 3\n1 2 x", 1, "line 2: expected numbers, came something else" },
       { path, "1 2 3\n1 2 nan\n", 1, "input 'x': NaN or infinity in sequence 1, step 2" },
