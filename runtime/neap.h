@@ -92,6 +92,10 @@ typedef enum neap_dtype { NEAP_F32 = 0, NEAP_I32 = 1 } neap_dtype;
 typedef struct neap_tensor neap_tensor;
 /* A contiguous row-major tensor of zeros. rank 0 to 4; a dimension may be 0. EARG, ERANGE, EMEM. */
 NEAP_API neap_status neap_tensor_new(neap_tensor **t, neap_dtype dtype, int rank, const size_t *dims);
+/* Part `index` along the first axis, of one rank less, in the same memory, which it holds: what is
+** written to one is read in the other, and either may be released first. EARG, ESHAPE for rank 0,
+** ERANGE, EMEM. */
+NEAP_API neap_status neap_tensor_part(neap_tensor **t, neap_tensor *of, size_t index);
 NEAP_API void neap_tensor_retain(neap_tensor *t);
 NEAP_API void neap_tensor_release(neap_tensor *t);
 NEAP_API neap_dtype neap_tensor_dtype(const neap_tensor *t);
@@ -279,6 +283,8 @@ NEAP_API const char *neap_state_slot(const neap_state *s, int slot, neap_dtype *
 /* The slot's numbers [rows, width]; float or int32_t. They move: valid until the next run, step or
 ** change of rows. */
 NEAP_API void *neap_state_data(neap_state *s, int slot);
+/* 1 if a row holds a value; 0 if it starts from the program's own initial state (or is no row). */
+NEAP_API int neap_state_marked(const neap_state *s, size_t row);
 /* Marks a row as holding a value (after writing through neap_state_data). A row that does not
 ** starts from the program's own initial state. EARG, ERANGE. */
 NEAP_API neap_status neap_state_mark(neap_state *s, size_t row);
@@ -398,6 +404,9 @@ NEAP_API float *neap_stream_input_f32(neap_stream *s, int index, size_t *count);
 NEAP_API int32_t *neap_stream_input_i32(neap_stream *s, int index, size_t *count);
 NEAP_API const float *neap_stream_output_f32(neap_stream *s, int index, size_t *count);
 NEAP_API const int32_t *neap_stream_output_i32(neap_stream *s, int index, size_t *count);
+/* Their names in the program; NULL past the end. */
+NEAP_API const char *neap_stream_input_name(const neap_stream *s, int index);
+NEAP_API const char *neap_stream_output_name(const neap_stream *s, int index);
 /* ERANGE for an id out of range, ENONFINITE for NaN or infinity in an input, ESTATE if a context is
 ** missing: then nothing has changed, and the next step may be good. */
 NEAP_API neap_status neap_stream_step(neap_stream *s);

@@ -520,6 +520,18 @@ static int state_set(lua_State *L) {
   return 0;
 }
 
+/* held() -> for each row whether it holds a value; one that does not starts from the program's own
+** first state */
+static int state_held(lua_State *L) {
+  size_t rows = neap_state_rows(state_of(L, 1));
+  lua_newtable(L);
+  for (size_t r = 0; r < rows; r++) {
+    lua_pushboolean(L, neap_state_marked(state_of(L, 1), r));
+    lua_rawseti(L, -2, (lua_Integer)r + 1);
+  }
+  return 1;
+}
+
 /* A table of row numbers from 1 as int32 from 0, in a userdata on the stack. */
 int32_t *nb_row_list(lua_State *L, int arg, size_t *n) {
   nb_table(L, arg);
@@ -556,7 +568,8 @@ static int state_gather(lua_State *L) {
 
 static const luaL_Reg state_methods[] = {
     {"clone", state_clone}, {"rows", state_rows},   {"slots", state_slots}, {"get", state_get},
-    {"set", state_set},     {"reset", state_reset}, {"gather", state_gather}, {NULL, NULL}};
+    {"set", state_set},     {"held", state_held},   {"reset", state_reset},
+    {"gather", state_gather}, {NULL, NULL}};
 
 static const luaL_Reg functions[] = {{"params", params_new}, {"program", program_new},
                                      {"state", state_new},   {"op_info", op_info},

@@ -368,6 +368,25 @@ static int stream_new(lua_State *L) {
   return 1;
 }
 
+/* The 0-based input or output of a step at arg: a number from 1, or its name. */
+static int named(lua_State *L, int arg, const char *kind,
+                 const char *(*name_of)(const neap_stream *, int)) {
+  if (lua_type(L, arg) != LUA_TSTRING) return (int)nb_integer_in(L, arg, 1, 1000) - 1;
+  neap_stream *s = stream_of(L, 1);
+  const char *wanted = lua_tostring(L, arg), *name;
+  for (int i = 0; (name = name_of(s, i)) != NULL; i++)
+    if (strcmp(name, wanted) == 0) return i;
+  lua_newtable(L);
+  for (int i = 0; (name = name_of(stream_of(L, 1), i)) != NULL; i++) {
+    lua_pushstring(L, name);
+    lua_rawseti(L, -2, i + 1);
+  }
+  nb_push_nearest(L, wanted, lua_gettop(L));
+  if (lua_isnil(L, -1)) return nb_raise(L, "stream: a step has no %s '%s'", kind, wanted);
+  return nb_raise(L, "stream: a step has no %s '%s'; did you mean '%s'?", kind, wanted,
+                  lua_tostring(L, -1));
+}
+
 /* Input `index` from the tensor or table of numbers at arg. */
 static void give(lua_State *L, int index, int arg) {
   neap_stream *s = stream_of(L, 1);
@@ -415,9 +434,9 @@ static void take(lua_State *L, neap_stream *s, int index, int arg) {
   memcpy(neap_tensor_data(into), f ? (const void *)f : (const void *)d, n * 4);
 }
 
-/* input(index from 1, tensor or table of numbers): ids count from 0 in a tensor, as stored */
+/* input(name or number from 1, tensor or table of numbers): ids count from 0 in a tensor, as stored */
 static int stream_input(lua_State *L) {
-  give(L, (int)nb_integer_in(L, 2, 1, 1000) - 1, 3);
+  give(L, named(L, 2, "input", neap_stream_input_name), 3);
   return 0;
 }
 
@@ -485,10 +504,10 @@ static int stream_time_steps(lua_State *L) {
   return 1;
 }
 
-/* output(index from 1 [, tensor]) -> a new tensor [rows, width], or the one given */
+/* output(name or number from 1 [, tensor]) -> a new tensor [rows, width], or the one given */
 static int stream_output(lua_State *L) {
   neap_stream *s = stream_of(L, 1);
-  int index = (int)nb_integer_in(L, 2, 1, 1000) - 1;
+  int index = named(L, 2, "output", neap_stream_output_name);
   size_t n, dims[2];
   if (!lua_isnoneornil(L, 3)) {
     lua_settop(L, 3);

@@ -360,12 +360,12 @@ static int tobytes(lua_State *L) {
   return 1;
 }
 
-/* Pushes a copy with other dimensions of the same number of elements, from element `from` on. */
-static int copy(lua_State *L, neap_dtype kind, int ranks, const size_t *dims, size_t from) {
+/* Pushes a copy with other dimensions of the same number of elements. */
+static int copy(lua_State *L, neap_dtype kind, int ranks, const size_t *dims) {
   neap_tensor *to = nb_tensor_new(L, kind, ranks, dims);
   const float *data = neap_tensor_data(nb_tensor(L, 1));
   if (neap_tensor_size(to))
-    memcpy(neap_tensor_data(to), data + from, neap_tensor_size(to) * sizeof *data);
+    memcpy(neap_tensor_data(to), data, neap_tensor_size(to) * sizeof *data);
   return 1;
 }
 
@@ -374,7 +374,7 @@ static int clone(lua_State *L) {
   neap_tensor *t = nb_tensor(L, 1);
   size_t dims[NEAP_MAX_RANK];
   int ranks = get_dims(t, dims);
-  return copy(L, neap_tensor_dtype(t), ranks, dims, 0);
+  return copy(L, neap_tensor_dtype(t), ranks, dims);
 }
 
 /* t:reshape(dims) -> a copy */
@@ -388,7 +388,7 @@ static int reshape(lua_State *L) {
   if (!fits || n != neap_tensor_size(t))
     return nb_raise(L, "reshape: %s does not fit %s", nb_push_shape(L, t),
                     push_shape(L, neap_tensor_dtype(t), ranks, dims));
-  return copy(L, neap_tensor_dtype(t), ranks, dims, 0);
+  return copy(L, neap_tensor_dtype(t), ranks, dims);
 }
 
 /* t:fill(number) -> t */
@@ -405,7 +405,7 @@ static int fill(lua_State *L) {
   return 1;
 }
 
-/* t[i]: a number, or a copy of row i; t.name: a method */
+/* t[i]: a number, or a view of part i; nil one past the end, where ipairs ends; t.name: a method */
 static int lookup(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) {
     lua_settop(L, 2);
@@ -413,18 +413,21 @@ static int lookup(lua_State *L) {
     return 1;
   }
   neap_tensor *t = nb_tensor(L, 1);
-  size_t dims[NEAP_MAX_RANK], width = 1;
-  int ranks = get_dims(t, dims);
+  int ranks = neap_tensor_rank(t);
   if (ranks == 0)
     return nb_raise(L, "tensor: a tensor of rank 0 has no index; item() gives its number");
+  if (nb_integer(L, 2) == (lua_Integer)neap_tensor_dim(t, 0) + 1)
+    return 0;
   size_t i = position(L, 2, t, 0);
   if (ranks == 1) {
     push_element(L, t, i);
     return 1;
   }
-  for (int axis = 1; axis < ranks; axis++)
-    width *= dims[axis];
-  return copy(L, neap_tensor_dtype(t), ranks - 1, dims + 1, i * width);
+  void **box = nb_box(L, &nb_tensor_type);
+  neap_tensor *part;
+  nb_check(L, neap_tensor_part(&part, nb_tensor(L, 1), i));
+  *box = part;
+  return 1;
 }
 
 /* t[i] = number, for rank 1 */

@@ -26,7 +26,9 @@ for _, name in ipairs { "sgd", "rmsprop", "adam", "adamw" } do neap[name] = opti
 neap.program, neap.grad, neap.gradcheck = program.new, program.grad, program.gradcheck
 
 --- A tensor. It has `shape`, `rank`, `size`, `dtype`, `get(i, j, ..)`, `set(i, j, .., number)`, `item`,
--- `totable`, `tobytes`, `clone`, `reshape(dims)`, `fill(number)`; `t[i]` is its i-th part, `#t` how many.
+-- `totable`, `tobytes`, `clone`, `reshape(dims)` (a copy), `fill(number)`. `#t` is how many parts it has
+-- along its first dimension, `t[i]` the i-th: a number, or a tensor in the same memory (`t[1][2] = 5`
+-- writes into t; `t[1]:clone()` stands apart). `ipairs(t)` goes through them.
 -- @function tensor
 -- @param numbers a number or nested tables
 -- @string[opt="f32"] dtype "f32" or "i32"

@@ -222,8 +222,10 @@ function run_methods:backward(name) self.core:backward(id_of(self, "outputs", na
 function run_methods:value(name, layout)
   local id = id_of(self, "outputs", name)
   if math.type(layout) == "integer" then
-    local t = self.core:read(id)
-    return t[layout]
+    local all = self.core:read(id)
+    local part = all[layout]
+    if part == nil then check.fail("value: %s has %d steps, came %d", name, #all, layout) end
+    return type(part) == "userdata" and part:clone() or part -- a view would hold all steps
   end
   return self.core:read(id, layout)
 end
@@ -251,31 +253,63 @@ function run_methods:bytes() return self.core:bytes() end
 
 local state_methods = getmetatable(core.state(core.program(core.params()), 0)).methods
 
---- Saves a state's slots as a safetensors file.
+-- Which rows hold a state stands in the text "held", "1011": the others start from the program's own
+-- first state.
+
+-- The slots' names in a file: a layer that a program uses twice has two of the same name.
+local function names_in_file(self)
+  local names, taken = state_methods.slots(self), {}
+  for i, slot in ipairs(names) do
+    taken[slot] = (taken[slot] or 0) + 1
+    if taken[slot] > 1 then names[i] = ("%s#%d"):format(slot, taken[slot]) end
+  end
+  return names
+end
+
+--- Saves a state's slots as a safetensors file, and which of its rows hold one.
 -- @string path
 -- @return true; or nil, message, code
 function state_methods:save(path)
-  local a = core.archive()
-  for _, slot in ipairs(state_methods.slots(self)) do a:add(slot, self:get(slot)) end
+  local names, a = names_in_file(self), core.archive()
+  local held = self:held()
+  for i, name in ipairs(names) do a:add(name, self:get(i)) end
+  for row, holds in ipairs(held) do held[row] = holds and "1" or "0" end
+  a:set_text("held", table.concat(held))
   return a:save(path)
 end
 
---- Reads back what save wrote; the rows must be as many.
+--- Reads back what save wrote: a state with the same slots and as many rows, or nothing is changed.
+-- Where the file does not say which rows hold a state (another program wrote it), all do.
 -- @string path
 -- @return true; or nil, message, code
 function state_methods:load(path)
-  local slots = state_methods.slots(self)
+  local names = names_in_file(self)
   local a, message, code = core.load_archive(path)
   if not a then return nil, message, code end
-  for _, slot in ipairs(slots) do
-    local t = a:tensor(slot)
-    if not t then return nil, ("'%s': it has no state %s"):format(path, slot), "EFORMAT" end
-    if t:shape()[1] ~= self:rows() then
-      return nil, ("'%s': state %s has %d rows, expected %d"):format(path, slot, t:shape()[1] or 0,
-        self:rows()), "EFORMAT"
+  local function refuse(format, ...)
+    return nil, ("'%s': "):format(path) .. format:format(...), "EFORMAT"
+  end
+  local known, fresh = {}, {}
+  for i, name in ipairs(names) do
+    known[name] = true
+    local t = a:tensor(name)
+    if not t then return refuse("it has no state %s", name) end
+    local came, expected = check.came(t), check.came(self:get(i))
+    if came ~= expected then return refuse("state %s is %s, expected %s", name, came, expected) end
+  end
+  for _, name in ipairs(a:names()) do
+    if not known[name] then
+      return refuse("expected the states %s, came %s too", table.concat(names, ", "), name)
     end
   end
-  for _, slot in ipairs(slots) do self:set(slot, a:tensor(slot)) end
+  local held = a:text "held" or ("1"):rep(self:rows())
+  if #held ~= self:rows() or held:find "[^01]" then
+    return refuse("held: expected 0 or 1 for each of %d rows, came %s", self:rows(),
+      check.came(held))
+  end
+  for row in held:gmatch "()0" do fresh[#fresh + 1] = row end
+  for i, name in ipairs(names) do self:set(i, a:tensor(name)) end
+  self:reset(fresh)
   return true
 end
 

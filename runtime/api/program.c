@@ -265,6 +265,9 @@ NEAP_API const char *neap_state_slot(const neap_state *s, int slot, neap_dtype *
 NEAP_API void *neap_state_data(neap_state *s, int slot) {
   return s && slot >= 0 && slot < s->n_slots ? s->slot[slot].data : NULL;
 }
+NEAP_API int neap_state_marked(const neap_state *s, size_t row) {
+  return s && row < s->rows && s->held[row];
+}
 NEAP_API neap_status neap_state_mark(neap_state *s, size_t row) {
   NEED(s, "state mark");
   return ni_state_mark(s, row);

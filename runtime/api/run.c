@@ -165,6 +165,14 @@ NEAP_API const float *neap_stream_output_f32(neap_stream *s, int index, size_t *
 NEAP_API const int32_t *neap_stream_output_i32(neap_stream *s, int index, size_t *count) {
   return buffer(s, index, NEAP_I32, count, false);
 }
+NEAP_API const char *neap_stream_input_name(const neap_stream *s, int index) {
+  int value = s ? ni_stream_input(s, index) : -1;
+  const neap_program *pr = value < 0 ? NULL : s->run->pr;
+  return pr ? pr->node[pr->value[value].node].name : NULL;
+}
+NEAP_API const char *neap_stream_output_name(const neap_stream *s, int index) {
+  return s ? neap_program_output_name(s->run->pr, index, NULL) : NULL;
+}
 NEAP_API neap_status neap_stream_step(neap_stream *s) {
   NEED(s, "stream step");
   return ni_stream_step(s);

@@ -13,6 +13,15 @@ NEAP_API neap_status neap_tensor_new(neap_tensor **t, neap_dtype dtype, int rank
   return ni_tensor_new(t, dtype, rank, dims);
 }
 
+NEAP_API neap_status neap_tensor_part(neap_tensor **t, neap_tensor *of, size_t index) {
+  if (!t)
+    return ni_fail(NEAP_EARG, "tensor part: expected a place for the result, came NULL");
+  *t = NULL;
+  if (!of)
+    return ni_fail(NEAP_EARG, "tensor part: expected a tensor, came NULL");
+  return ni_tensor_part(t, of, index);
+}
+
 NEAP_API void neap_tensor_retain(neap_tensor *t) { ni_tensor_retain(t); }
 
 NEAP_API void neap_tensor_release(neap_tensor *t) { ni_tensor_release(t); }

@@ -42,12 +42,36 @@ neap_status ni_tensor_new(neap_tensor **result, neap_dtype dtype, int rank, cons
   return NEAP_OK;
 }
 
+neap_status ni_tensor_part(neap_tensor **result, neap_tensor *of, size_t index) {
+  *result = NULL;
+  if (of->rank == 0)
+    return ni_fail(NEAP_ESHAPE, "tensor: expected rank 1 or more, a number has no parts");
+  if (index >= of->dims[0])
+    return ni_fail(NEAP_ERANGE, "tensor: part %zu is not among %zu", index, of->dims[0]);
+  neap_tensor *t = ni_calloc(1, sizeof *t);
+  if (!t)
+    return NEAP_EMEM;
+  atomic_init(&t->refs, 1);
+  t->dtype = of->dtype;
+  t->rank = of->rank - 1;
+  for (int i = 0; i < NEAP_MAX_RANK; i++)
+    t->dims[i] = i < t->rank ? of->dims[i + 1] : 1;
+  t->size = of->size / of->dims[0];
+  t->data = (char *)of->data + index * t->size * sizeof(float);
+  t->owner = of->owner ? of->owner : of;
+  ni_tensor_retain(t->owner);
+  *result = t;
+  return NEAP_OK;
+}
+
 void ni_tensor_retain(neap_tensor *t) {
   if (t)
     atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
 }
 
 void ni_tensor_release(neap_tensor *t) {
-  if (t && atomic_fetch_sub(&t->refs, 1) == 1)
-    ni_free(t);
+  if (!t || atomic_fetch_sub(&t->refs, 1) != 1)
+    return;
+  ni_tensor_release(t->owner);
+  ni_free(t);
 }

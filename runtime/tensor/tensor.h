@@ -12,7 +12,8 @@ struct neap_tensor {
   int rank;
   size_t dims[NEAP_MAX_RANK]; /* 1 past the rank */
   size_t size;                /* elements */
-  void *data;                 /* in the same block, aligned to 64 bytes */
+  void *data;                 /* in the same block, aligned to 64 bytes; a view's are its owner's */
+  neap_tensor *owner;         /* of a view: held by it; never a view itself */
 };
 
 /* The number of elements of a shape: EARG for a wrong rank, ERANGE for more than can be held in
@@ -20,6 +21,8 @@ struct neap_tensor {
 neap_status ni_shape_size(size_t *size, const char *who, int rank, const size_t *dims);
 
 neap_status ni_tensor_new(neap_tensor **t, neap_dtype dtype, int rank, const size_t *dims);
+/* Part `index` along the first axis, one rank less, in the same memory. */
+neap_status ni_tensor_part(neap_tensor **t, neap_tensor *of, size_t index);
 void ni_tensor_retain(neap_tensor *t);
 void ni_tensor_release(neap_tensor *t);
 

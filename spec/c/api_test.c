@@ -126,6 +126,8 @@ static void test_null(fixture *f) {
   NULL_FAILS(neap_pool_new(NULL, 1));
   NULL_FAILS(neap_tensor_new(NULL, NEAP_F32, 0, NULL));
   NULL_FAILS(neap_tensor_new(&tensor, NEAP_F32, 1, NULL));
+  NULL_FAILS(neap_tensor_part(NULL, f->tensor, 0));
+  NULL_FAILS(neap_tensor_part(&tensor, NULL, 0));
   NULL_FAILS(neap_params_new(NULL));
   NULL_FAILS(neap_params_add(&id, NULL, "a", 1, &dim));
   NULL_FAILS(neap_params_add(&id, f->params, "a", 1, NULL));
@@ -283,6 +285,9 @@ static void test_null(fixture *f) {
   CHECK(neap_run_steps(f->run, 9) == 0 && neap_run_rows(NULL, 0) == 0 && neap_run_bytes(NULL) == 0);
   CHECK(!neap_stream_input_f32(NULL, 0, &n) && n == 0);
   CHECK(!neap_stream_input_f32(f->stream, 1, NULL));
+  CHECK(!neap_stream_input_name(NULL, 0) && !neap_stream_output_name(NULL, 0));
+  CHECK(!neap_stream_input_name(f->stream, 9) && !neap_stream_output_name(f->stream, 9));
+  CHECK(!neap_state_marked(NULL, 0) && !neap_state_marked(f->state, 99));
   CHECK(!neap_stream_input_i32(f->stream, 0, NULL) && !neap_stream_output_f32(f->stream, 1, NULL));
   CHECK(neap_stream_output_i32(f->stream, 1, &n) && n == 1 && !neap_stream_state(NULL));
   CHECK(!neap_model_program(f->model, "no") && !neap_model_program_name(f->model, 1));
@@ -581,6 +586,8 @@ static void test_unneeded(fixture *f) {
   CHECK(neap_stream_open_program(&s, r.pr, NULL) == NEAP_OK);
   float *in = neap_stream_input_f32(s, 0, &n);
   CHECK(in && n == 3 && neap_stream_step(s) == NEAP_OK);
+  CHECK(strcmp(neap_stream_input_name(s, 0), "x") == 0 && !neap_stream_input_name(s, 1));
+  CHECK(strcmp(neap_stream_output_name(s, 0), "y") == 0 && !neap_stream_output_name(s, 1));
   neap_stream_close(s);
   neap_run_close(run);
   neap_program_release(r.pr);
@@ -1060,7 +1067,7 @@ static void test_state(fixture *f) {
   /* written by hand and marked: a counter that begins at 7 */
   CHECK(neap_state_reset(c, NULL, 0) == NEAP_OK);
   ((int32_t *)neap_state_data(c, 3))[0] = 7;
-  CHECK(neap_state_mark(c, 0) == NEAP_OK);
+  CHECK(!neap_state_marked(c, 0) && neap_state_mark(c, 0) == NEAP_OK && neap_state_marked(c, 0));
   run_part(f, c, 2, (int32_t[]){1, 1}, x, 2, two);
   CHECK(((int32_t *)neap_state_data(c, 3))[0] == 8 && ((int32_t *)neap_state_data(c, 3))[1] == 1);
   /* none at all, and a stream's own */
@@ -1079,11 +1086,33 @@ static void test_state(fixture *f) {
   neap_state_release(s);
 }
 
+/* Parts share memory, and hold it. */
+static void test_part(fixture *f) {
+  neap_tensor *t, *part, *deep;
+  CHECK(neap_tensor_new(&t, NEAP_F32, 3, (const size_t[]){2, 3, 4}) == NEAP_OK);
+  CHECK_FAILS(NEAP_ERANGE, "part 2 is not among 2", neap_tensor_part(&part, t, 2));
+  CHECK(part == NULL && neap_tensor_part(&part, t, 1) == NEAP_OK);
+  CHECK(neap_tensor_part(&deep, part, 2) == NEAP_OK);
+  CHECK(neap_tensor_rank(part) == 2 && neap_tensor_dim(part, 0) == 3 && neap_tensor_size(part) == 12);
+  CHECK(neap_tensor_rank(deep) == 1 && neap_tensor_dim(deep, 0) == 4);
+  ((float *)neap_tensor_data(deep))[3] = 5;
+  CHECK(((float *)neap_tensor_data(t))[23] == 5);
+  neap_tensor_release(part);
+  neap_tensor_release(t);
+  ((float *)neap_tensor_data(deep))[0] = 6;
+  CHECK(((float *)neap_tensor_data(deep))[3] == 5);
+  CHECK(neap_tensor_part(&part, deep, 1) == NEAP_OK && neap_tensor_rank(part) == 0);
+  neap_tensor_release(deep);
+  CHECK_FAILS(NEAP_ESHAPE, "a number has no parts", neap_tensor_part(&deep, part, 0));
+  neap_tensor_release(part);
+  (void)f;
+}
+
 int main(void) {
   int fd = mkstemp(path);
   neap_allocator_set(rationed, NULL);
   void (*const tests[])(fixture *) = {test_null, test_wrong, test_unneeded, test_none_stream,
-                                      test_cancel, test_state};
+                                      test_cancel, test_state, test_part};
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
     fixture f;
     CHECK(build(&f) == NEAP_OK && works(&f));

@@ -108,7 +108,7 @@ local function takes(o, path)
     state = {
       clone = {}, rows = {}, slots = {}, get = { { "integer|string", 1 } },
       set = { { "integer|string", 1 }, { "tensor", neap.zeros { 2, 2 } } },
-      reset = { { "table?", { 1 } } },
+      held = {}, reset = { { "table?", { 1 } } },
       gather = { { "table", { 2, 2, 1 } } }, save = { { "string", path } },
       load = { { "string", path } },
     },
@@ -129,9 +129,9 @@ local function takes(o, path)
       bytes = {}, steps = { { "integer", o.T } }, rows = { { "integer", 0 } }, cancel = {},
     },
     stream = {
-      input = { { "integer", 1 }, { "table|tensor", row } }, step = {},
+      input = { { "integer|string", 1 }, { "table|tensor", row } }, step = {},
       time_steps = { { "integer", 2 } }, steps = { { "tensor", neap.zeros { 1, 3, 2 } } },
-      output = { { "integer", 1 } },
+      output = { { "integer|string", 1 } },
       scalar = { { "integer", o.rate }, { "number", 1 } }, reset = {}, state = {},
       set_state = { { "state", o.state } }, context_batch = { { "integer", 2 } },
       context_lengths = { fails = "stepped along", { "integer", o.T }, { "tensor", o.lengths } },
