@@ -1,9 +1,10 @@
 --- neap: recurrent sequence models. `local neap = require "neap"`.
 --
 -- Its fields: the layers of @{neap.layer}, the optimizers of @{neap.optim}; `op` (@{neap.op}), `cell`
--- (@{neap.cell}), `program`, `grad` and `gradcheck` (@{neap.program}); and, loaded when first asked
--- for, `vocab`, `corpus`, `batches`, `rng`, `progress`, `metrics`, `jordan`, `seq2class`,
--- `synced_seq2seq`, `async_seq2seq`, `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`.
+-- (@{neap.cell}), `program`, `grad`, `gradcheck`, `save`, `load_tensors` and `save_tensors`
+-- (@{neap.program}); and, loaded when first asked for, `vocab`, `corpus`, `batches`, `rng`,
+-- `progress`, `metrics`, `jordan`, `seq2class`, `synced_seq2seq`, `async_seq2seq`,
+-- `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`.
 -- @module neap
 local core = require "neap.core"
 local check = require "neap.check"
@@ -24,6 +25,8 @@ end
 for _, name in ipairs { "sgd", "rmsprop", "adam", "adamw" } do neap[name] = optim[name] end
 
 neap.program, neap.grad, neap.gradcheck = program.new, program.grad, program.gradcheck
+neap.save, neap.load_tensors, neap.save_tensors = program.save, program.load_tensors,
+  program.save_tensors
 
 --- A tensor. It has `shape`, `rank`, `size`, `dtype`, `get(i, j, ..)`, `set(i, j, .., number)`, `item`,
 -- `totable`, `tobytes`, `clone`, `reshape(dims)` (a copy), `fill(number)`. `#t` is how many parts it has

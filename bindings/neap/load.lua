@@ -1,33 +1,168 @@
---- Loads what a task has saved.
+--- Loads what a task or a program has saved.
 -- @module neap.load
 local core = require "neap.core"
 local check = require "neap.check"
 local cjson = require "cjson"
 local program = require "neap.program"
+local vocab = require "neap.vocab"
 
-local kinds = { seq2class = true, synced_seq2seq = true, async_seq2seq = true, language_model = true,
-  forecaster = true }
+-- ---- does the task of a file fit its programs? ----
 
---- Loads a file.
+local function need(good, format, ...)
+  if not good then error(format:format(...), 0) end
+  return good
+end
+
+-- "i32", "f32 [3]"
+local function type_text(dtype, dims)
+  return dtype .. (#dims > 0 and " [" .. table.concat(dims, ",") .. "]" or "")
+end
+
+local function width_of(plain, name)
+  local n = type(plain) == "number" and math.tointeger(plain)
+  return need(n and n > 0 and n, "%s: expected a width from 1, came %s", name, check.came(plain))
+end
+
+local function symbols_of(plain, name)
+  local v, message = vocab.from(plain)
+  need(v, "%s: %s", name, message)
+  return need(#v > 0 and v, "%s: the vocabulary is empty", name)
+end
+
+-- What an input of a program has to be: ids of so many symbols, or so many numbers.
+local function ids(n) return { dtype = "i32", dims = {}, symbols = n } end
+local function numbers(n) return { dtype = "f32", dims = { n } } end
+
+local function inputs_of(plain)
+  need(type(plain) == "table" and type(plain.list) == "table" and #plain.list > 0,
+    "input: expected a list of inputs, came %s", check.came(plain))
+  local out = {}
+  for i, x in ipairs(plain.list) do
+    need(type(x) == "table" and type(x.name) == "string", "input %d: it has no name", i)
+    out[x.name] = x.vocab ~= nil and ids(#symbols_of(x.vocab, "input " .. x.name))
+      or numbers(width_of(x.size, "input " .. x.name))
+  end
+  return out
+end
+
+-- A program that takes these inputs, `more` of them, and gives these outputs: name -> dtype or width.
+local function has(parts, name, inputs, more, outputs)
+  local pr = need(parts.programs[name], "it has no program %s", name)
+  local wanted = {}
+  for _, list in ipairs { inputs, more } do
+    for input, t in pairs(list) do wanted[input] = t end
+  end
+  for input, t in pairs(wanted) do
+    local came = need(pr.types[input], "program %s has no input %s", name, input)
+    local expected, text = type_text(t.dtype, t.dims), type_text(came.dtype, came.dims)
+    need(expected == text, "program %s: input %s is %s, the task's is %s", name, input, text,
+      expected)
+  end
+  for input, t in pairs(pr.types) do
+    need(wanted[input] or t.space < 0, "program %s: the task knows no input %s", name, input)
+  end
+  for output, expected in pairs(outputs) do
+    local id = need(pr.outputs[output], "program %s has no output %s", name, output)
+    local dtype, _, dims = pr.core:type(id)
+    if type(expected) == "string" then
+      need(dtype == expected, "program %s: output %s is %s, the task's is %s", name, output, dtype,
+        expected)
+    else
+      local width = dims[#dims] or 1
+      need(width == expected, "program %s: output %s has %d numbers, the task's has %d", name,
+        output, width, expected)
+    end
+  end
+  for _, node in ipairs(cjson.decode(pr.core:json()).nodes) do
+    if node.op == "embedding" then
+      local _, _, dims = pr.core:type(node["in"][2])
+      for input, t in pairs(wanted) do
+        need(node["in"][1] ~= pr.inputs[input] or dims[1] >= (t.symbols or 0),
+          "program %s: input %s has %d symbols, their table is of %d", name, input, t.symbols,
+          dims[1])
+      end
+    end
+  end
+  return pr
+end
+
+local kinds = {}
+
+function kinds.seq2class(config, parts)
+  local inputs, n = inputs_of(config.input), #symbols_of(config.output, "output")
+  has(parts, "predict", inputs, {}, { scores = n, class = "i32" })
+  has(parts, "learn", inputs, { output = ids() }, { loss = 1 })
+end
+
+function kinds.synced_seq2seq(config, parts)
+  local inputs, n = inputs_of(config.input), #symbols_of(config.output, "output")
+  has(parts, "predict", inputs, {}, { scores = n, tags = "i32" })
+  has(parts, "learn", inputs, { output = ids() }, { loss = 1 })
+end
+
+function kinds.language_model(config, parts)
+  local n = #symbols_of(config.vocab, "vocab")
+  has(parts, "predict", { input = ids(n) }, {}, { logits = n })
+  has(parts, "learn", { input = ids(n) }, { target = ids() }, { loss = 1 })
+end
+
+function kinds.forecaster(config, parts)
+  local n = width_of(config.size, "size")
+  has(parts, "predict", { input = numbers(n) }, {}, { next = n })
+  has(parts, "learn", { input = numbers(n) }, { target = numbers(n) }, { loss = 1 })
+end
+
+function kinds.async_seq2seq(config, parts)
+  local inputs, output = inputs_of(config.input), symbols_of(config.output, "output")
+  need(output.start and output.stop, "output: the vocabulary has no start or no stop symbol")
+  local n = #output
+  local encode = has(parts, "encode", inputs, {}, { memory = "f32" })
+  local decoded = { previous = ids(n) }
+  for name, id in pairs(encode.outputs) do -- what the encoder gives, the decoder takes
+    local dtype, _, dims = encode.core:type(id)
+    decoded[name] = { dtype = dtype, dims = dims }
+  end
+  has(parts, "decode", decoded, {}, { scores = n, best = "i32" })
+  for _, name in ipairs { "learn", "mixed" } do
+    has(parts, name, inputs, { previous = ids(n), output = ids() }, { loss = 1 })
+  end
+end
+
+--- Loads a file. It is refused as a whole if anything in it is damaged, or if its task does not fit
+-- its programs.
 -- @function load
 -- @string path
--- @return the task, ready to predict and to learn on; for a file that no task wrote a table
---   `{ params, programs, texts }`; or nil, message, code
+-- @return the task, ready to predict and to learn on; from a file of @{neap.save} the program, or a
+--   table of programs by name if there are several, then the table of texts; or nil, message, code
 return function(path)
   check.type("load", "path", path, "string")
   local m, message, code = core.load_model(path)
-  if not m then return nil, message, code end
+  if not m then
+    if code == "EFORMAT" and message:find "carries no neap programs" then
+      message = message .. "; neap.load_tensors reads them"
+    end
+    return nil, message, code
+  end
   local parts = { params = m:params(), programs = {}, texts = {} }
-  for _, name in ipairs(m:programs()) do parts.programs[name] = program.wrap(m:program(name)) end
+  for _, name in ipairs(m:programs()) do
+    parts.programs[name] = program.wrap(m:program(name), parts.params)
+  end
   for _, key in ipairs(m:texts()) do parts.texts[key] = m:text(key) end
-  if not parts.texts.task then return parts end
+  if not parts.texts.task then
+    local name, only = next(parts.programs)
+    if not name or next(parts.programs, name) then only = parts.programs end
+    return only, parts.texts
+  end
   local ok, config = pcall(cjson.decode, parts.texts.task)
-  if not ok or type(config) ~= "table" or not kinds[config.kind] then
+  local fits = ok and type(config) == "table" and kinds[config.kind]
+  if not fits then
     return nil, ("'%s': the task in it is damaged or of a later version"):format(path), "EFORMAT"
   end
-  local good, task = pcall(require("neap." .. config.kind).restore, config, parts)
+  local good, task = pcall(fits, config, parts)
+  if good then good, task = pcall(require("neap." .. config.kind).restore, config, parts) end
   if not good then
-    return nil, ("'%s': the task in it is damaged: %s"):format(path, tostring(task)), "EFORMAT"
+    return nil, ("'%s': the task in it, %s, is damaged: %s"):format(path, config.kind,
+      tostring(task)), "EFORMAT"
   end
   return task
 end

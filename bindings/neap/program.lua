@@ -249,6 +249,105 @@ function run_methods:seed(seed) self.core:seed(seed) end
 function run_methods:learning(on) self.core:learning(on) end
 function run_methods:bytes() return self.core:bytes() end
 
+-- ---- programs and tensors in files ----
+
+-- Writes a model file; programs: name -> program.
+local function write(path, programs, texts)
+  local model
+  for name, pr in pairs(programs) do
+    model = model or core.model(pr.params)
+    model:add(name, pr.core)
+  end
+  for key, text in pairs(texts) do model:set_text(key, text) end
+  return model:save(path)
+end
+
+--- Saves programs that share a set of parameters, and the parameters, in one safetensors file. Every
+-- parameter of the set must be in use by one of them. `neap.load` and C's `neap_model_load` read it;
+-- `neap_stream_open` and `scripts/embed/run_model.c` take the program "predict", or the only one.
+-- @function neap.save
+-- @string path
+-- @param programs a program, which is called "predict" then, or a table of name -> program
+-- @tab[opt] texts strings by name that go with them (the symbols of a vocabulary)
+-- @return true; or nil, message, code
+function program.save(path, programs, texts)
+  check.type("save", "path", path, "string")
+  if getmetatable(programs) == meta then programs = { predict = programs } end
+  if type(programs) ~= "table" or getmetatable(programs) or next(programs) == nil then
+    check.fail("save: expected a program or a table of name -> program, came %s%s",
+      check.came(programs), type(programs) == "table" and programs.params
+        and " (a task saves itself: task:save(path))" or "")
+  end
+  local params
+  for name, pr in pairs(programs) do
+    if type(name) ~= "string" or getmetatable(pr) ~= meta then
+      check.fail("save: expected a table of name -> program, came %s = %s", tostring(name),
+        check.came(pr))
+    end
+    params = params or pr.params
+    if pr.params ~= params then
+      check.fail("save: the programs do not share one set of parameters: neap.program(f, { params = "
+        .. "other.params })")
+    end
+  end
+  for key, text in pairs(texts or {}) do
+    if type(key) ~= "string" or type(text) ~= "string" then
+      check.fail("save: texts: expected strings by name, came %s = %s", tostring(key),
+        check.came(text))
+    elseif key == "task" then
+      check.fail("save: texts: \"task\" is the name of what neap's own tasks write")
+    end
+  end
+  return write(path, programs, texts or {})
+end
+
+--- Saves the program alone; the same as `neap.save(path, { [name] = program })`.
+-- @string path
+-- @string[opt="predict"] name
+-- @return true; or nil, message, code
+function methods:save(path, name)
+  return program.save(path, { [check.type("save", "name", name or "predict", "string")] = self })
+end
+
+program.write = write
+
+--- Reads the tensors of a safetensors file, such as PyTorch writes: numbers of any width become
+-- f32, integers i32. `program.params:set(name, tensor)` puts one into a model.
+-- @function neap.load_tensors
+-- @string path
+-- @return a table of name -> tensor, then a table of the file's texts; or nil, message, code
+function program.load_tensors(path)
+  check.type("load_tensors", "path", path, "string")
+  local a, message, code = core.load_archive(path)
+  if not a then return nil, message, code end
+  local tensors, texts = {}, {}
+  for _, name in ipairs(a:names()) do tensors[name] = a:tensor(name) end
+  for _, key in ipairs(a:texts()) do texts[key] = a:text(key) end
+  return tensors, texts
+end
+
+--- Writes tensors as a safetensors file.
+-- @function neap.save_tensors
+-- @string path
+-- @tab tensors name -> tensor
+-- @return true; or nil, message, code
+function program.save_tensors(path, tensors)
+  check.type("save_tensors", "path", path, "string")
+  if type(tensors) ~= "table" or getmetatable(tensors) then
+    check.fail("save_tensors: expected a table of name -> tensor, came %s", check.came(tensors))
+  end
+  local a = core.archive()
+  for name, t in pairs(tensors) do
+    local kind = getmetatable(t)
+    if type(name) ~= "string" or type(kind) ~= "table" or kind.__name ~= "neap.tensor" then
+      check.fail("save_tensors: expected a table of name -> tensor, came %s = %s", tostring(name),
+        check.came(t))
+    end
+    a:add(name, t)
+  end
+  return a:save(path)
+end
+
 -- ---- states in files ----
 
 local state_methods = getmetatable(core.state(core.program(core.params()), 0)).methods

@@ -211,13 +211,11 @@ end
 -- @return true; or nil, message, code
 function methods:save(path)
   check.type("save", "path", path, "string")
-  local m = core.model(self.params)
-  local names = {}
+  local names, programs = {}, {}
   for name in pairs(self.builders or self.programs) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do m:add(name, self:program(name).core) end
-  m:set_text("task", cjson.encode(self.config))
-  return m:save(path)
+  table.sort(names) -- parameters are made as programs are recorded, always in the same order
+  for _, name in ipairs(names) do programs[name] = self:program(name) end
+  return program.write(path, programs, { task = cjson.encode(self.config) })
 end
 
 --- Keeps the present parameters; the result puts them back when called.

@@ -94,9 +94,7 @@ end
 --- Saves the program under "predict"; the host's lines, whole and streamed, are Lua's bits.
 local function same_in_host(pr, inputs)
   local path = os.tmpname()
-  local model = core.model(pr.params)
-  model:add("predict", pr.core)
-  assert(model:save(path))
+  assert(pr:save(path))
   local order = {}
   for name in pairs(pr.outputs) do order[#order + 1] = name end
   table.sort(order)
