@@ -16,30 +16,95 @@ local class = {}
 
 -- ---- the library's decoder ----
 
+local decoder_meta = { __name = "neap.decoder" }
+function decoder_meta:__tostring() return self.describe() end
+
+-- The width of what a layer gives for an x of that width: seen by recording it.
+local function output_width(rec, l, input)
+  local width
+  record.program(function(probe)
+    local y = probe:at(rec.scope, nil, l, probe:input("x", { space = "T", dims = { input } }))
+    width = y.width
+    return y
+  end, rec.params, rec.seed, rec.hints)
+  return width
+end
+
 --- A decoder: embedding, recurrent layers, attention over the encoder's outputs after the last of
 -- them, and o = tanh(M [h; context]) before the output layer (Luong et al. 2015).
--- @tab options `{ embed = width of the symbols, layers = { neap.lstm{..}, .. }, attention = "general",
---   "dot", "additive" or false, dropout = 0, mix = width of o (that of the last layer), bridge = true
---   (first states are computed from the encoder's last state; false: zeros) }`
--- @treturn tab `{ teacher, step, states }`, what a decoder of the script's own must have too
+-- @tab options
+--
+-- - `embed`: width of the symbols
+-- - `layers`: a list of layers that step: `neap.elman`, `neap.lstm`, `neap.gru`, `neap.jordan` and
+--   cells of the script's own, without context
+-- - `attention`: "general", "dot", "additive" or false
+-- - `dropout`: of the layers' inputs and of o (0)
+-- - `mix`: width of o (that of the last layer)
+-- - `bridge`: true: first states are computed from the encoder's last state, tanh(W s + b), for each
+--   state that is a vector of floats; any other state of a cell, and with false all, begin with zeros
+-- @treturn tab `{ teacher, step, states, first, prepare }`, what a decoder of the script's own must
+--   have too: see @{async_seq2seq}
 function class.decoder(options)
   options = check.options("decoder", options, { "embed", "layers", "attention", "dropout", "mix",
     "bridge" })
   local width = check.integer("decoder", "embed", options.embed, 1)
-  local layers = check.type("decoder", "layers", options.layers, "table")
-  for _, l in ipairs(layers) do
-    if not (layer.is_layer(l) and l.states and l.step) then
-      check.fail("decoder: layers: expected elman, lstm or gru layers, came %s", check.came(l))
+  local layers = options.layers
+  if type(layers) ~= "table" or layer.is_layer(layers) or next(layers) == nil then
+    check.fail("decoder: layers: expected a list of at least one layer, such as { neap.gru "
+      .. "{ size = 64 } }, came %s", check.came(layers))
+  end
+  for i in pairs(layers) do
+    local l = layers[i]
+    if math.type(i) ~= "integer" or i < 1 or i > #layers then
+      check.fail("decoder: layers: expected a list, came [%s] = %s", tostring(i), check.came(l))
+    elseif not (layer.is_layer(l) and l.states and l.step) then
+      check.fail("decoder: layers: %d: expected a layer that steps (elman, lstm, gru, or a cell of "
+        .. "one's own), came %s", i, check.came(l))
     end
   end
-  if #layers == 0 then check.fail("decoder: expected at least one layer") end
   local kind = options.attention
   if kind == nil then kind = "general" end
   local attention = kind and layer.attention { kind = kind }
   local rate = options.dropout or 0
+  if type(rate) ~= "number" or not (rate >= 0 and rate < 1) then
+    check.fail("decoder: dropout: expected a number in [0,1), came %s", check.came(rate))
+  end
+  if options.mix ~= nil then check.integer("decoder", "mix", options.mix, 1) end
+  if options.bridge ~= nil then check.type("decoder", "bridge", options.bridge, "boolean") end
   local function drop(rec, x) return rate > 0 and op.dropout(x, rec:scalar("decoder.rate", rate)) or x end
 
-  local decoder = {}
+  -- For each layer the states, { name, dims, dtype }, and the width of its output.
+  local shapes
+  local function measure()
+    if shapes then return shapes end
+    local list, input = {}, width
+    for i, l in ipairs(layers) do
+      local states = l.states(l, input)
+      list[i] = { states = {} }
+      for k, s in ipairs(states) do
+        list[i].states[k] = { name = s.name, dims = s.dims or { s.size }, dtype = s.dtype or "f32" }
+      end
+      -- the library's own layers give their first state
+      input = states[1] and states[1].size or output_width(record.current "decoder", l, input)
+      list[i].width = input
+    end
+    shapes = list
+    return shapes
+  end
+
+  local decoder = setmetatable({}, decoder_meta)
+
+  function decoder.describe()
+    local lines = { "decoder" }
+    local function add(...) lines[#lines + 1] = "  " .. string.format(...):gsub("\n", "\n  ") end
+    add("embed size=%d", width)
+    for i, l in ipairs(layers) do add("%d %s", i, tostring(l)) end
+    add("%s", attention and tostring(attention) or "no attention")
+    for _, name in ipairs { "dropout", "mix", "bridge" } do
+      if options[name] ~= nil then add("%s=%s", name, tostring(options[name])) end
+    end
+    return table.concat(lines, "\n")
+  end
 
   local function embed(rec, ids)
     return op.embedding(ids, rec:param("embed.weight", { rec.hints.output_size, width },
@@ -49,15 +114,15 @@ function class.decoder(options)
   -- What stays the same over the steps.
   local function prepare(rec, memory)
     if not attention or memory.keys then return end
-    local last = layers[#layers]
     memory.keys = attention:inside(attention.prepare, attention, rec, memory.y,
-      last.states(last)[1].size)
+      measure()[#layers].width)
   end
 
+  -- And, second, the attention's weights.
   local function logits(rec, h, memory)
-    local o = h
+    local o, context, weights = h, nil, nil
     if attention then
-      local context = attention:inside(attention.attend, attention, rec, h, memory.y, memory.keys)
+      context, weights = attention:inside(attention.attend, attention, rec, h, memory.y, memory.keys)
       o = op.concat { h, context }
       local n = options.mix or h.width
       local k = 1 / o.width ^ 0.5
@@ -67,58 +132,56 @@ function class.decoder(options)
     o = drop(rec, o)
     local v, k = rec.hints.output_size, 1 / o.width ^ 0.5
     return op.linear(o, rec:param("output.weight", { v, o.width }, { "uniform", -k, k }),
-      rec:param("output.bias", { v }, "zeros"))
+      rec:param("output.bias", { v }, "zeros")), weights
   end
 
-  --- Names and widths of all states, in order.
   function decoder.states()
     local list = {}
-    for i, l in ipairs(layers) do
-      for _, s in ipairs(l.states(l)) do
-        list[#list + 1] = { name = s.name .. i, layer = i, state = s.name, size = s.size }
+    for i, shape in ipairs(measure()) do
+      for _, s in ipairs(shape.states) do
+        list[#list + 1] = { name = s.name .. i, dims = s.dims, dtype = s.dtype }
       end
     end
     return list
   end
 
-  --- First states from the encoder's last state; empty for zeros.
   function decoder.first(rec, summary)
     local out = {}
     if options.bridge == false then return out end
     for _, s in ipairs(decoder.states()) do
-      local k = 1 / summary.width ^ 0.5
-      out[s.name] = op.tanh(op.linear(summary,
-        rec:param("bridge." .. s.name .. ".weight", { s.size, summary.width }, { "uniform", -k, k }),
-        rec:param("bridge." .. s.name .. ".bias", { s.size }, "zeros")))
+      if #s.dims == 1 and s.dtype == "f32" then
+        local n, k = s.dims[1], 1 / summary.width ^ 0.5
+        out[s.name] = op.tanh(op.linear(summary,
+          rec:param("bridge." .. s.name .. ".weight", { n, summary.width }, { "uniform", -k, k }),
+          rec:param("bridge." .. s.name .. ".bias", { n }, "zeros")))
+      end
     end
     return out
   end
 
-  --- All steps at once, the right symbols given: [T,B] -> logits [T,B,V].
   function decoder.teacher(rec, previous, first, memory)
     prepare(rec, memory)
     local x = drop(rec, embed(rec, previous))
     for i, l in ipairs(layers) do
       local init = {}
-      for _, s in ipairs(l.states(l)) do init[s.name] = first[s.name .. i] end
+      for _, s in ipairs(measure()[i].states) do init[s.name] = first[s.name .. i] end
       if i > 1 then x = drop(rec, x) end
-      x = l(x, init)
+      x = l(x, init) -- only the first of what it gives
     end
     return logits(rec, x, memory)
   end
 
-  --- One step inside a scan: ids [B], table of states -> logits, next states.
   function decoder.step(rec, previous, states, memory)
     local x, out = drop(rec, embed(rec, previous)), {}
     for i, l in ipairs(layers) do
       local own = {}
-      for _, s in ipairs(l.states(l)) do own[s.name] = states[s.name .. i] end
+      for _, s in ipairs(measure()[i].states) do own[s.name] = states[s.name .. i] end
       if i > 1 then x = drop(rec, x) end
       local next_states
       x, next_states = l:at_step(x, own)
       for name, v in pairs(next_states) do out[name .. i] = v end
     end
-    return logits(rec, x, memory), out
+    return (logits(rec, x, memory)), out
   end
 
   decoder.prepare = prepare
@@ -127,13 +190,31 @@ end
 
 -- ---- the task ----
 
+local parts = { "teacher", "step", "states", "first", "prepare" }
+
 --- Makes the task.
+--
+-- A decoder of the script's own is a table of five functions. They are called while neap records, in
+-- the path "decoder", with the recorder `rec` (`rec:param`, `rec.hints.output_size`, the number of
+-- symbols). `memory.y` is what the encoder gave, [S,B,M]; the decoder may keep more in `memory`.
+--
+-- - `states()`: a list of `{ name = "h", dims = { 64 } }` (or `size = 64`; `dtype = "i32"` for
+--   integers), what is carried from step to step
+-- - `first(rec, summary)`: a table of first states by name, from the encoder's last state, [B,M']; a
+--   state that is not in it begins with zeros
+-- - `prepare(rec, memory)`: computes what is the same at every step, into `memory`; called before
+--   steps are recorded
+-- - `teacher(rec, previous, first, memory)`: all steps at once: ids [T,B] and the table of first
+--   states -> logits [T,B,V] and, if it has any, weights of attention [T,B,longest S]. It is what
+--   predicts too, streamed: no step may see later ones
+-- - `step(rec, previous, states, memory)`: one step: ids [B] and the table of states -> logits [B,V],
+--   the table of next states; for learning from its own symbols (`mix`)
 -- @tab options
 --
 -- - `input`: vocabulary (or width, or named inputs as in @{neap.task.inputs})
 -- - `output`: vocabulary with `start` and `stop`
 -- - `encoder`: layer or function: x [S,B,..] -> y [S,B,M] and, if recurrent, last states
--- - `decoder`: @{decoder}, or a table of the script's own with the same functions
+-- - `decoder`: @{decoder}, or a table of the script's own, see above
 -- - `max_length`: most symbols that are written (100)
 -- - `rng`, `threads`, `smoothing`
 function class.new(options)
@@ -148,12 +229,15 @@ function class.new(options)
     check.fail("async_seq2seq: output: the vocabulary needs start and stop symbols: "
       .. "neap.vocab(corpus, field, { start = true, stop = true })")
   end
-  local encoder = task.network("async_seq2seq", options.encoder)
+  local max_length = check.integer("async_seq2seq", "max_length", options.max_length or 100, 1)
+  local encoder = task.network("async_seq2seq", options.encoder, "encoder")
   local decoder = options.decoder
-  for _, name in ipairs { "teacher", "step", "states", "first", "prepare" } do
-    if type(decoder) ~= "table" or layer.is_layer(decoder) or not decoder[name] then
+  local own = type(decoder) == "table" and not layer.is_layer(decoder)
+  for _, name in ipairs(parts) do
+    if not own or type(decoder[name]) ~= "function" then
       check.fail("async_seq2seq: decoder: expected neap.decoder{..} or a table of one's own with "
-        .. "teacher, step, states, first and prepare, came %s", check.came(decoder))
+        .. "the functions %s, came %s%s", table.concat(parts, ", "), check.came(decoder),
+        own and " without " .. name or "")
     end
   end
 
@@ -175,10 +259,11 @@ function class.new(options)
 
   local self
   self = task.new(class, {
-    kind = "async_seq2seq", rng = options.rng, net = encoder, options = options, main = "learn",
+    kind = "async_seq2seq", rng = options.rng,
+    shown = { { "encoder", encoder }, { "decoder", decoder } }, options = options, main = "learn",
     hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = #output },
     config = { kind = "async_seq2seq", input = task.plain_inputs(inputs), output = output:plain(),
-      max_length = options.max_length or 100 },
+      max_length = max_length },
     builders = {
       -- teacher forcing
       learn = function(rec)
@@ -198,7 +283,7 @@ function class.new(options)
           local states, order = {}, {}
           for i, s in ipairs(decoder.states()) do
             order[i] = s.name
-            states[s.name] = { dims = { s.size }, init = first[s.name] }
+            states[s.name] = { dims = s.dims or { s.size }, dtype = s.dtype, init = first[s.name] }
           end
           order[#order + 1] = "own" -- the symbol written last
           states.own = { dims = {}, dtype = "i32" }
@@ -238,12 +323,12 @@ function class.new(options)
         table.sort(first)
         for _, state in ipairs(first) do first[state] = context("first_" .. state, "B") end
         local previous = rec:input("previous", { space = "T", dtype = "i32" })
-        local z = rec:within("decoder", decoder.teacher, rec, previous, first, memory)
-        return { scores = op.log_softmax(z), best = op.argmax(z) }
+        local z, weights = rec:within("decoder", decoder.teacher, rec, previous, first, memory)
+        return { scores = op.log_softmax(z), best = op.argmax(z), attention = weights }
       end,
     },
   })
-  self.inputs, self.output, self.max_length = inputs, output, options.max_length or 100
+  self.inputs, self.output, self.max_length = inputs, output, max_length
   if options.threads then self:threads(options.threads) end
   return self
 end
@@ -271,6 +356,9 @@ end
 -- it gets as input: 0 is teacher forcing, 1 free running.
 function class:forward(batch)
   local mix = batch.mix or self.mix or 0
+  if type(mix) ~= "number" or not (mix >= 0 and mix <= 1) then
+    check.fail("async_seq2seq: mix: expected a number from 0 to 1, came %s", check.came(mix))
+  end
   if mix == 0 then return self:run("learn", true):feed(batch):forward() end
   local run = self:run("mixed", true)
   run:set("mix", mix)
@@ -295,55 +383,61 @@ local function begin(self, batch)
   for name in pairs(encoded.program.outputs) do
     stream:context(decoding.inputs[name], encoded:value(name, "concat"), "concat")
   end
-  return stream, #lengths
+  return stream, #lengths, lengths
 end
 
--- The likeliest symbol at each step.
-local function greedy(self, batch, limit)
-  local stream, n = begin(self, batch)
+-- The weights of attention of a step, cut to each row's own input: a function of row and input's
+-- length that gives their bytes.
+local function attention_of(stream)
+  local weights = stream:output "attention"
+  return function(row, length) return weights[row]:tobytes():sub(1, 4 * length) end
+end
+
+-- The likeliest symbol at each step. Hypotheses hold ids and, if looked at, a list of the attention's
+-- weights at each.
+local function greedy(self, batch, limit, look)
+  local stream, n, lengths = begin(self, batch)
   local stop, out, open = self.output.stop - 1, {}, n
   local ids = core.zeros({ n, 1 }, "i32")
   ids:fill(self.output.start - 1)
-  for b = 1, n do out[b] = {} end
-  local done = {}
+  for b = 1, n do out[b] = { ids = {}, looks = look and {}, stopped = false } end
   for _ = 1, limit do
-    stream:input(1, ids)
+    stream:input("previous", ids)
     stream:step()
-    ids = stream:output(self.best_index)
-    local flat = ids:reshape { n }
+    ids = stream:output "best"
+    local flat, weights = ids:reshape { n }, look and attention_of(stream)
     for b = 1, n do
-      if not done[b] then
-        local id = flat[b]
-        if id == stop then
-          done[b], open = true, open - 1
-        else
-          out[b][#out[b] + 1] = id + 1
-        end
+      local h, id = out[b], flat[b]
+      if not h.stopped and id == stop then
+        h.stopped, open = true, open - 1
+      elseif not h.stopped then
+        h.ids[#h.ids + 1] = id + 1
+        if look then h.looks[#h.looks + 1] = weights(b, lengths[b]) end
       end
     end
     if open == 0 then break end
   end
-  for b = 1, n do out[b] = { { ids = out[b], stopped = done[b] or false } } end
+  for b = 1, n do out[b] = { out[b] } end
   return out
 end
 
 -- The k best beginnings of each output, step by step.
-local function beam(self, batch, k, limit, penalty)
-  local stream, n = begin(self, batch)
+local function beam(self, batch, k, limit, penalty, look)
+  local stream, n, lengths = begin(self, batch)
   local stop = self.output.stop - 1
   local live, source, input = {}, {}, {}
   local finished = {}
   for b = 1, n do
-    live[b] = { { b = b, score = 0, ids = {} } }
+    live[b] = { { b = b, score = 0, ids = {}, looks = look and {} } }
     source[b], input[b] = b, self.output.start - 1
     finished[b] = {}
   end
   local rows = {}
   for b = 1, n do rows[b] = live[b][1] end
   for length = 1, limit do
-    stream:input(1, input)
+    stream:input("previous", input)
     stream:step()
-    local scores = stream:output(self.scores_index)
+    local scores, weights = stream:output "scores", look and attention_of(stream)
     local width = scores:shape()[2]
     local flat = scores:totable()
     local candidates = {}
@@ -379,12 +473,15 @@ local function beam(self, batch, k, limit, penalty)
         for _, c in ipairs(list) do
           if kept + #finished[b] >= k then break end
           local ids = table.move(c.parent.ids, 1, #c.parent.ids, 1, {})
+          local looks = look and table.move(c.parent.looks, 1, #ids, 1, {})
           if c.id == stop then
-            table.insert(finished[b], { ids = ids, score = c.score / (length ^ penalty), stopped = true })
+            table.insert(finished[b], { ids = ids, looks = looks,
+              score = c.score / (length ^ penalty), stopped = true })
           else
             ids[#ids + 1] = c.id + 1
+            if look then looks[#ids] = weights(c.from, lengths[b]) end
             kept = kept + 1
-            next_rows[#next_rows + 1] = { b = b, score = c.score, ids = ids }
+            next_rows[#next_rows + 1] = { b = b, score = c.score, ids = ids, looks = looks }
             source[#source + 1], from[#from + 1], input[#input + 1] = b, c.from, c.id
           end
         end
@@ -395,7 +492,8 @@ local function beam(self, batch, k, limit, penalty)
     stream:rows(source, from)
   end
   for _, h in ipairs(rows) do
-    table.insert(finished[h.b], { ids = h.ids, score = h.score / ((#h.ids + 1) ^ penalty), stopped = false })
+    table.insert(finished[h.b], { ids = h.ids, looks = h.looks,
+      score = h.score / ((#h.ids + 1) ^ penalty), stopped = false })
   end
   for b = 1, n do
     table.sort(finished[b], function(x, y)
@@ -406,40 +504,48 @@ local function beam(self, batch, k, limit, penalty)
   return finished
 end
 
--- Which outputs of the decoding program are which.
-local function find_outputs(self)
-  if self.best_index then return end
-  local pr = self:program "decode"
-  local names = {}
-  for name in pairs(pr.outputs) do names[#names + 1] = name end
-  table.sort(names) -- record.program names outputs in this order
-  for i, name in ipairs(names) do
-    if name == "best" then self.best_index = i end
-    if name == "scores" then self.scores_index = i end
-  end
-end
-
 --- What the model writes for each sequence.
 -- @tab sequences a list of strings, of lists of symbols, or of rows of numbers; or a batch
 -- @tab[opt] options `{ beam = 1 (greedy), max_length =, length_penalty = 1 (scores of a beam are
---   divided by length^penalty), all = false (all hypotheses of a beam) }`
--- @treturn tab a list of symbols for each sequence; with `all` a list of `{ symbols, score, stopped }`
+--   divided by length^penalty), all = false (all hypotheses of a beam), attention = false (what it
+--   looked at) }`
+-- @treturn tab a list of symbols for each sequence; with `all` a list of `{ symbols, ids, score,
+--   stopped, attention }`
+-- @treturn[opt] tab with `attention`: for each sequence a tensor [symbols written, steps of the input],
+--   whose row i has the weights over the input with which symbol i was written; each row's sum is 1
 function class:predict(sequences, options)
-  options = check.options("predict", options, { "beam", "max_length", "length_penalty", "all" })
-  find_outputs(self)
-  local batch = task.batch("predict", self.inputs, sequences)
-  if not batch then return {} end
+  options = check.options("predict", options, { "beam", "max_length", "length_penalty", "all",
+    "attention" })
   local limit = check.integer("predict", "max_length", options.max_length or self.max_length, 1)
   local k = check.integer("predict", "beam", options.beam or 1, 1)
-  local found = k > 1 and beam(self, batch, k, limit, options.length_penalty or 1)
-    or greedy(self, batch, limit)
-  local out = {}
-  for b, list in ipairs(found) do
-    for _, h in ipairs(list) do h.symbols = self.output:decode(h.ids) end
-    out[b] = options.all and list or list[1].symbols
+  local penalty, look = options.length_penalty or 1, options.attention
+  if type(penalty) ~= "number" or penalty ~= penalty or math.abs(penalty) == math.huge then
+    check.fail("predict: length_penalty: expected a finite number, came %s", check.came(penalty))
   end
-  return out
+  if look and not self:program "decode".outputs.attention then
+    check.fail("predict: attention: the model's decoder has none")
+  end
+  local batch = task.batch("predict", self.inputs, sequences)
+  if not batch then return {}, look and {} or nil end
+  local found = k > 1 and beam(self, batch, k, limit, penalty, look)
+    or greedy(self, batch, limit, look)
+  local first = batch[self.inputs[1].name]
+  local lengths, out, weights = first.outer or first.lengths, {}, look and {} or nil
+  for b, list in ipairs(found) do
+    for _, h in ipairs(list) do
+      h.symbols = self.output:decode(h.ids)
+      if look then
+        h.attention = core.tensor_from_string(table.concat(h.looks), { #h.ids, lengths[b] })
+      end
+      h.looks = nil
+    end
+    out[b] = options.all and list or list[1].symbols
+    if look then weights[b] = list[1].attention end
+  end
+  return out, weights
 end
+
+local function is_list(x) return type(x) == "table" and not getmetatable(x) end
 
 --- Error rates against references: the share of sequences that equal none of theirs (for spelling to
 -- phonemes the word error rate), and edits to the closest one over its length.
@@ -448,14 +554,27 @@ end
 -- @tab[opt] options as for @{predict}, and `size = 256`, how many at a time
 -- @treturn tab `{ wer, per, n, hypotheses }`
 function class:score(sequences, references, options)
-  local size, how = 256, {}
-  for k, v in pairs(options or {}) do
-    if k == "size" then size = v else how[k] = v end
+  options = check.options("score", options, { "size", "beam", "max_length", "length_penalty" })
+  local size = check.integer("score", "size", options.size or 256, 1)
+  local how = { beam = options.beam, max_length = options.max_length,
+    length_penalty = options.length_penalty }
+  if not is_list(sequences) or not is_list(references) or #sequences ~= #references then
+    check.fail("score: expected a list of sequences and as many references, came %s and %s",
+      is_list(sequences) and #sequences or check.came(sequences),
+      is_list(references) and #references or check.came(references))
+  end
+  for i, right in ipairs(references) do
+    local bad = not (is_list(right) and #right > 0) and right
+    for _, one in ipairs(bad and {} or right) do bad = bad or not is_list(one) and one end
+    if bad then
+      check.fail("score: references: entry %d: expected a list of right outputs, each a list of "
+        .. "symbols, such as { { \"a\", \"b\" } }, came %s", i, check.came(bad))
+    end
   end
   local hypotheses = {}
   for from = 1, #sequences, size do
     local part = table.move(sequences, from, math.min(from + size - 1, #sequences), 1, {})
-    for _, h in ipairs(self:predict(part, how)) do hypotheses[#hypotheses + 1] = h end
+    for _, h in ipairs((self:predict(part, how))) do hypotheses[#hypotheses + 1] = h end
   end
   return metrics.scores { wer = metrics.sequence_error_rate(hypotheses, references),
     per = metrics.symbol_error_rate(hypotheses, references), n = #sequences, hypotheses = hypotheses }

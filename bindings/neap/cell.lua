@@ -75,8 +75,8 @@ return function(spec)
   return function(options)
     options = options or {}
     check.type(name, "options", options, "table")
-    local function context_of(x)
-      local c = { input = x.width }
+    local function context_of(input)
+      local c = { input = input }
       for k, v in pairs(options) do c[k] = v end
       return c
     end
@@ -92,16 +92,9 @@ return function(spec)
       end
       return states, order
     end
-
-    local l = layer.new(name, options, function(_, rec, x, init, given)
-      if not record.is_value(x) or x.space < 1 then
-        check.fail("%s: expected a sequence such as [T,B,64], came %s", name, check.came(x))
-      end
-      local c = context_of(x)
-      local states, order = states_of(c)
-      init = layer.initial(name, init, order)
-      for key, v in pairs(init) do states[key].init = v end
-      local p, ctx = params_of(rec, c), {}
+    -- What is the same at every step.
+    local function still(p, given)
+      local ctx = {}
       for _, key in ipairs(spec.context or {}) do
         if not (given and record.is_value(given[key])) then
           check.fail("%s: it needs the context %s, came %s", name, key,
@@ -112,6 +105,19 @@ return function(spec)
       if spec.prepare then
         for k, v in pairs(spec.prepare(p, ctx) or {}) do ctx[k] = v end
       end
+      return ctx
+    end
+
+    local l = layer.new(name, options, function(_, rec, x, init, given)
+      if not record.is_value(x) or x.space < 1 then
+        check.fail("%s: expected a sequence such as [T,B,64], came %s", name, check.came(x))
+      end
+      local c = context_of(x.width)
+      local states, order = states_of(c)
+      init = layer.initial(name, init, order)
+      for key, v in pairs(init) do states[key].init = v end
+      local p = params_of(rec, c)
+      local ctx = still(p, given)
       local y, final = rec:scan(x.space, states, order, function(s)
         return step_once(p, x, s, ctx, c)
       end)
@@ -122,9 +128,17 @@ return function(spec)
       return y, last
     end, {
       describe = function() return "recorded" end,
-      step = function(_, rec, x, s, ctx)
-        local c = context_of(x)
-        return step_once(params_of(rec, c), x, s, ctx, c)
+      states = function(_, input) -- of the cell on an x of that width
+        local states, order = states_of(context_of(input))
+        for i, key in ipairs(order) do
+          order[i] = { name = key, dims = states[key].dims, dtype = states[key].dtype }
+        end
+        return order
+      end,
+      step = function(_, rec, x, s, given)
+        local c = context_of(x.width)
+        local p = params_of(rec, c)
+        return step_once(p, x, s, still(p, given), c)
       end,
     })
     l.name = options.name

@@ -54,10 +54,11 @@ function task.record_inputs(rec, list, space)
   return list.named and out or out.input
 end
 
---- Checks that a network is a layer or a function.
-function task.network(who, net)
+--- Checks that a network, or the part of one that an option names, is a layer or a function.
+function task.network(who, net, option)
   if type(net) ~= "function" and not layer.is_layer(net) then
-    check.fail("%s: net: expected a layer or a function, came %s", who, check.came(net))
+    check.fail("%s: %s: expected a layer or a function, came %s", who, option or "net",
+      check.came(net))
   end
   return net
 end
@@ -75,14 +76,15 @@ local meta = {}
 task.meta = meta
 
 --- Makes a task object. class: its methods; spec: kind, builders (program name -> function of the
--- recorder), hints, config (plain table for the file), rng.
+-- recorder), hints, config (plain table for the file), rng, net or shown (a list of { name, network },
+-- for print).
 function task.new(class, spec)
   check.rng(spec.kind, spec.rng)
   local self = {
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
     config = spec.config, params = spec.params or core.params(),
     seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
-    runs = {}, options = spec.options or {}, net = spec.net, main = spec.main or "predict",
+    runs = {}, options = spec.options or {}, net = spec.net, shown = spec.shown or { { "net", spec.net } }, main = spec.main or "predict",
   }
   return setmetatable(self, { __index = function(_, key)
     local m = class[key]
@@ -193,11 +195,23 @@ function methods:parameters()
   return self.params:size()
 end
 
+-- A layer as it prints itself; of a function, where it stands.
+local function network_text(net)
+  if type(net) ~= "function" then return tostring(net) end
+  local at = debug.getinfo(net, "S")
+  return ("a function, %s:%d"):format(at.short_src, at.linedefined)
+end
+
 --- What it is, with its parameters.
 function methods:describe()
   self:program(self.main)
   local lines = { self.kind }
-  if self.net then lines[#lines + 1] = "  net: " .. tostring(self.net):gsub("\n", "\n  ") end
+  for _, part in ipairs(self.shown) do
+    local name, net = part[1], part[2]
+    if net then
+      lines[#lines + 1] = ("  %s: %s"):format(name, (network_text(net):gsub("\n", "\n  ")))
+    end
+  end
   for _, name in ipairs(self.params:names()) do
     local shape = self.params:shape(name)
     lines[#lines + 1] = ("  %-40s [%s]"):format(name, table.concat(shape, ","))
