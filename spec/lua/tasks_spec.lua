@@ -155,6 +155,141 @@ describe("async_seq2seq", function()
     assert.is_true(last < first * 0.8, ("%g -> %g"):format(first, last))
   end)
 
+  -- states that the encoder's summary can fill and others that it cannot; a step that counts
+  local counter = neap.cell {
+    name = "counter",
+    params = function(p, c)
+      p.w, p.u = { c.input, c.size }, { c.size, c.size }
+      p.b = { c.size, init = "zeros" }
+    end,
+    state = function(c) return { h = c.size, pair = { 2, c.size }, n = { 1, dtype = "i32" } } end,
+    prepare = function(p) return { twice = p.b * 2 } end,
+    step = function(p, x, s, ctx)
+      local h = op.tanh(op.matmul(x, p.w) + op.matmul(s.h, p.u) + ctx.twice)
+      local n = op.cast(s.n, "f32")
+      return op.concat { h, op.equal(n, 2) }, { h = h, pair = s.pair * 0.5, n = op.cast(n + 1, "i32") }
+    end,
+  }
+
+  it("has decoders of cells of the script's own, alone and among the library's", function()
+    for name, layers in pairs {
+      own = { counter { size = 10 } },
+      jordan = { neap.jordan { size = 8, output = 12 } },
+      mixed = { neap.gru { size = 9 }, counter { size = 7 }, neap.elman { size = 10 } },
+    } do
+      for _, attention in ipairs { "additive", false } do
+        local model = model_of(neap.decoder { embed = 6, layers = layers, attention = attention })
+        local batch = neap.batches(model:fields(data, "text", "double"), { size = 16 })()
+        -- the looped step is the same decoder
+        local looped = model:run("mixed", false)
+        looped:set("mix", 0)
+        looped:feed(batch):forward()
+        local plain = model:loss(batch)
+        assert.is_true(math.abs(looped:item() - plain) < 1e-5 * plain, name)
+        local optim, first = neap.adam { rate = 1e-2 }, nil
+        for step = 1, 30 do
+          model.mix = step > 20 and 0.3 or 0
+          first = first or model:learn(batch, optim)
+          model:learn(batch, optim)
+        end
+        assert.is_true(model:loss(batch) < 0.85 * first, name)
+        local path = temporary("model")
+        assert.is_true(model:save(path))
+        local loaded = assert(neap.load(path))
+        os.remove(path)
+        for _, options in ipairs { {}, { beam = 3 } } do
+          assert.same(model:predict({ "abcab", "c", "" }, options),
+            loaded:predict({ "abcab", "c", "" }, options))
+        end
+        -- streamed as in the whole: the scores of what it wrote
+        local run, written = model:run("decode", false), model:predict({ "abc" })[1]
+        local encoded = model:run("encode", false)
+        encoded:feed { input = { data = input:tensor "abc", lengths = neap.tensor({ 3 }, "i32") } }
+        encoded:forward()
+        local fed = { output.start - 1, table.unpack(output:encode(written)) }
+        for i = 2, #fed do fed[i] = fed[i] - 1 end
+        local lengths = neap.tensor({ #fed }, "i32")
+        local given = { previous = { data = neap.tensor(fed, "i32"), lengths = lengths } }
+        for key in pairs(encoded.program.outputs) do
+          given[key] = encoded:value(key, "concat")
+          if key == "memory" then
+            given[key] = { data = given[key], lengths = neap.tensor({ 3 }, "i32") }
+          end
+        end
+        run:feed(given):forward()
+        local best = run:value("best", "concat")
+        for i, symbol in ipairs(written) do assert.equal(output:id(symbol) - 1, best[i]) end
+      end
+    end
+  end)
+
+  it("begins with the encoder's summary where the state is a vector, else with zeros", function()
+    local model = model_of(neap.decoder { embed = 6, layers = { counter { size = 10 } } })
+    local outputs = model:program("encode").outputs
+    assert.is_truthy(outputs.first_h1)
+    assert.is_nil(outputs.first_pair1)
+    assert.is_nil(outputs.first_n1)
+    model = model_of(neap.decoder { embed = 6, layers = { counter { size = 10 } }, bridge = false })
+    assert.is_nil(model:program("encode").outputs.first_h1)
+  end)
+
+  it("shows what it looked at", function()
+    local model = model_of(neap.decoder { embed = 12, layers = { neap.lstm { size = 16 } } })
+    learn(model, model:fields(data, "text", "double"), 60, 1e-2, neap.rng(2))
+    local words_, options = { "abcab", "c", "", "bb" }, { attention = true, max_length = 8 }
+    local written, weights = model:predict(words_, options)
+    assert.same(model:predict(words_, { max_length = 8 }), written)
+    assert.is_nil((select(2, model:predict(words_))))
+    for b, w in ipairs(weights) do
+      assert.same({ #written[b], #words_[b] }, w:shape())
+      for _, row in ipairs(w) do
+        local sum = 0
+        for _, x in ipairs(row) do sum = sum + x end
+        assert.is_true(#row == 0 or math.abs(sum - 1) < 1e-5)
+      end
+    end
+    -- alone as among others, and in a beam
+    for b, word in ipairs(words_) do
+      local one, alone = model:predict({ word }, options)
+      assert.same(written[b], one[1])
+      assert.equal(weights[b]:tobytes(), alone[1]:tobytes())
+    end
+    local all, best = model:predict(words_, { attention = true, max_length = 8, beam = 3, all = true })
+    for b, list in ipairs(all) do
+      assert.equal(best[b], list[1].attention)
+      for _, h in ipairs(list) do
+        assert.same({ #h.symbols, #words_[b] }, h.attention:shape())
+        if table.concat(h.symbols) == table.concat(written[b]) then
+          assert.same(weights[b]:totable(), h.attention:totable())
+        end
+      end
+    end
+    -- they are the weights of the recorded program
+    local run = model:run("decode", false)
+    assert.equal("f32 [T,B,max S]", ("f32 "
+      .. require "neap.record".type_text(run.program.spaces, run.program.core:type(
+        run.program.outputs.attention))))
+    local blind = model_of(neap.decoder { embed = 2, layers = { neap.gru { size = 2 } },
+      attention = false })
+    local ok, text = pcall(blind.predict, blind, { "a" }, { attention = true })
+    assert.is_false(ok)
+    assert.matches("predict: attention: the model's decoder has none", text, 1, true)
+  end)
+
+  it("prints its encoder, its decoder, and which way each layer goes", function()
+    local text = tostring(model_of(neap.decoder { embed = 3, dropout = 0.25, attention = "dot",
+      layers = { neap.lstm { size = 32, peepholes = true }, neap.jordan { size = 2, output = 32 } } }))
+    for _, line in ipairs { "encoder: chain", "1 embed size=12", "gru size=16 (fused)",
+      "decoder: decoder", "embed size=3", "1 lstm peepholes=true size=32 (recorded)",
+      "2 jordan output=32 size=2 (recorded)", "attention kind=dot", "dropout=0.25" } do
+      assert.matches(line, text, 1, true)
+    end
+    local line = debug.getinfo(1, "l").currentline + 1
+    local function net(x) return neap.gru { size = 2 } (neap.embed { size = 2 } (x)) end
+    text = tostring(neap.synced_seq2seq { input = input, output = input, net = net })
+    assert.matches("net: a function, spec/lua/tasks_spec.lua:" .. line, text, 1, true)
+  end)
+
   it("refuses a vocabulary without start and stop", function()
     local ok, text = pcall(neap.async_seq2seq, { input = input, output = input,
       encoder = neap.lstm { size = 2 }, decoder = {} })

@@ -15,6 +15,14 @@ local function classifier(more)
   return neap.seq2class(options)
 end
 
+local function translator(more)
+  local options = { input = letters, output = neap.vocab.new { start = true, stop = true, "x" },
+    encoder = neap.chain { neap.embed { size = 4 }, neap.gru { size = 4 } },
+    decoder = neap.decoder { embed = 2, layers = { neap.gru { size = 3 } } } }
+  for k, v in pairs(more or {}) do options[k] = v end
+  return neap.async_seq2seq(options)
+end
+
 local function fields()
   return { input = corpus:encode("text", letters), output = corpus:label("class", classes) }
 end
@@ -103,6 +111,42 @@ describe("a newcomer is told", function()
         neap.async_seq2seq { input = letters, output = neap.vocab.new { start = true, stop = true },
           encoder = neap.lstm { size = 2 }, decoder = neap.lstm { size = 2 } }
       end },
+      { "without states", function()
+        local nothing = function() end
+        neap.async_seq2seq { input = letters, output = neap.vocab.new { start = true, stop = true },
+          encoder = neap.lstm { size = 2 }, decoder = { teacher = nothing, step = nothing } }
+      end },
+      { "async_seq2seq: encoder: expected a layer or a function, came false", function()
+        translator { encoder = false }
+      end },
+      { "async_seq2seq: max_length: expected an integer from 1, came 0", function()
+        translator { max_length = 0 }
+      end },
+      { "decoder: layers: expected a list of at least one layer, such as { neap.gru { size = 64 } }, "
+        .. "came gru size=2 (fused)", function()
+        neap.decoder { embed = 2, layers = neap.gru { size = 2 } }
+      end },
+      { "decoder: layers: expected a list of at least one layer, such as { neap.gru { size = 64 } }, "
+        .. "came nil", function() neap.decoder { embed = 2 } end },
+      { "decoder: layers: 1: expected a layer that steps (elman, lstm, gru, or a cell of one's own), "
+        .. "came linear size=2", function()
+        neap.decoder { embed = 2, layers = { neap.linear { size = 2 } } }
+      end },
+      { "decoder: layers: expected a list, came [x] = gru size=2 (fused)", function()
+        neap.decoder { embed = 2, layers = { x = neap.gru { size = 2 } } }
+      end },
+      { "decoder: dropout: expected a number in [0,1), came -0.5", function()
+        neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, dropout = -0.5 }
+      end },
+      { "decoder: dropout: expected a number in [0,1), came ", function()
+        neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, dropout = 0 / 0 }
+      end },
+      { "decoder: mix: expected an integer from 1, came 0", function()
+        neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, mix = 0 }
+      end },
+      { "decoder: bridge: expected a boolean, came 1", function()
+        neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, bridge = 1 }
+      end },
       { "seq2class has no program predicts; it has learn, predict", function()
         classifier():program "predicts"
       end },
@@ -113,8 +157,38 @@ describe("a newcomer is told", function()
   end)
 
   it("what predicting takes", function()
-    local model = classifier()
+    local model, translate = classifier(), translator()
     teaches {
+      { "predict: length_penalty: expected a finite number, came \"x\"", function()
+        translate:predict({ "a" }, { length_penalty = "x" })
+      end },
+      { "predict: length_penalty: expected a finite number, came ", function()
+        translate:predict({ "a" }, { beam = 2, length_penalty = 0 / 0 })
+      end },
+      { "score: expected a list of sequences and as many references, came 1 and 2", function()
+        translate:score({ "a" }, { { { "x" } }, { { "y" } } })
+      end },
+      { "score: expected a list of sequences and as many references, came \"a\" and 1", function()
+        translate:score("a", { { { "x" } } })
+      end },
+      { "score: references: entry 1: expected a list of right outputs, each a list of symbols, such "
+        .. "as { { \"a\", \"b\" } }, came \"x\"", function() translate:score({ "ab" }, { "x" }) end },
+      { "score: references: entry 1: expected a list of right outputs, each a list of symbols, such "
+        .. "as { { \"a\", \"b\" } }, came \"x\"", function() translate:score({ "ab" }, { { "x" } }) end },
+      { "score: references: entry 2: expected a list of right outputs, each a list of symbols, such "
+        .. "as { { \"a\", \"b\" } }, came a table", function()
+        translate:score({ "ab", "a" }, { { { "x" } }, {} })
+      end },
+      { "score: unknown option \"beem\"; did you mean \"beam\"?", function()
+        translate:score({ "ab" }, { { { "x" } } }, { beem = 2 })
+      end },
+      { "async_seq2seq: mix: expected a number from 0 to 1, came 2", function()
+        translate.mix = 2
+        translate:forward {}
+      end },
+      { "async_seq2seq: mix: expected a number from 0 to 1, came -1", function()
+        translate:forward { mix = -1 }
+      end },
       { 'predict: expected a list of sequences or a batch, came "abc": one sequence is { "abc" }',
         function() model:predict "abc" end },
       { "predict: expected a list of sequences or a batch, came nil", function()
