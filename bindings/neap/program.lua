@@ -1,4 +1,9 @@
 --- Programs and runs: what a recorded function becomes, and one batch at a time through it.
+--
+-- A program has `params`, `inputs`, `outputs`. Parameters are a set of their own, `program.params` or
+-- `task.params`: `names()`, `shape(name)`, `get(name)` (a copy, a tensor), `set(name, tensor)`,
+-- `grad(name)`, `zero_grad()`, `freeze(name, on)`, `frozen(name)`, `size()`, `clone()`,
+-- `copy(params)`; `print` shows them.
 -- @module neap.program
 local core = require "neap.core"
 local check = require "neap.check"
@@ -51,8 +56,10 @@ function methods:run(options)
   return setmetatable({ program = self, core = core.run(self.core, options) }, run_meta)
 end
 
---- Opens a stream: one step at a time, the state carried.
--- @tab[opt] options `{ rows = 1, seed = 0 }`
+--- Opens a stream: one step at a time, the state carried. `stream:input(name, x)` gives an input of
+-- the step (a tensor or a table of numbers), `stream:step()` makes it, `stream:output(name)` reads
+-- what came; both also take numbers from 1, in the program's order.
+-- @tab[opt] options `{ rows = 1, seed = 0, block = 1 }`
 function methods:stream(options) return core.stream(self.core, options) end
 
 --- A state for that many rows.
