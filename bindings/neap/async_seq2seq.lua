@@ -40,8 +40,9 @@ end
 -- - `attention`: "general", "dot", "additive" or false
 -- - `dropout`: of the layers' inputs and of o (0)
 -- - `mix`: width of o (that of the last layer)
--- - `bridge`: true: first states are computed from the encoder's last state, tanh(W s + b), for each
---   state that is a vector of floats; any other state of a cell, and with false all, begin with zeros
+-- - `bridge`: true: first states are computed from the encoder's last state, tanh(W s + b), for
+--   each state that is a vector of floats; any other state of a cell, and with false all of them,
+--   begin with zeros
 -- @treturn tab `{ teacher, step, states, first, prepare }`, what a decoder of the script's own must
 --   have too: see @{async_seq2seq}
 function class.decoder(options)
@@ -122,7 +123,8 @@ function class.decoder(options)
   local function logits(rec, h, memory)
     local o, context, weights = h, nil, nil
     if attention then
-      context, weights = attention:inside(attention.attend, attention, rec, h, memory.y, memory.keys)
+      context, weights = attention:inside(attention.attend, attention, rec, h, memory.y,
+        memory.keys)
       o = op.concat { h, context }
       local n = options.mix or h.width
       local k = 1 / o.width ^ 0.5
@@ -194,21 +196,21 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 
 --- Makes the task.
 --
--- A decoder of the script's own is a table of five functions. They are called while neap records, in
--- the path "decoder", with the recorder `rec` (`rec:param`, `rec.hints.output_size`, the number of
--- symbols). `memory.y` is what the encoder gave, [S,B,M]; the decoder may keep more in `memory`.
+-- A decoder of the script's own is a table of five functions. They are called while neap records,
+-- in the path "decoder", with the recorder `rec` (`rec:param`, `rec.hints.output_size`, the number
+-- of symbols). `memory.y` is what the encoder gave, [S,B,M]; the decoder may keep more in `memory`.
 --
 -- - `states()`: a list of `{ name = "h", dims = { 64 } }` (or `size = 64`; `dtype = "i32"` for
 --   integers), what is carried from step to step
--- - `first(rec, summary)`: a table of first states by name, from the encoder's last state, [B,M']; a
---   state that is not in it begins with zeros
+-- - `first(rec, summary)`: a table of first states by name, from the encoder's last state, [B,M'];
+--   a state that is not in it begins with zeros
 -- - `prepare(rec, memory)`: computes what is the same at every step, into `memory`; called before
 --   steps are recorded
 -- - `teacher(rec, previous, first, memory)`: all steps at once: ids [T,B] and the table of first
 --   states -> logits [T,B,V] and, if it has any, weights of attention [T,B,longest S]. It is what
 --   predicts too, streamed: no step may see later ones
--- - `step(rec, previous, states, memory)`: one step: ids [B] and the table of states -> logits [B,V],
---   the table of next states; for learning from its own symbols (`mix`)
+-- - `step(rec, previous, states, memory)`: one step: ids [B] and the table of states -> logits
+--   [B,V], the table of next states; for learning from its own symbols (`mix`)
 -- @tab options
 --
 -- - `input`: vocabulary (or width, or named inputs as in @{neap.task.inputs})
@@ -393,7 +395,7 @@ local function attention_of(stream)
   return function(row, length) return weights[row]:tobytes():sub(1, 4 * length) end
 end
 
--- The likeliest symbol at each step. Hypotheses hold ids and, if looked at, a list of the attention's
+-- The likeliest symbol at each step. Hypotheses hold ids and, with look, a list of the attention's
 -- weights at each.
 local function greedy(self, batch, limit, look)
   local stream, n, lengths = begin(self, batch)
@@ -511,8 +513,9 @@ end
 --   looked at) }`
 -- @treturn tab a list of symbols for each sequence; with `all` a list of `{ symbols, ids, score,
 --   stopped, attention }`
--- @treturn[opt] tab with `attention`: for each sequence a tensor [symbols written, steps of the input],
---   whose row i has the weights over the input with which symbol i was written; each row's sum is 1
+-- @treturn[opt] tab with `attention`: for each sequence a tensor [symbols written, steps of the
+--   input], whose row i has the weights over the input with which symbol i was written; each row's
+--   sum is 1
 function class:predict(sequences, options)
   options = check.options("predict", options, { "beam", "max_length", "length_penalty", "all",
     "attention" })

@@ -29,9 +29,9 @@ neap.save, neap.load_tensors, neap.save_tensors = program.save, program.load_ten
   program.save_tensors
 
 --- A tensor. It has `shape`, `rank`, `size`, `dtype`, `get(i, j, ..)`, `set(i, j, .., number)`, `item`,
--- `totable`, `tobytes`, `clone`, `reshape(dims)` (a copy), `fill(number)`. `#t` is how many parts it has
--- along its first dimension, `t[i]` the i-th: a number, or a tensor in the same memory (`t[1][2] = 5`
--- writes into t; `t[1]:clone()` stands apart). `ipairs(t)` goes through them.
+-- `totable`, `tobytes`, `clone`, `reshape(dims)` (a copy), `fill(number)`. `#t` is how many parts
+-- it has along its first dimension, `t[i]` the i-th: a number, or a tensor in the same memory
+-- (`t[1][2] = 5` writes into t; `t[1]:clone()` stands apart). `ipairs(t)` goes through them.
 -- @function tensor
 -- @param numbers a number or nested tables
 -- @string[opt="f32"] dtype "f32" or "i32"

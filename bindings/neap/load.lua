@@ -45,7 +45,8 @@ local function inputs_of(plain)
   return out
 end
 
--- A program that takes these inputs, `more` of them, and gives these outputs: name -> dtype or width.
+-- A program that takes these inputs, `more` of them, and gives these outputs: name -> dtype or
+-- width.
 local function has(parts, name, inputs, more, outputs)
   local pr = need(parts.programs[name], "it has no program %s", name)
   local wanted = {}
@@ -132,8 +133,9 @@ end
 -- its programs.
 -- @function load
 -- @string path
--- @return the task, ready to predict and to learn on; from a file of @{neap.save} the program, or a
---   table of programs by name if there are several, then the table of texts; or nil, message, code
+-- @return the task, ready to predict and to learn on; from a file of @{neap.program.save} the
+--   program, or a table of programs by name if there are several, then the table of texts; or nil,
+--   message, code
 return function(path)
   check.type("load", "path", path, "string")
   local m, message, code = core.load_model(path)

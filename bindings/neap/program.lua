@@ -1,7 +1,7 @@
 --- Programs and runs: what a recorded function becomes, and one batch at a time through it.
 --
--- A program has `params`, `inputs`, `outputs`. Parameters are a set of their own, `program.params` or
--- `task.params`: `names()`, `shape(name)`, `get(name)` (a copy, a tensor), `set(name, tensor)`,
+-- A program has `params`, `inputs`, `outputs`. Parameters are a set of their own, `program.params`
+-- or `task.params`: `names()`, `shape(name)`, `get(name)` (a copy, a tensor), `set(name, tensor)`,
 -- `grad(name)`, `zero_grad()`, `freeze(name, on)`, `frozen(name)`, `size()`, `clone()`,
 -- `copy(params)`; `print` shows them.
 -- @module neap.program
@@ -269,10 +269,9 @@ local function write(path, programs, texts)
   return model:save(path)
 end
 
---- Saves programs that share a set of parameters, and the parameters, in one safetensors file. Every
--- parameter of the set must be in use by one of them. `neap.load` and C's `neap_model_load` read it;
+--- Saves programs that share a set of parameters, and the parameters, in one safetensors file. Each
+-- parameter of the set must be used by one of them. `neap.load` and C's `neap_model_load` read it;
 -- `neap_stream_open` and `scripts/embed/run_model.c` take the program "predict", or the only one.
--- @function neap.save
 -- @string path
 -- @param programs a program, which is called "predict" then, or a table of name -> program
 -- @tab[opt] texts strings by name that go with them (the symbols of a vocabulary)
@@ -293,8 +292,8 @@ function program.save(path, programs, texts)
     end
     params = params or pr.params
     if pr.params ~= params then
-      check.fail("save: the programs do not share one set of parameters: neap.program(f, { params = "
-        .. "other.params })")
+      check.fail("save: the programs do not share one set of parameters: neap.program(f, { "
+        .. "params = other.params })")
     end
   end
   for key, text in pairs(texts or {}) do
@@ -320,7 +319,6 @@ program.write = write
 
 --- Reads the tensors of a safetensors file, such as PyTorch writes: numbers of any width become
 -- f32, integers i32. `program.params:set(name, tensor)` puts one into a model.
--- @function neap.load_tensors
 -- @string path
 -- @return a table of name -> tensor, then a table of the file's texts; or nil, message, code
 function program.load_tensors(path)
@@ -334,7 +332,6 @@ function program.load_tensors(path)
 end
 
 --- Writes tensors as a safetensors file.
--- @function neap.save_tensors
 -- @string path
 -- @tab tensors name -> tensor
 -- @return true; or nil, message, code
@@ -359,8 +356,8 @@ end
 
 local state_methods = getmetatable(core.state(core.program(core.params()), 0)).methods
 
--- Which rows hold a state stands in the text "held", "1011": the others start from the program's own
--- first state.
+-- Which rows hold a state stands in the text "held", "1011": the others start from the program's
+-- own first state.
 
 -- The slots' names in a file: a layer that a program uses twice has two of the same name.
 local function names_in_file(self)

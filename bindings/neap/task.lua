@@ -76,15 +76,16 @@ local meta = {}
 task.meta = meta
 
 --- Makes a task object. class: its methods; spec: kind, builders (program name -> function of the
--- recorder), hints, config (plain table for the file), rng, net or shown (a list of { name, network },
--- for print).
+-- recorder), hints, config (plain table for the file), rng, net or shown (a list of { name,
+-- network }, for print).
 function task.new(class, spec)
   check.rng(spec.kind, spec.rng)
   local self = {
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
     config = spec.config, params = spec.params or core.params(),
     seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
-    runs = {}, options = spec.options or {}, net = spec.net, shown = spec.shown or { { "net", spec.net } }, main = spec.main or "predict",
+    runs = {}, options = spec.options or {}, net = spec.net, main = spec.main or "predict",
+    shown = spec.shown or { { "net", spec.net } },
   }
   return setmetatable(self, { __index = function(_, key)
     local m = class[key]

@@ -163,7 +163,8 @@ end)
 describe("tensors in a file", function()
   it("come back by their names, and go into a model", function()
     local path = os.tmpname()
-    local tensors = { w = neap.tensor { { 1, 2, 3 }, { 4, 5, 6 } }, n = neap.tensor({ 7, -8 }, "i32"),
+    local tensors = { w = neap.tensor { { 1, 2, 3 }, { 4, 5, 6 } },
+      n = neap.tensor({ 7, -8 }, "i32"),
       part = neap.tensor { { 1, 2 }, { 3, 4 } }[2] }
     assert.is_true(neap.save_tensors(path, tensors))
     local loaded, texts = assert(neap.load_tensors(path))
@@ -192,7 +193,9 @@ describe("tensors in a file", function()
     os.remove(path)
     fails("EIO", "/no/such", neap.load_tensors "/no/such")
     fails("EIO", "/no/such/dir", neap.save_tensors("/no/such/dir/file", tensors))
-    help.raises("load_tensors: path: expected a string, came nil", function() neap.load_tensors() end)
+    help.raises("load_tensors: path: expected a string, came nil", function()
+      neap.load_tensors()
+    end)
     help.raises("save_tensors: expected a table of name -> tensor, came f32 [2]", function()
       neap.save_tensors(path, neap.zeros { 2 })
     end)
@@ -290,7 +293,9 @@ describe("a task in a file", function()
         c.input.list[1] = { name = "input", size = 2 }
       end },
       { "wide", "the task knows no input chars", function(c) table.remove(c.input.list, 1) end },
-      { "wide", "input x is f32 [2], the task's is f32 [1]", function(c) c.input.list[2].size = 1 end },
+      { "wide", "input x is f32 [2], the task's is f32 [1]", function(c)
+        c.input.list[2].size = 1
+      end },
     } do
       fails("EFORMAT", case[2], with(case[1], case[3]))
     end
@@ -314,7 +319,7 @@ describe("a task in a file", function()
             elseif key == "first" then config.input.list[1] = v
             elseif key == "symbols" then first.vocab.symbols = v
             else first[key] = v end
-            if not (key == "name" and value == '"a"') then texts[#texts + 1] = cjson.encode(config) end
+            if key ~= "name" or value ~= '"a"' then texts[#texts + 1] = cjson.encode(config) end
           end
         end
       end

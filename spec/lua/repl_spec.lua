@@ -91,7 +91,7 @@ function f() local l = neap.lstm{ size = "big" } return l end
 f()
 neap.ltsm
 op.matmul(neap.tensor{{1,2}}, neap.tensor{{1,2}})
-neap.tensor{1,2}[3]
+neap.tensor{1,2}[4]
 "alive"
 ]]
     assert.equal('"alive"\n', out)
@@ -100,7 +100,7 @@ neap.tensor{1,2}[3]
       .. "stack traceback:\n\tstdin:1: in function 'f'\n", err, 1, true)
     assert.matches("there is no neap.ltsm; did you mean neap.lstm?\n", err, 1, true)
     assert.matches("matmul: inner widths differ", err, 1, true)
-    assert.matches("index 1: 3 is out of 1..2 in f32 [2]\n", err, 1, true)
+    assert.matches("index 1: 4 is out of 1..2 in f32 [2]\n", err, 1, true)
     assert.is_nil(err:find("bindings/neap", 1, true))
   end)
 

@@ -167,7 +167,8 @@ describe("async_seq2seq", function()
     step = function(p, x, s, ctx)
       local h = op.tanh(op.matmul(x, p.w) + op.matmul(s.h, p.u) + ctx.twice)
       local n = op.cast(s.n, "f32")
-      return op.concat { h, op.equal(n, 2) }, { h = h, pair = s.pair * 0.5, n = op.cast(n + 1, "i32") }
+      return op.concat { h, op.equal(n, 2) },
+        { h = h, pair = s.pair * 0.5, n = op.cast(n + 1, "i32") }
     end,
   }
 
@@ -254,7 +255,8 @@ describe("async_seq2seq", function()
       assert.same(written[b], one[1])
       assert.equal(weights[b]:tobytes(), alone[1]:tobytes())
     end
-    local all, best = model:predict(words_, { attention = true, max_length = 8, beam = 3, all = true })
+    options = { attention = true, max_length = 8, beam = 3, all = true }
+    local all, best = model:predict(words_, options)
     for b, list in ipairs(all) do
       assert.equal(best[b], list[1].attention)
       for _, h in ipairs(list) do
@@ -278,7 +280,8 @@ describe("async_seq2seq", function()
 
   it("prints its encoder, its decoder, and which way each layer goes", function()
     local text = tostring(model_of(neap.decoder { embed = 3, dropout = 0.25, attention = "dot",
-      layers = { neap.lstm { size = 32, peepholes = true }, neap.jordan { size = 2, output = 32 } } }))
+      layers = { neap.lstm { size = 32, peepholes = true },
+        neap.jordan { size = 2, output = 32 } } }))
     for _, line in ipairs { "encoder: chain", "1 embed size=12", "gru size=16 (fused)",
       "decoder: decoder", "embed size=3", "1 lstm peepholes=true size=32 (recorded)",
       "2 jordan output=32 size=2 (recorded)", "attention kind=dot", "dropout=0.25" } do

@@ -122,14 +122,14 @@ describe("a newcomer is told", function()
       { "async_seq2seq: max_length: expected an integer from 1, came 0", function()
         translator { max_length = 0 }
       end },
-      { "decoder: layers: expected a list of at least one layer, such as { neap.gru { size = 64 } }, "
-        .. "came gru size=2 (fused)", function()
+      { "decoder: layers: expected a list of at least one layer, such as { neap.gru { size = 64 } "
+        .. "}, came gru size=2 (fused)", function()
         neap.decoder { embed = 2, layers = neap.gru { size = 2 } }
       end },
-      { "decoder: layers: expected a list of at least one layer, such as { neap.gru { size = 64 } }, "
-        .. "came nil", function() neap.decoder { embed = 2 } end },
-      { "decoder: layers: 1: expected a layer that steps (elman, lstm, gru, or a cell of one's own), "
-        .. "came linear size=2", function()
+      { "decoder: layers: expected a list of at least one layer, such as { neap.gru { size = 64 } "
+        .. "}, came nil", function() neap.decoder { embed = 2 } end },
+      { "decoder: layers: 1: expected a layer that steps (elman, lstm, gru, or a cell of one's "
+        .. "own), came linear size=2", function()
         neap.decoder { embed = 2, layers = { neap.linear { size = 2 } } }
       end },
       { "decoder: layers: expected a list, came [x] = gru size=2 (fused)", function()
@@ -171,12 +171,16 @@ describe("a newcomer is told", function()
       { "score: expected a list of sequences and as many references, came \"a\" and 1", function()
         translate:score("a", { { { "x" } } })
       end },
-      { "score: references: entry 1: expected a list of right outputs, each a list of symbols, such "
-        .. "as { { \"a\", \"b\" } }, came \"x\"", function() translate:score({ "ab" }, { "x" }) end },
-      { "score: references: entry 1: expected a list of right outputs, each a list of symbols, such "
-        .. "as { { \"a\", \"b\" } }, came \"x\"", function() translate:score({ "ab" }, { { "x" } }) end },
-      { "score: references: entry 2: expected a list of right outputs, each a list of symbols, such "
-        .. "as { { \"a\", \"b\" } }, came a table", function()
+      { "score: references: entry 1: expected a list of right outputs, each a list of symbols, "
+        .. "such as { { \"a\", \"b\" } }, came \"x\"", function()
+        translate:score({ "ab" }, { "x" })
+      end },
+      { "score: references: entry 1: expected a list of right outputs, each a list of symbols, "
+        .. "such as { { \"a\", \"b\" } }, came \"x\"", function()
+        translate:score({ "ab" }, { { "x" } })
+      end },
+      { "score: references: entry 2: expected a list of right outputs, each a list of symbols, "
+        .. "such as { { \"a\", \"b\" } }, came a table", function()
         translate:score({ "ab", "a" }, { { { "x" } }, {} })
       end },
       { "score: unknown option \"beem\"; did you mean \"beam\"?", function()
