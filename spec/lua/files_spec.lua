@@ -229,20 +229,14 @@ describe("a task in a file", function()
 
   -- The file of a task with its text changed: by a function, or for another one.
   local function with(name, change)
-    local m, texts = core.model(tasks[name].params), nil
     assert.is_true(tasks[name]:save(path))
-    local loaded = core.load_model(path)
-    m = core.model(loaded:params())
-    for _, k in ipairs(loaded:programs()) do m:add(k, loaded:program(k)) end
-    texts = loaded:text "task"
+    local m, text = core.load_model(path), change
     if type(change) == "function" then
-      local config = cjson.decode(texts)
+      local config = cjson.decode(m:text "task")
       change(config)
-      texts = cjson.encode(config)
-    else
-      texts = change
+      text = cjson.encode(config)
     end
-    m:set_text("task", texts)
+    m:set_text("task", text)
     assert(m:save(path))
     return neap.load(path)
   end
