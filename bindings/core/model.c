@@ -213,7 +213,8 @@ static int optim_new(lua_State *L) {
       *field[i].to = nb_option_number(L, 3, kinds[kind], field[i].name, *field[i].to);
   }
   int *ids = NULL, n = 0;
-  if (lua_istable(L, 4)) {
+  if (!lua_isnoneornil(L, 4)) {
+    nb_table(L, 4);
     n = (int)lua_rawlen(L, 4);
     ids = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *ids, 0);
     for (int i = 0; i < n; i++) {

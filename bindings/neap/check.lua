@@ -41,6 +41,49 @@ function check.fail(format, ...)
   error((where and where .. ": " or "") .. format:format(...), 0)
 end
 
+-- What other libraries call our options; of several, the first that is known counts.
+local usual = {}
+for ours, theirs in pairs {
+  rate = "lr learning_rate p prob dropout_rate", size = "hidden hidden_size hidden_dim units "
+    .. "num_units dim features out_features embedding_dim embed_dim embedding_size width",
+  activation = "nonlinearity act activation_fn", bias = "use_bias", eps = "epsilon",
+  candidate = "cell_activation", gate = "recurrent_activation gate_activation inner_activation",
+  forget_bias = "unit_forget_bias", reset = "reset_after", peepholes = "use_peepholes",
+  weight_decay = "l2 wd", clip = "clip_norm grad_clip max_norm max_grad_norm clipnorm",
+  clip_value = "clipvalue", decay = "rho alpha", merge = "merge_mode mode", params = "parameters",
+  net = "network model layer layers", rng = "seed random_state",
+  input = "vocab vocabulary num_embeddings vocab_size input_size input_dim in_features",
+  output = "classes labels targets target", smoothing = "label_smoothing", threads = "num_threads",
+  init = "initializer kernel_initializer", state = "states", axis = "dim", keep = "keepdim keepdims",
+} do
+  for name in theirs:gmatch "%S+" do
+    usual[name] = usual[name] or {}
+    table.insert(usual[name], ours)
+  end
+end
+
+-- What is no option here, but a layer of its own.
+local elsewhere = {
+  layers = "layers one after the other are neap.chain { a, b }",
+  dropout = "dropout is a layer of its own, neap.dropout { rate = .. }",
+  bidirectional = "both directions are neap.bidir { layer }",
+  return_sequences = "a layer gives y of all steps and its last states",
+}
+elsewhere.num_layers, elsewhere.n_layers, elsewhere.depth = elsewhere.layers, elsewhere.layers,
+  elsewhere.layers
+elsewhere.return_state = elsewhere.return_sequences
+
+-- What a message about an unknown name ends with.
+local function instead(name, names, known)
+  for _, ours in ipairs(usual[name] or {}) do
+    if known[ours] then return ("; here it is called \"%s\""):format(ours) end
+  end
+  if elsewhere[name] and known.size then return "; " .. elsewhere[name] end
+  local near = core.nearest(name, names)
+  if near then return ("; did you mean \"%s\"?"):format(near) end
+  return #names > 0 and "; there are: " .. table.concat(names, ", ") or "; there are none"
+end
+
 --- Options by name: an unknown one raises and names the nearest known one.
 -- @string who the function, for the message
 -- @tab[opt] options
@@ -58,9 +101,7 @@ function check.options(who, options, names)
     if type(name) ~= "string" then
       check.fail("%s: expected named options, came [%s]", who, tostring(name))
     elseif not known[name] then
-      local near = core.nearest(name, names)
-      check.fail("%s: unknown option \"%s\"%s", who, name, near
-        and ("; did you mean \"%s\"?"):format(near) or "; there are: " .. table.concat(names, ", "))
+      check.fail("%s: unknown option \"%s\"%s", who, name, instead(name, names, known))
     end
   end
   return options
@@ -76,6 +117,37 @@ function check.type(who, name, value, expected)
   if type(value) ~= expected then
     check.fail("%s: %s: expected a %s, came %s", who, name, expected,
       check.came(value))
+  end
+  return value
+end
+
+--- A number from low to high: no NaN.
+-- @string who the function
+-- @string name the argument
+-- @param value
+-- @number[opt] low
+-- @number[opt] high
+-- @treturn number
+function check.number(who, name, value, low, high)
+  if type(value) ~= "number" or value - value ~= 0 or (low and value < low)
+    or (high and value > high) then
+    check.fail("%s: %s: expected a number%s%s, came %s", who, name,
+      low and (" from %g"):format(low) or "", high and (" to %g"):format(high) or "",
+      check.came(value))
+  end
+  return value
+end
+
+--- An option that is true or false.
+-- @string who the function
+-- @string name the option
+-- @param value
+-- @bool[opt] preset what nil stands for
+-- @treturn bool
+function check.boolean(who, name, value, preset)
+  if value == nil then return preset or false end
+  if type(value) ~= "boolean" then
+    check.fail("%s: %s: expected true or false, came %s", who, name, check.came(value))
   end
   return value
 end

@@ -2,6 +2,7 @@
 -- written as a script would write it.
 -- @module neap.jordan
 local op = require "neap.op"
+local activation = require "neap.layer".activation_of
 
 --- h = act(W x + U y' + b), y = out(V h + d).
 -- @function jordan
@@ -9,21 +10,21 @@ local op = require "neap.op"
 --   bias = true }`
 return require "neap.cell" {
   name = "jordan",
+  defaults = { activation = "tanh", out = "sigmoid", bias = true },
   params = function(p, c)
     p.weight_ih = { c.size, c.input }
     p.weight_oh = { c.size, c.output }
     p.weight_ho = { c.output, c.size }
-    if c.bias ~= false then
+    if c.bias then
       p.bias_h = { c.size, init = "zeros" }
       p.bias_o = { c.output, init = "zeros" }
     end
   end,
   state = function(c) return { y = c.output } end,
   step = function(p, x, s, _, c)
-    local bias = c.bias ~= false
-    local h = op[c.activation or "tanh"](op.linear(x, p.weight_ih, bias and p.bias_h)
+    local h = activation("jordan: activation", c.activation)(op.linear(x, p.weight_ih, c.bias and p.bias_h)
       + op.linear(s.y, p.weight_oh))
-    local y = op[c.out or "sigmoid"](op.linear(h, p.weight_ho, bias and p.bias_o))
+    local y = activation("jordan: out", c.out)(op.linear(h, p.weight_ho, c.bias and p.bias_o))
     return y, { y = y }
   end,
 }

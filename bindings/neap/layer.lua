@@ -79,7 +79,69 @@ end
 
 local function options_of(who, options, names)
   names[#names + 1] = "name"
-  return check.options(who, options, names)
+  options = check.options(who, options, names)
+  if options.name ~= nil and check.type(who, "name", options.name, "string") == "" then
+    check.fail("%s: name: expected a string that is not empty", who)
+  end
+  return options
+end
+
+-- ---- what stands for a layer ----
+
+-- Constructors of layers, by themselves: how each is called.
+local constructors = setmetatable({}, { __mode = "k" })
+
+--- Notes that a function makes layers, so that nobody takes it for one.
+-- @func fn
+-- @string name such as "neap.lstm"
+-- @string arguments such as "{ size = ... }"
+function layer.constructor(fn, name, arguments)
+  constructors[fn] = { name, arguments }
+  return fn
+end
+
+--- Raises unless l is a layer or a function of the inputs.
+-- @string who the function, perhaps with the argument
+-- @param l
+-- @return l
+function layer.check(who, l)
+  local made = constructors[l]
+  if made then
+    check.fail("%s: expected a layer or a function of the inputs, got the constructor %s (call it: "
+      .. "%s %s)", who, made[1], made[1], made[2])
+  end
+  if type(l) ~= "function" and not layer.is_layer(l) then
+    check.fail("%s: expected a layer or a function of the inputs, came %s", who, check.came(l))
+  end
+  return l
+end
+
+-- The layers in the braces of a combination, and its options.
+local function parts_of(who, options, example, most, names)
+  if type(options) ~= "table" or getmetatable(options) then
+    check.fail("%s: expected %s, came %s", who, example, check.came(options))
+  end
+  local layers, rest, last = {}, {}, 0
+  for k, v in pairs(options) do
+    if math.type(k) == "integer" and k > 0 then
+      layers[k], last = v, math.max(last, k)
+    else
+      rest[k] = v
+    end
+  end
+  options_of(who, rest, names)
+  if last == 0 then check.fail("%s: expected %s, came no layer", who, example) end
+  if last > most then
+    check.fail("%s: expected %s, came %d: neap.chain { a, b } makes one layer of several", who,
+      example, last)
+  end
+  for i = 1, last do
+    if layers[i] == nil then
+      check.fail("%s: layer %d is nil, but there is a layer %d", who, i, last)
+    end
+    layer.check(most == 1 and who or ("%s: layer %d"):format(who, i), layers[i])
+  end
+  return layers, rest
 end
 
 local function named(l, options)
@@ -87,10 +149,15 @@ local function named(l, options)
   return l
 end
 
-local function sequence(who, x)
+local function value(who, x)
   if not record.is_value(x) then
     check.fail("%s: expected a recorded value, came %s", who, check.came(x))
   end
+  return x
+end
+
+local function sequence(who, x)
+  value(who, x)
   if x.space < 1 then
     check.fail("%s: expected a sequence such as [T,B,64], came %s", who, x:shape())
   end
@@ -113,8 +180,10 @@ end
 function layer.embed(options)
   options = options_of("embed", options, { "size", "input", "init" })
   local size = size_of("embed", options)
+  if options.input ~= nil then check.integer("embed", "input", options.input, 1) end
+  record.start("embed", options.init)
   return named(layer.new("embed", options, function(_, rec, ids)
-    if record.is_value(ids) and ids.dtype ~= "i32" then
+    if value("embed", ids).dtype ~= "i32" then
       check.fail("embed: expected ids such as i32 [T,B], came %s, which are numbers already",
         ids:shape())
     end
@@ -129,13 +198,16 @@ end
 -- @tab options `{ size = (a task knows it), bias = true, init = }`
 function layer.linear(options)
   options = options_of("linear", options, { "size", "bias", "init" })
-  if options.size then size_of("linear", options) end
+  if options.size ~= nil then size_of("linear", options) end
+  local bias = check.boolean("linear", "bias", options.bias, true)
+  record.start("linear", options.init)
   return named(layer.new("linear", options, function(_, rec, x)
+    value("linear", x)
     local size = options.size or rec.hints.output_size
     if not size then check.fail("linear: how wide is the output? say linear{ size = n }") end
     local k = 1 / x.width ^ 0.5
     local w = rec:param("weight", { size, x.width }, options.init or { "uniform", -k, k })
-    local b = options.bias ~= false and rec:param("bias", { size }, { "uniform", -k, k }) or nil
+    local b = bias and rec:param("bias", { size }, { "uniform", -k, k }) or nil
     return op.linear(x, w, b)
   end), options)
 end
@@ -145,10 +217,11 @@ end
 function layer.dropout(options)
   options = options_of("dropout", options, { "rate" })
   local rate = options.rate
-  if type(rate) ~= "number" or rate < 0 or rate >= 1 then
+  if type(rate) ~= "number" or not (rate >= 0 and rate < 1) then
     check.fail("dropout: rate: expected a number in [0,1), came %s", check.came(rate))
   end
   return named(layer.new("dropout", options, function(_, rec, x)
+    value("dropout", x)
     if rate == 0 then return x end
     return op.dropout(x, rec:scalar(rec.scope .. ".rate", rate))
   end), options)
@@ -158,25 +231,60 @@ end
 -- @tab[opt] options `{ eps = 1e-5 }`
 function layer.layer_norm(options)
   options = options_of("layer_norm", options, { "eps" })
+  if options.eps ~= nil then check.number("layer_norm", "eps", options.eps, 0, 1) end
   return named(layer.new("layer_norm", options, function(_, rec, x)
+    value("layer_norm", x)
     return op.layer_norm(x, rec:param("weight", { x.width }, "ones"),
       rec:param("bias", { x.width }, "zeros"), options.eps)
   end), options)
+end
+
+-- Ops of one input that need no option and keep what is a row.
+local activations = { "identity" }
+for i = 1, math.huge do
+  local info = core.op_info(i)
+  if not info then break end
+  local fits = info.max_inputs == 1 and info.differentiable and not info.mixes_time
+    and info.name ~= "transpose"
+  for _, attr in ipairs(info.attrs) do fits = fits and attr:find("=", 1, true) ~= nil end
+  if fits then activations[#activations + 1] = info.name end
+end
+table.sort(activations)
+
+-- What other libraries call our activations.
+local called = { linear = "identity", none = "identity", logistic = "sigmoid", hardsigmoid = "hard_sigmoid", leakyrelu = "leaky_relu", lrelu = "leaky_relu" }
+
+local function activation(who, name, preset)
+  if name == nil then name = preset end
+  if type(name) == "function" then return name end
+  if type(name) ~= "string" then
+    check.fail("%s: expected an activation such as \"tanh\" or a function, came %s", who,
+      check.came(name))
+  end
+  for _, known in ipairs(activations) do if known == name then return op[name] end end
+  local near = called[name:lower()] or core.nearest(name:lower(), activations)
+  check.fail("%s: unknown activation %s%s", who, check.came(name),
+    near and ("; did you mean %q?"):format(near)
+    or "; there are: " .. table.concat(activations, ", "))
 end
 
 --- An op of one input as a layer.
 -- @string name such as "tanh" or "relu"
 function layer.activation(name)
   check.type("activation", "name", name, "string")
-  local fn = op[name]
-  return layer.new(name, {}, function(_, _, x) return fn(x) end)
+  local fn = activation("activation", name)
+  return layer.new(name, {}, function(_, _, x) return fn(value(name, x)) end)
 end
 
 -- ---- recurrent layers ----
 
 -- States given by the caller, checked.
 local function initial(who, init, names)
-  init = init or {}
+  if init == nil then return {} end
+  if type(init) ~= "table" or getmetatable(init) then
+    check.fail("%s: first states: expected a table such as { %s = value }, came %s", who,
+      names[1] or "h", check.came(init))
+  end
   for name, v in pairs(init) do
     local known = false
     for _, n in ipairs(names) do known = known or n == name end
@@ -215,15 +323,6 @@ local function weights(rec, gates, size, width, bias, prefix)
     bias and rec:param(prefix .. "bias_hh", { gates * size }, init) or nil
 end
 
-local function activation(who, name)
-  if type(name) == "function" then return name end
-  local fn = name == "identity" and op.identity or rawget(op, name)
-  if type(fn) ~= "function" then
-    check.fail("%s: unknown activation %q", who, tostring(name))
-  end
-  return fn
-end
-
 -- What a recurrent layer's call does: fused where the options allow it, else the twin.
 local function recurrent(self, rec, x, init, fused)
   sequence(self.kind, x)
@@ -239,26 +338,34 @@ local function recurrent(self, rec, x, init, fused)
   return loop(self, rec, x, first)
 end
 
+local function switches(who, options)
+  return check.boolean(who, "bias", options.bias, true),
+    check.boolean(who, "fused", options.fused, true),
+    check.boolean(who, "watch", options.watch, false)
+end
+
 --- Elman network: h = act(W x + b + U h' + c) (Elman 1990).
 -- @tab options `{ size =, activation = "tanh", bias = true, fused = true }`; an activation other
 --   than tanh, relu, sigmoid, identity, and fused = false, select the recorded twin
 function layer.elman(options)
   options = options_of("elman", options, { "size", "activation", "bias", "fused" })
-  local size, act = size_of("elman", options), options.activation or "tanh"
+  local size, act = size_of("elman", options), options.activation
+  if act == nil then act = "tanh" end
   local fn = activation("elman", act)
+  local bias, fused = switches("elman", options)
   local standard = act == "tanh" or act == "relu" or act == "sigmoid" or act == "identity"
   return named(layer.new("elman", options, function(self, rec, x, init)
     return recurrent(self, rec, x, init, function(s)
-      local w, u, b, c = weights(rec, 1, size, x.width, options.bias ~= false)
+      local w, u, b, c = weights(rec, 1, size, x.width, bias)
       local y, h = op.elman(x, w, u, b, c, s.h, act)
       return y, { h = h }
     end)
   end, {
-    fused = standard and options.fused ~= false,
+    fused = standard and fused,
     describe = function(self) return self.fused and "fused" or "recorded" end,
     states = function() return { { name = "h", size = size } } end,
     step = function(_, rec, x, s)
-      local w, u, b, c = weights(rec, 1, size, x.width, options.bias ~= false)
+      local w, u, b, c = weights(rec, 1, size, x.width, bias)
       local h = fn(op.linear(x, w, b) + op.linear(s.h, u, c))
       return h, { h = h }
     end,
@@ -278,19 +385,26 @@ function layer.lstm(options)
   options = options_of("lstm", options, { "size", "bias", "forget_bias", "peepholes", "gates", "gate",
     "candidate", "output", "watch", "fused" })
   local size = size_of("lstm", options)
-  local bias = options.bias ~= false
-  local frozen = options.gates or {}
-  for name, v in pairs(frozen) do
-    if not gate_names[name] or type(v) ~= "number" then
+  local bias, fused, watch = switches("lstm", options)
+  local peepholes = check.boolean("lstm", "peepholes", options.peepholes)
+  if options.forget_bias ~= nil then
+    check.number("lstm", "forget_bias", options.forget_bias)
+    if not bias then check.fail("lstm: forget_bias: there is none with bias = false") end
+  end
+  local frozen = {}
+  if options.gates ~= nil then check.type("lstm", "gates", options.gates, "table") end
+  for name, v in pairs(options.gates or {}) do
+    if not gate_names[name] or type(v) ~= "number" or v - v ~= 0 then
       check.fail("lstm: gates: expected numbers for i, f, g or o, came %s = %s", tostring(name),
         check.came(v))
     end
+    frozen[name] = v
   end
-  local gate = activation("lstm", options.gate or "sigmoid")
-  local candidate = activation("lstm", options.candidate or "tanh")
-  local output = activation("lstm", options.output or "tanh")
-  local plain = not options.peepholes and not next(frozen) and not options.gate
-    and not options.candidate and not options.output and not options.watch
+  local gate = activation("lstm: gate", options.gate, "sigmoid")
+  local candidate = activation("lstm: candidate", options.candidate, "tanh")
+  local output = activation("lstm: output", options.output, "tanh")
+  local plain = not peepholes and not next(frozen) and not options.gate
+    and not options.candidate and not options.output and not watch
   local function params(rec, x)
     local fresh = not rec.params:has(rec.scope .. ".bias_ih")
     local w, u, b, c = weights(rec, 4, size, x.width, bias)
@@ -311,22 +425,22 @@ function layer.lstm(options)
       return y, { h = h, c = cell }
     end)
   end, {
-    fused = plain and options.fused ~= false,
+    fused = plain and fused,
     describe = function(self) return self.fused and "fused" or "recorded" end,
     states = function() return { { name = "h", size = size }, { name = "c", size = size } } end,
     step = function(_, rec, x, s)
       local w, u, b, c = params(rec, x)
       local i, f, g, o = op.split(op.linear(x, w, b) + op.linear(s.h, u, c), 4)
-      if options.peepholes then
+      if peepholes then
         i = i + s.c * rec:param("peephole_i", { size }, "zeros")
         f = f + s.c * rec:param("peephole_f", { size }, "zeros")
       end
       i, f, g = frozen.i or gate(i), frozen.f or gate(f), frozen.g or candidate(g)
       local cell = f * s.c + i * g
-      if options.peepholes then o = o + cell * rec:param("peephole_o", { size }, "zeros") end
+      if peepholes then o = o + cell * rec:param("peephole_o", { size }, "zeros") end
       o = frozen.o or gate(o)
       local h = o * output(cell)
-      if options.watch then
+      if watch then
         for name, v in pairs { i = i, f = f, g = g, o = o, c = cell } do
           if record.is_value(v) then op.watch(rec.scope .. "." .. name, v) end
         end
@@ -342,8 +456,8 @@ end
 function layer.gru(options)
   options = options_of("gru", options, { "size", "bias", "reset", "watch", "fused" })
   local size = size_of("gru", options)
-  local bias = options.bias ~= false
-  local reset = options.reset or "after"
+  local bias, fused, watch = switches("gru", options)
+  local reset = options.reset == nil and "after" or options.reset
   if reset ~= "after" and reset ~= "before" then
     check.fail("gru: reset: expected \"after\" or \"before\", came %s", check.came(reset))
   end
@@ -354,7 +468,7 @@ function layer.gru(options)
       return y, { h = h }
     end)
   end, {
-    fused = not options.watch and options.fused ~= false,
+    fused = not watch and fused,
     describe = function(self) return self.fused and "fused" or "recorded" end,
     states = function() return { { name = "h", size = size } } end,
     step = function(_, rec, x, s)
@@ -373,7 +487,7 @@ function layer.gru(options)
         n = op.tanh(xn + op.linear(r * s.h, u_n, c and op.slice(c, 2 * size + 1, 3 * size, 1)))
       end
       local h = (1 - z) * n + z * s.h
-      if options.watch then
+      if watch then
         op.watch(rec.scope .. ".r", r)
         op.watch(rec.scope .. ".z", z)
       end
@@ -393,21 +507,10 @@ end
 
 -- ---- combinations ----
 
-local function check_layer(who, l)
-  if type(l) ~= "function" and not layer.is_layer(l) then
-    check.fail("%s: expected layers or functions, came %s", who, check.came(l))
-  end
-  return l
-end
-
 --- Layers one after the other. Gives what the last one gives.
 -- @tab list of layers and functions; `name` may name it
 function layer.chain(list)
-  if type(list) ~= "table" or layer.is_layer(list) then
-    check.fail("chain: expected a list of layers, chain{ a, b }, came %s", check.came(list))
-  end
-  if #list == 0 then check.fail("chain: expected at least one layer") end
-  for _, l in ipairs(list) do check_layer("chain", l) end
+  local layers, options = parts_of("chain", list, "a list of layers, chain{ a, b }", math.huge, {})
   return named(layer.new("chain", {}, function(self, rec, x, first)
     if first ~= nil then
       check.fail("chain: a chain takes no first states, came %s: call its layers one by one, "
@@ -424,7 +527,7 @@ function layer.chain(list)
       end
     end
     return table.unpack(out, 1, out.n)
-  end, { layers = list }), list)
+  end, { layers = layers }), options)
 end
 
 --- The same layer in both directions (Schuster and Paliwal 1997). Called with x and, if wished, first
@@ -432,11 +535,9 @@ end
 -- @tab options `{ layer, merge = "concat" | "sum" }`
 -- @return y [T,B,2H] or [T,B,H]; last states by name, merged likewise: each direction's own last
 function layer.bidir(options)
-  if type(options) ~= "table" or layer.is_layer(options) then
-    check.fail("bidir: expected a layer in braces, bidir{ layer }, came %s", check.came(options))
-  end
-  local inner = check_layer("bidir", options[1])
-  local merge = options.merge or "concat"
+  local layers
+  layers, options = parts_of("bidir", options, "a layer in braces, bidir{ layer }", 1, { "merge" })
+  local inner, merge = layers[1], options.merge == nil and "concat" or options.merge
   if merge ~= "concat" and merge ~= "sum" then
     check.fail("bidir: merge: expected \"concat\" or \"sum\", came %s", check.came(merge))
   end
@@ -464,24 +565,25 @@ end
 --- x + layer(x); the widths must agree.
 -- @tab options `{ layer }`
 function layer.residual(options)
-  if type(options) ~= "table" or layer.is_layer(options) then
-    check.fail("residual: expected a layer in braces, residual{ layer }, came %s",
-      check.came(options))
-  end
-  check_layer("residual", options[1])
+  local layers
+  layers, options = parts_of("residual", options, "a layer in braces, residual{ layer }", 1, {})
   return named(layer.new("residual", {}, function(self, rec, x)
     local l = self.layers[1]
+    value("residual", x)
     local y, s
     if layer.is_layer(l) then
       y, s = rec:at(rec:path(l, l.name or l.kind), nil, l.forward, l, rec, x)
     else
       y, s = l(x)
     end
+    if not record.is_value(y) then
+      check.fail("residual: the layer must give a recorded value, came %s", check.came(y))
+    end
     if y.width ~= x.width then
       check.fail("residual: the layer makes %s from %s: the widths must agree", y:shape(), x:shape())
     end
     return x + y, s
-  end, { layers = { options[1] } }), options)
+  end, { layers = layers }), options)
 end
 
 --- Attention over a memory: called with a query [..,Q] and the memory [S,..,M], gives the context
@@ -490,7 +592,9 @@ end
 --   size = width of the additive layer (the query's width if nil), scale = 1 }`
 function layer.attention(options)
   options = options_of("attention", options, { "kind", "size", "scale" })
-  local kind = options.kind or "dot"
+  local kind = options.kind == nil and "dot" or options.kind
+  if options.size ~= nil then size_of("attention", options) end
+  if options.scale ~= nil then check.number("attention", "scale", options.scale) end
   if kind ~= "dot" and kind ~= "general" and kind ~= "additive" then
     local near = core.nearest(tostring(kind), { "dot", "general", "additive" })
     check.fail("attention: kind: expected \"dot\", \"general\" or \"additive\", came %s%s",
@@ -511,10 +615,20 @@ function layer.attention(options)
     return op.attend_additive(q, keys, memory, rec:param("score", { n }, { "uniform", -k, k }))
   end
   return named(layer.new("attention", options, function(self, rec, query, memory)
+    value("attention: query", query)
+    value("attention: memory", memory)
     return attend(self, rec, query, memory, prepare(self, rec, memory, query.width))
   end, { prepare = prepare, attend = attend }), options)
 end
 
+for name, arguments in pairs { embed = "{ size = ... }", linear = "{}", dropout = "{ rate = ... }",
+  layer_norm = "{}", activation = "\"tanh\"", elman = "{ size = ... }", lstm = "{ size = ... }",
+  gru = "{ size = ... }", chain = "{ a, b }", bidir = "{ layer }", residual = "{ layer }",
+  attention = "{ kind = ... }" } do
+  layer.constructor(layer[name], "neap." .. name, arguments)
+end
+
+layer.activation_of = activation
 layer.recurrent_loop = loop
 layer.initial = initial
 layer.sequence_of = sequence

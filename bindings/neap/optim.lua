@@ -7,10 +7,25 @@ local optim = {}
 local methods, meta = {}, { __name = "neap.optimizer" }
 meta.__index = methods
 
-local known = { "rate", "momentum", "decay", "beta1", "beta2", "eps", "weight_decay", "clip",
-  "clip_value", "schedule", "params" }
+-- What options.params must be: a list of names.
+local function group(kind, params)
+  if params == nil then return nil end
+  local names, count = {}, 0
+  if type(params) == "table" then
+    for _ in pairs(params) do count = count + 1 end
+    for _, name in ipairs(params) do
+      names[#names + 1] = check.type(kind, "params: name", name, "string")
+    end
+  end
+  if count == 0 or #names < count then
+    check.fail("%s: params: expected a list of names of parameters, { \"net.linear.weight\", .. }, "
+      .. "came %s", kind, check.came(params))
+  end
+  return names
+end
 
-local function maker(kind)
+local function maker(kind, ...)
+  local known = { "rate", "clip", "clip_value", "weight_decay", "schedule", "params", ... }
   return function(options)
     options = check.options(kind, options, known)
     local c = {}
@@ -22,12 +37,14 @@ local function maker(kind)
         c[k == "clip" and "clip_norm" or k] = v
       end
     end
-    if options.schedule and type(options.schedule) ~= "function" then
-      check.fail("%s: schedule: expected a function of the step and the rate", kind)
+    if options.schedule ~= nil and type(options.schedule) ~= "function" then
+      check.fail("%s: schedule: expected a function of the step and the rate, came %s", kind,
+        check.came(options.schedule))
     end
+    local names = group(kind, options.params)
     core.optim(core.params(), kind, c) -- wrong numbers are found here, at the script's line
     return setmetatable({ kind = kind, config = c, schedule = options.schedule,
-      names = options.params, base = c.rate, bound = setmetatable({}, { __mode = "k" }) }, meta)
+      names = names, base = c.rate, bound = setmetatable({}, { __mode = "k" }) }, meta)
   end
 end
 
@@ -36,19 +53,19 @@ end
 -- the rate of a step, `params = { names }` (the group it owns; all if nil).
 -- @function sgd
 -- @tab options also `momentum`
-optim.sgd = maker "sgd"
+optim.sgd = maker("sgd", "momentum")
 --- RMSprop (Tieleman and Hinton 2012).
 -- @function rmsprop
 -- @tab options also `decay`, `momentum`, `eps`
-optim.rmsprop = maker "rmsprop"
+optim.rmsprop = maker("rmsprop", "decay", "momentum", "eps")
 --- Adam (Kingma and Ba 2015).
 -- @function adam
 -- @tab options also `beta1`, `beta2`, `eps`
-optim.adam = maker "adam"
+optim.adam = maker("adam", "beta1", "beta2", "eps")
 --- AdamW: decoupled weight decay (Loshchilov and Hutter 2019).
 -- @function adamw
 -- @tab options as adam
-optim.adamw = maker "adamw"
+optim.adamw = maker("adamw", "beta1", "beta2", "eps")
 
 -- The runtime's optimizer for a parameter set.
 function methods:on(params)
@@ -56,9 +73,9 @@ function methods:on(params)
   if not o then
     o = core.optim(params, self.kind, self.config, self.names)
     self.bound[params] = o
-    self.last = o
     if not self.base then self.base = o:rate() end
   end
+  self.last = o
   return o
 end
 
@@ -66,23 +83,33 @@ end
 -- @param params of a model or program
 function methods:step(params)
   local o = self:on(params)
-  if self.schedule then o:rate(self.schedule(o:report().steps + 1, self.base)) end
+  if self.schedule then
+    local step = o:report().steps + 1
+    local rate = self.schedule(step, self.base)
+    o:rate(check.number(self.kind, ("schedule: rate of step %d"):format(step), rate, 0, 1e6))
+  end
   o:step()
 end
 
---- The rate; with a number, sets it.
+--- The rate; with a number, sets it, for all parameter sets that it has updated or will update.
+-- @number[opt] rate
+-- @treturn number
 function methods:rate(rate)
-  if rate then
+  if rate ~= nil then
+    check.number(self.kind, "rate", rate, 0, 1e6)
     self.config.rate, self.base = rate, rate
-    if self.last then self.last:rate(rate) end
+    for _, o in pairs(self.bound) do o:rate(rate) end
   end
   return self.last and self.last:rate() or self.config.rate
 end
 
 --- Norm of the last gradient, steps, how often it was clipped.
+-- @param[opt] params the set it is about; the one updated last if nil
 -- @treturn tab `{ norm, rate, steps, clipped_norm, clipped_value }`
-function methods:report()
-  return self.last and self.last:report()
+function methods:report(params)
+  local o = self.last
+  if params ~= nil then o = self.bound[params] end
+  return o and o:report()
     or { norm = 0, rate = self.config.rate, steps = 0, clipped_norm = 0, clipped_value = 0 }
 end
 

@@ -183,19 +183,27 @@ function recorder:scalar(name, preset)
 end
 
 -- Start values by name: kind, a, b of params:init.
-local function start(init, dims)
+local kinds = { uniform = true, normal = true, constant = true, orthogonal = true }
+local function start(who, init, dims)
   if init == nil or init == "xavier" then -- Glorot and Bengio 2010
+    dims = dims or {}
     local a = (6 / ((dims[1] or 1) + (dims[2] or dims[1] or 1))) ^ 0.5
     return "uniform", -a, a
   elseif init == "zeros" then return "constant", 0, 0
   elseif init == "ones" then return "constant", 1, 0
   elseif init == "orthogonal" then return "orthogonal", 1, 0 -- Saxe et al. 2014
-  elseif type(init) == "number" then return "constant", init, 0
-  elseif type(init) == "table" then return init[1], init[2] or 0, init[3] or 0
+  elseif type(init) == "number" and init - init == 0 then return "constant", init, 0
+  elseif type(init) == "table" and kinds[init[1]] then
+    for i = 2, 3 do
+      if init[i] ~= nil then check.number(who, ("init[%d]"):format(i), init[i]) end
+    end
+    return init[1], init[2] or init[1] == "orthogonal" and 1 or 0, init[3] or 0
   end
-  check.fail("init: expected zeros, ones, xavier, orthogonal, a number or {kind, a, b}, came %s",
-    check.came(init))
+  check.fail("%s: init: expected zeros, ones, xavier, orthogonal, a number or {kind, a, b} of kind "
+    .. "uniform, normal, constant or orthogonal, came %s", who, type(init) == "table"
+    and ("{ %s }"):format(check.came(init[1])) or check.came(init))
 end
+record.start = start
 
 --- A parameter of the layer that is being recorded; made at first sight.
 -- @string name within the layer
@@ -214,8 +222,8 @@ function recorder:declare(name, dims, init)
   local full = self.scope == "" and name or self.scope .. "." .. name
   for i, d in ipairs(dims) do check.integer("parameter " .. full, "dimension " .. i, d, 1) end
   if not self.params:has(full) then
+    local kind, a, b = start("parameter " .. full, init, dims)
     self.params:add(full, dims)
-    local kind, a, b = start(init, dims)
     if not (kind == "constant" and a == 0) then
       self.params:init(full, kind, a, b, self.seed)
     end

@@ -238,7 +238,7 @@ describe("recording", function()
     raises("run: unknown option \"lern\"; did you mean \"learn\"?", function()
       record(function(x) return x end):run { lern = true }
     end)
-    raises("elman: unknown activation \"tahn\"",
+    raises("elman: unknown activation \"tahn\"; did you mean \"tanh\"?",
       function() neap.elman { size = 1, activation = "tahn" } end)
     raises("attention: kind: expected \"dot\", \"general\" or \"additive\", came", function()
       neap.attention { kind = "aditive" }
@@ -260,8 +260,12 @@ describe("recording", function()
       { "bidir: merge: expected \"concat\" or \"sum\"", function()
         neap.bidir { neap.gru { size = 1 }, merge = "mean" }
       end },
-      { "chain: expected layers or functions, came 3", function() neap.chain { 3 } end },
-      { "chain: expected at least one layer", function() neap.chain {} end },
+      { "chain: layer 1: expected a layer or a function of the inputs, came 3", function()
+        neap.chain { 3 }
+      end },
+      { "chain: expected a list of layers, chain{ a, b }, came no layer", function()
+        neap.chain {}
+      end },
       { "program: function: expected a function, came", function() neap.program(3) end },
       { "input: 'x' has dimension 0, expected 1 or more", function()
         neap.program(function(rec) rec:input("x", { dims = { 0 } }) end)
@@ -361,7 +365,7 @@ describe("a cell of the script's own", function()
     end)
     refuses("cell mine: state must give a table, came",
       function() cell(3, function(_, x) return x, {} end) end)
-    refuses("mine: state: h dimension 1: expected an integer from 1, came 0", function()
+    refuses("cell mine: state h: dimension 1: expected an integer from 1, came 0", function()
       cell({ h = 0 }, function(_, x) return x, { h = x } end)
     end)
     refuses("cell: step: expected a function, came nil", function() cell({ h = 2 }) end)
@@ -375,7 +379,7 @@ describe("a cell of the script's own", function()
       cell({ h = 2 }, function(p, x) return x, { h = op.matmul(x, p.wieght) } end,
         { params = function(p) p.weight = { 2, 2 } end })
     end)
-    refuses("mine: parameter: w dimension 2: expected an integer from 1, came \"nothing\"",
+    refuses("cell mine: parameter w: dimension 2: expected an integer from 1, came \"nothing\"",
       function()
       cell({ h = 2 }, function(_, x) return x, { h = x } end,
         { params = function(p) p.w = { 2, "nothing" } end })
@@ -427,6 +431,106 @@ describe("a cell of the script's own", function()
     raises("mine: expected a sequence such as [T,B,64], came", function()
       neap.program(function(rec) c {} (rec:input("x", { space = "B", dims = { 2 } })) end)
     end)
+    raises("mine: its context: expected a table, came 5", function()
+      record(function(x) return (c {} (x, nil, 5)) end)
+    end)
+    raises("mine: first states: expected a table such as { h = value }, came 5", function()
+      record(function(x) return (c {} (x, 5)) end)
+    end)
+  end)
+
+  it("is declared by functions and tables of names", function()
+    local function cell(more)
+      local spec = { name = "mine", state = function() return { h = 2 } end,
+        step = function(_, x) return x, { h = x } end }
+      for k, v in pairs(more) do spec[k] = v end
+      return function() record(function(x) return (neap.cell(spec) {} (x)) end) end
+    end
+    raises("cell: expected a table, cell{ state = .., step = .. }, came nil", function()
+      neap.cell()
+    end)
+    for text, more in pairs {
+      ["cell: params: expected a function, came \"w\""] = { params = "w" },
+      ["cell: prepare: expected a function, came true"] = { prepare = true },
+      ["cell: context: expected a table, came \"memory\""] = { context = "memory" },
+      ["cell: context: expected a string, came 3"] = { context = { 3 } },
+      ["cell: defaults: expected a table, came 1"] = { defaults = 1 },
+      ["cell: name: expected a string, came 7"] = { name = 7 },
+      ["cell mine: parameter w: dimension 1: expected an integer from 1, came nil"] =
+        { params = function(p) p.w = { nil, 2 } end },
+      ["cell mine: parameter w: unknown option \"int\"; did you mean \"init\"?"] =
+        { params = function(p) p.w = { 2, int = 0 } end },
+      ["cell mine: state: name: expected a string, came 1"] =
+        { state = function() return { 2 } end },
+      ["cell mine: state h: dtype: expected \"f32\" or \"i32\", came \"f64\""] =
+        { state = function() return { h = { 2, dtype = "f64" } } end },
+      ["cell mine: what prepare gives: expected a table, came 5"] =
+        { prepare = function() return 5 end },
+    } do
+      local ok, message = pcall(cell(more))
+      assert.is_false(ok)
+      assert.matches(text, message, 1, true)
+      assert.matches("^spec/lua/record_spec.lua:%d+: ", message)
+    end
+  end)
+
+  it("reads the options that it has, and no others", function()
+    local leaky = neap.cell {
+      name = "leaky",
+      defaults = { keep = 1, bias = false },
+      params = function(p, c)
+        p.w = { c.input, c.size }
+        if c.bias then p.b = { c.size, init = c.start } end
+      end,
+      state = function(c) return { h = c.size } end,
+      step = function(p, x, s, _, c)
+        local h = c.keep * s.h + op.matmul(x, p.w)
+        return h, { h = h }
+      end,
+    }
+    local function using(options)
+      return record(function(x) return (leaky(options) (x)) end)
+    end
+    assert.truthy(using { size = 3 })
+    assert.truthy(using { size = 3, keep = 0.5, name = "mine" })
+    assert.truthy(using { size = 3, bias = true, start = 0 })
+    for text, options in pairs {
+      ["cell \"leaky\": c has no field \"size\"; there are bias, input, keep, szie"] = { szie = 4 },
+      ["cell \"leaky\": c has no field \"start\"; there are bias, input, keep, size"] =
+        { size = 4, bias = true },
+      ["unknown option \"dropout\"; dropout is a layer of its own"] = { size = 3, dropout = 0.5 },
+      ["unknown option \"kept\"; did you mean \"keep\"?"] = { size = 3, kept = 0.5 },
+      ["unknown option \"start\"; there are: bias, keep, name, size"] = { size = 3, start = 0 },
+      ["leaky: input: the width of x is known when the layer is called"] = { size = 3, input = 2 },
+      ["leaky: expected named options, came [1]"] = { 3 },
+      ["leaky: name: expected a string, came 5"] = { size = 3, name = 5 },
+    } do
+      local ok, message = pcall(using, options)
+      assert.is_false(ok)
+      assert.matches(text, message, 1, true)
+      assert.matches("^spec/lua/record_spec.lua:%d+: ", message)
+    end
+    raises("leaky: options: expected a table, came 3", function() leaky(3) end)
+    raises("cell \"cell\": c has no field \"inputs\"; there are input, size", function()
+      local wrong = neap.cell { params = function(p, c) p.w = { c.inputs, c.size } end,
+        state = function(c) return { h = c.size } end,
+        step = function(p, x) return op.matmul(x, p.w), { h = x } end }
+      record(function(x) return (wrong { size = 2 } (x)) end)
+    end)
+    raises("jordan made at ", function()
+      record(function(x) return (neap.jordan { size = 2, output = 2, ot = "tanh" } (x)) end)
+    end)
+    raises("jordan: out: unknown activation \"tahn\"; did you mean \"tanh\"?", function()
+      record(function(x) return (neap.jordan { size = 2, output = 2, out = "tahn" } (x)) end)
+    end)
+  end)
+
+  it("may give the same table of states each time", function()
+    local states = { h = 2 }
+    local c = neap.cell { state = function() return states end,
+      step = function(_, x, s) return x + s.h, { h = x } end }
+    assert.truthy(record(function(x) return (c {} (x)) end))
+    assert.same({ h = 2 }, states)
   end)
 end)
 

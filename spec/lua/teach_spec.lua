@@ -44,9 +44,37 @@ describe("a newcomer is told", function()
     assert.equal(('lstm: unknown option "sise"; did you mean "size"?'), message:match "lstm.*")
     ok, message = pcall(function() local _ = neap.adam { lr = 0.1 } end)
     assert.is_false(ok)
-    assert.equal(("%s:%d: adam: unknown option \"lr\"; there are: rate, momentum, decay, beta1, "
-      .. "beta2, eps, weight_decay, clip, clip_value, schedule, params"):format(info.short_src,
-      info.currentline + 4), message)
+    assert.equal(("%s:%d: adam: unknown option \"lr\"; here it is called \"rate\""):format(
+      info.short_src, info.currentline + 4), message)
+    teaches {
+      { 'adam: unknown option "warmup"; there are: rate, clip, clip_value, weight_decay, schedule, '
+        .. "params, beta1, beta2, eps", function() neap.adam { warmup = 1 } end },
+      { 'lstm: unknown option "hidden_size"; here it is called "size"', function()
+        neap.lstm { hidden_size = 2 }
+      end },
+      { 'lstm: unknown option "layers"; layers one after the other are neap.chain { a, b }',
+        function() neap.lstm { size = 2, layers = 2 } end },
+      { 'lstm: unknown option "dropout"; dropout is a layer of its own, neap.dropout { rate = .. }',
+        function() neap.lstm { size = 2, dropout = 0.5 } end },
+      { 'embed: unknown option "vocab_size"; here it is called "input"', function()
+        neap.embed { size = 2, vocab_size = 5 }
+      end },
+      { 'elman: unknown option "nonlinearity"; here it is called "activation"', function()
+        neap.elman { size = 2, nonlinearity = "relu" }
+      end },
+      { 'elman: unknown activation "linear"; did you mean "identity"?', function()
+        neap.elman { size = 2, activation = "linear" }
+      end },
+      { 'lstm: gate: unknown activation "sigmiod"; did you mean "sigmoid"?', function()
+        neap.lstm { size = 2, gate = "sigmiod" }
+      end },
+      { 'lstm: gate: unknown activation "concat"', function()
+        neap.lstm { size = 2, gate = "concat" }
+      end },
+      { 'activation: unknown activation "tnah"; did you mean "tanh"?', function()
+        neap.activation "tnah"
+      end },
+    }
   end)
 
   it("how layers are put together", function()
@@ -59,6 +87,56 @@ describe("a newcomer is told", function()
       end },
       { "residual: expected a layer in braces, residual{ layer }, came linear", function()
         neap.residual(neap.linear {})
+      end },
+      { "bidir: expected a layer in braces, bidir{ layer }, came 2: neap.chain { a, b } makes one "
+        .. "layer of several", function()
+        neap.bidir { neap.gru { size = 2 }, neap.gru { size = 2 } }
+      end },
+      { "residual: expected a layer in braces, residual{ layer }, came 2", function()
+        neap.residual { neap.gru { size = 2 }, neap.gru { size = 2 } }
+      end },
+      { 'bidir: unknown option "merg"; did you mean "merge"?', function()
+        neap.bidir { neap.gru { size = 2 }, merg = "sum" }
+      end },
+      { 'residual: unknown option "sacle"', function()
+        neap.residual { neap.gru { size = 2 }, sacle = 2 }
+      end },
+      { 'chain: unknown option "nmae"; did you mean "name"?', function()
+        neap.chain { neap.gru { size = 2 }, nmae = "x" }
+      end },
+      { "chain: layer 2 is nil, but there is a layer 3", function()
+        neap.chain { neap.gru { size = 2 }, nil, neap.gru { size = 2 } }
+      end },
+      { "chain: layer 2: expected a layer or a function of the inputs, got the constructor neap.lstm "
+        .. "(call it: neap.lstm { size = ... })", function()
+        neap.chain { neap.gru { size = 2 }, neap.lstm }
+      end },
+      { "bidir: expected a layer or a function of the inputs, got the constructor neap.gru", function()
+        neap.bidir { neap.gru }
+      end },
+      { "residual: expected a layer or a function of the inputs, got the constructor mine (call it: "
+        .. "mine { ... })", function()
+        neap.residual { neap.cell { name = "mine", state = print, step = print } }
+      end },
+      { "lstm: forget_bias: expected a number, came", function()
+        neap.lstm { size = 2, forget_bias = 0 / 0 }
+      end },
+      { "lstm: forget_bias: there is none with bias = false", function()
+        neap.lstm { size = 2, forget_bias = 1, bias = false }
+      end },
+      { "dropout: rate: expected a number in [0,1), came", function()
+        neap.dropout { rate = 0 / 0 }
+      end },
+      { "lstm: gates: expected a table, came 1", function() neap.lstm { size = 2, gates = 1 } end },
+      { "lstm: first states: expected a table such as { h = value }, came 5", function()
+        neap.program(function(rec)
+          return neap.lstm { size = 2 }(rec:input("x", { space = "T", dims = { 2 } }), 5)
+        end)
+      end },
+      { "residual: the layer must give a recorded value, came nil", function()
+        neap.program(function(rec)
+          return neap.residual { function() end }(rec:input("x", { space = "T", dims = { 2 } }))
+        end)
       end },
       { "lstm: expected a table of options, came 64", function() neap.lstm(64) end },
       { "lstm: size: expected an integer from 1, came 6.5", function()
@@ -303,7 +381,24 @@ describe("a newcomer is told", function()
       { "adam: rate: expected a number, came \"0.1\"", function() neap.adam { rate = "0.1" } end },
       { "expected rate in 0..1e+06, got -1", function() neap.adam { rate = -1 } end },
       { "expected rate in 0..1e+06, got", function() neap.adam { rate = 0 / 0 } end },
-      { "expected rate in 0..1e+06, got", fit { rate = function() return 0 / 0 end } },
+      { "adam: rate: expected a number from 0 to 1e+06, came", fit { rate = function() return 0 / 0 end } },
+      { 'adam: unknown option "momentum"', function() neap.adam { momentum = 0.9 } end },
+      { 'sgd: unknown option "beta1"', function() neap.sgd { beta1 = 0.9 } end },
+      { 'sgd: params: expected a list of names of parameters, { "net.linear.weight", .. }, came "w"',
+        function() neap.sgd { params = "w" } end },
+      { "sgd: params: expected a list of names", function()
+        neap.sgd { params = { w = true } }
+      end },
+      { "sgd: params: expected a list of names", function() neap.sgd { params = {} } end },
+      { "sgd: params: name: expected a string, came 1", function()
+        neap.sgd { params = { 1 } }
+      end },
+      { 'sgd: schedule: expected a function of the step and the rate, came "linear"', function()
+        neap.sgd { schedule = "linear" }
+      end },
+      { "sgd: schedule: rate of step 1: expected a number from 0 to 1e+06, came nil", function()
+        model:learn(batch, neap.sgd { schedule = function() end })
+      end },
       { "fit: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came 0.1",
         fit { optim = 0.1 } },
       { "fit: train: expected a function, came neap.batches",

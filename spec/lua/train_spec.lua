@@ -274,6 +274,9 @@ describe("groups and schedules", function()
     for name in pairs(sizes) do help.near(params:get(name), w[name], 1e-5, name) end
     assert.near(plain_one.norm, one:report().norm, 1e-6)
     assert.has_error(function() neap.sgd { params = { "c" } }:step(params) end)
+    data_help.raises("table expected, got string", function()
+      local _ = core.optim(params, "sgd", {}, "a")
+    end)
   end)
 
   it("a schedule gives each step's rate", function()
@@ -293,6 +296,31 @@ describe("groups and schedules", function()
       assert.same({ step, 0.4 }, seen[step])
       for name in pairs(sizes) do help.near(params:get(name), w[name], 1e-5, name) end
     end
+  end)
+
+  it("a rate that is set holds for all parameter sets; a report is of the one asked for", function()
+    local one, gradient_one, rng = subject()
+    local two, gradient_two = subject()
+    local optim = neap.sgd { rate = 0.4 }
+    gradient_one(gradients(rng))
+    optim:step(one)
+    gradient_two(gradients(rng))
+    optim:step(two)
+    gradient_two(gradients(rng))
+    optim:step(two)
+    optim:step(one)
+    assert.equal(2, optim:report().steps)
+    assert.equal(2, optim:report(one).steps)
+    optim:step(two)
+    assert.equal(3, optim:report().steps) -- the one updated last
+    assert.equal(2, optim:report(one).steps)
+    assert.equal(0, optim:report(core.params()).steps)
+    optim:rate(0)
+    local before = { one:get "a":tobytes(), two:get "a":tobytes() }
+    optim:step(one)
+    optim:step(two)
+    assert.same(before, { one:get "a":tobytes(), two:get "a":tobytes() })
+    assert.same({ 0, 0 }, { optim:report(one).rate, optim:report(two).rate })
   end)
 
   it("a rate that is set holds from the next step on", function()
