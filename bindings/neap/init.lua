@@ -60,6 +60,12 @@ neap.pool = core.pool
 -- @treturn string
 neap.cpu_level = core.cpu_level
 
+--- Where op.uniform and op.sample begin when they run at once, on tensors; a program draws from the
+-- seed of its run.
+-- @function seed
+-- @int n
+neap.seed = neap.op.seed
+
 --- A number of the program that is being recorded, to be changed between runs.
 -- @string name
 -- @number preset

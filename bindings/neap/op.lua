@@ -1,16 +1,23 @@
 --- The ops. On recorded values they append a node to the program; on tensors and numbers they run
 -- at once. Axes count the feature dimensions from 1; negative axes count from the last.
+-- Options follow the inputs, or stand by name in a table after them: `op.sum(x, 1, true)`,
+-- `op.sum(x, { axis = 1, keep = true })`.
 -- Here are the ops with arguments of their own; all, with their formulas, are in docs/ops.md.
 -- @module neap.op
 local core = require "neap.core"
 local check = require "neap.check"
 local record = require "neap.record"
+local rng = require "neap.rng"
 
 local op = {}
 local is_value = record.is_value
 
 local tensor_meta = getmetatable(core.zeros({ 1 }))
 local function is_tensor(x) return type(x) == "userdata" and getmetatable(x) == tensor_meta end
+
+-- What ops of chance draw their seeds from when they run at once.
+local draws = { uniform = true, sample = true, dropout = true }
+local chance = rng.new(1)
 
 -- One op on real tensors: a program of one node. Numbers come in as parameters, and what goes out is
 -- only kept, because inputs and outputs of a run must be finite.
@@ -46,7 +53,7 @@ local function eager(name, inputs, attrs)
   end
   local out = table.pack(program:add(name, ids, attrs))
   for i = 1, out.n do program:output("y" .. i, program:add("equal", { out[i], out[i] })) end
-  local run = core.run(program, { learn = false })
+  local run = core.run(program, { learn = false, seed = draws[name] and chance:seed() or nil })
   for i = 1, out.n do run:keep(out[i], false) end
   for _, f in ipairs(feed) do run:input(f[1], f[2]) end
   run:forward()
@@ -83,7 +90,7 @@ local function axis_of(who, x, axis, preset)
   axis = axis or preset or -1
   if math.type(axis) ~= "integer" or axis == 0 or axis > rank or axis < -rank then
     check.fail("%s: axis %s is not in 1..%d (feature dimensions of %s) nor -%d..-1", who,
-      tostring(axis), rank, check.came(x), rank)
+      check.came(axis), rank, check.came(x), rank)
   end
   return axis > 0 and axis - 1 or rank + axis
 end
@@ -110,22 +117,68 @@ while true do
   end
 end
 
-function op.leaky_relu(x, alpha) return apply("leaky_relu", { x }, { alpha = alpha }) end
-function op.elu(x, alpha) return apply("elu", { x }, { alpha = alpha }) end
-function op.hard_sigmoid(x, alpha, beta)
-  return apply("hard_sigmoid", { x }, { alpha = alpha, beta = beta })
+-- How the ops with options are called: op -> names of inputs, names of options.
+local written = {}
+
+-- An op with options: fn gets the inputs and the options by place, however they were given.
+local function define(name, inputs, options, fn)
+  written[name] = { inputs = inputs, options = options }
+  local n, lists = #inputs, options[1] == "dims"
+  op[name] = function(...)
+    local given, last = { ... }, select("#", ...)
+    while last > 0 and given[last] == nil do last = last - 1 end
+    local named, at_most = given[last], n + #options
+    local key = type(named) == "table" and not getmetatable(named) and last > 1 and next(named)
+    if type(key) == "string" or key == nil and last > n and not lists then
+      check.options(name, named, options)
+      given[last], at_most = nil, at_most + 1
+      for i, option in ipairs(options) do
+        if named[option] ~= nil and given[n + i] ~= nil then
+          check.fail("%s: the option %s is given twice", name, option)
+        elseif named[option] ~= nil then
+          given[n + i] = named[option]
+        end
+      end
+    end
+    if last > at_most then
+      check.fail("%s: expected at most %d arguments, %s, got %d", name, n + #options,
+        table.concat(inputs, ", ") .. ", " .. table.concat(options, ", "), last)
+    end
+    return fn(table.unpack(given, 1, n + #options))
+  end
 end
-function op.clamp(x, low, high) return apply("clamp", { x }, { low = low, high = high }) end
+
+-- Options that are numbers.
+local function numbers(who, options)
+  for name, v in pairs(options) do check.type(who, name, v, "number") end
+  return options
+end
+
+define("leaky_relu", { "x" }, { "alpha" }, function(x, alpha)
+  return apply("leaky_relu", { x }, numbers("leaky_relu", { alpha = alpha }))
+end)
+define("elu", { "x" }, { "alpha" }, function(x, alpha)
+  return apply("elu", { x }, numbers("elu", { alpha = alpha }))
+end)
+define("hard_sigmoid", { "x" }, { "alpha", "beta" }, function(x, alpha, beta)
+  return apply("hard_sigmoid", { x }, numbers("hard_sigmoid", { alpha = alpha, beta = beta }))
+end)
+define("clamp", { "x" }, { "low", "high" }, function(x, low, high)
+  check.type("clamp", "low", low, "number")
+  check.type("clamp", "high", high, "number")
+  return apply("clamp", { x }, { low = low, high = high })
+end)
 
 --- x as another dtype.
+-- @function cast
 -- @param x
 -- @string dtype "f32" or "i32" (rounded towards 0)
-function op.cast(x, dtype)
+define("cast", { "x" }, { "dtype" }, function(x, dtype)
   if dtype ~= "f32" and dtype ~= "i32" then
     check.fail("cast: expected \"f32\" or \"i32\", came %s", check.came(dtype))
   end
   return apply("cast", { x }, { dtype = dtype == "i32" and 1 or 0 })
-end
+end)
 
 --- x w^T + b, or x w^T.
 function op.linear(x, w, b) return apply("linear", b and { x, w, b } or { x, w }) end
@@ -137,38 +190,49 @@ function op.matmul(a, b)
 end
 
 --- A product for each row: a [..,M,K], b [..,K,N].
+-- @function bmm
 -- @param a
 -- @param b
--- @tab[opt] options `{ transpose_a =, transpose_b = }`
-function op.bmm(a, b, options)
-  options = check.options("bmm", options, { "transpose_a", "transpose_b" })
-  return apply("bmm", { a, b }, { transpose_a = options.transpose_a and 1 or 0,
-    transpose_b = options.transpose_b and 1 or 0 })
-end
+-- @bool[opt] transpose_a
+-- @bool[opt] transpose_b
+define("bmm", { "a", "b" }, { "transpose_a", "transpose_b" }, function(a, b, ta, tb)
+  return apply("bmm", { a, b }, { transpose_a = check.boolean("bmm", "transpose_a", ta) and 1 or 0,
+    transpose_b = check.boolean("bmm", "transpose_b", tb) and 1 or 0 })
+end)
 
 --- The inputs side by side.
+-- @function concat
 -- @tab list of values
 -- @int[opt=-1] axis
-function op.concat(list, axis)
+define("concat", { "list" }, { "axis" }, function(list, axis)
   if type(list) ~= "table" or is_value(list) or #list == 0 then
     check.fail("concat: expected a list of values, came %s", check.came(list))
   end
   return apply("concat", list, { axis = axis_of("concat", list[1], axis) })
-end
+end)
 
 --- x from element `from` to element `to` along an axis, both included, from 1.
-function op.slice(x, from, to, axis)
+-- @function slice
+-- @param x
+-- @int from
+-- @int to
+-- @int[opt=-1] axis
+define("slice", { "x" }, { "from", "to", "axis" }, function(x, from, to, axis)
   check.integer("slice", "from", from, 1)
   check.integer("slice", "to", to, from)
   return apply("slice", { x }, { axis = axis_of("slice", x, axis), from = from - 1, to = to })
-end
+end)
 
 --- x cut into parts along an axis.
+-- @function split
 -- @param x
 -- @param parts how many equal parts, or a list of sizes
 -- @int[opt=-1] axis
 -- @return the parts
-function op.split(x, parts, axis)
+define("split", { "x", "parts" }, { "axis" }, function(x, parts, axis)
+  if not is_value(x) and not is_tensor(x) then
+    check.fail("split: expected a value or a tensor, came %s", check.came(x))
+  end
   local at = axis_of("split", x, axis)
   local width = is_value(x) and x.dims[at + 1] or x:shape()[at + 1]
   local sizes = parts
@@ -183,37 +247,48 @@ function op.split(x, parts, axis)
   end
   local out, from = {}, 0
   for i, size in ipairs(sizes) do
+    check.integer("split", ("part %d"):format(i), size, 1, width - from)
     out[i] = apply("slice", { x }, { axis = at, from = from, to = from + size })
     from = from + size
   end
   if from ~= width then check.fail("split: the sizes sum to %d, the axis has %d", from, width) end
   return table.unpack(out)
-end
+end)
 
 --- The same elements with other feature dimensions.
+-- @function reshape
 -- @param x
 -- @tab dims at most three
-function op.reshape(x, dims)
+define("reshape", { "x" }, { "dims" }, function(x, dims)
   check.type("reshape", "dims", dims, "table")
   if #dims > 3 then check.fail("reshape: at most 3 feature dimensions, came %d", #dims) end
+  for i, d in ipairs(dims) do check.integer("reshape", "dimension " .. i, d, 1) end
   return apply("reshape", { x }, { rank = #dims, d0 = dims[1] or 1, d1 = dims[2] or 1,
     d2 = dims[3] or 1 })
-end
+end)
 
 --- Two feature axes exchanged (the last two by default).
-function op.transpose(x, a, b)
+-- @function transpose
+-- @param x
+-- @int[opt=-2] a
+-- @int[opt=-1] b
+define("transpose", { "x" }, { "a", "b" }, function(x, a, b)
   return apply("transpose", { x }, { a = axis_of("transpose", x, a, -2),
     b = axis_of("transpose", x, b, -1) })
-end
+end)
 
 --- Each row of x repeated for all rows below it in the space of `like`.
-function op.spread(x, like)
+-- @function spread
+-- @param x
+-- @param like a value
+define("spread", { "x" }, { "like" }, function(x, like)
   if not is_value(x) or not is_value(like) then
-    check.fail("spread: expected two recorded values")
+    check.fail("spread: expected two recorded values, came %s and %s", check.came(x),
+      check.came(like))
   end
   if x.space == like.space then return x end
   return apply("spread", { x }, { space = like.space })
-end
+end)
 
 --- The sum over a feature axis; op.mean and op.max are called alike.
 -- @function sum
@@ -221,22 +296,34 @@ end
 -- @int[opt=-1] axis
 -- @bool[opt] keep leaves the axis with length 1
 for _, name in ipairs { "sum", "mean", "max" } do
-  op[name] = function(x, axis, keep)
+  define(name, { "x" }, { "axis", "keep" }, function(x, axis, keep)
+    keep = check.boolean(name, "keep", keep)
     return apply(name, { x }, { axis = axis_of(name, x, axis), keep = keep and 1 or 0 })
-  end
+  end)
 end
 
-function op.layer_norm(x, gain, bias, eps)
-  return apply("layer_norm", { x, gain, bias }, { eps = eps })
-end
+define("layer_norm", { "x", "gain", "bias" }, { "eps" }, function(x, gain, bias, eps)
+  if gain == nil then check.fail("layer_norm: gain: expected a value or a tensor, came nil") end
+  return apply("layer_norm", { x, gain, bias }, numbers("layer_norm", { eps = eps }))
+end)
 
 --- Dropout (Srivastava et al. 2014): acts in learning runs only.
 -- @param x
 -- @param rate a number in [0,1) or neap.scalar
-function op.dropout(x, rate) return apply("dropout", { x, rate }) end
+function op.dropout(x, rate)
+  if type(rate) == "number" and not (rate >= 0 and rate < 1) then
+    check.fail("dropout: rate: expected a number in [0,1), came %s", check.came(rate))
+  end
+  return apply("dropout", { x, rate })
+end
 
 --- A feature axis of `size` with 1 at the id.
-function op.one_hot(ids, size) return apply("one_hot", { ids }, { size = size }) end
+-- @function one_hot
+-- @param ids
+-- @int size
+define("one_hot", { "ids" }, { "size" }, function(ids, size)
+  return apply("one_hot", { ids }, { size = check.integer("one_hot", "size", size, 1) })
+end)
 
 --- An id drawn from softmax(x / temperature).
 function op.sample(x, temperature) return apply("sample", { x, temperature or 1 }) end
@@ -260,56 +347,68 @@ end
 
 --- The mean of -ln softmax(logits)[id] over all rows; rows whose id is -1 or whose mask is 0 do not
 -- count.
+-- @function cross_entropy
 -- @param logits [..,V]
 -- @param ids i32 [..]
--- @tab[opt] options `{ mask = [..], smoothing = 0, rows = false }`; rows: a loss for each row
+-- @param[opt] mask [..]
+-- @number[opt=0] smoothing
+-- @bool[opt] rows a loss for each row
 -- @treturn value a number, or [..]
-function op.cross_entropy(logits, ids, options)
-  options = check.options("cross_entropy", options, { "mask", "smoothing", "rows" })
-  local loss = apply("cross_entropy", { logits, ids }, { smoothing = options.smoothing })
-  if options.rows then return loss end
-  local valid = op.greater_equal(ids, 0)
-  return mean_all(loss, options.mask and valid * options.mask or valid)
-end
+define("cross_entropy", { "logits", "ids" }, { "mask", "smoothing", "rows" },
+  function(logits, ids, mask, smoothing, rows)
+    if smoothing ~= nil then check.number("cross_entropy", "smoothing", smoothing, 0, 1) end
+    local loss = apply("cross_entropy", { logits, ids }, { smoothing = smoothing })
+    if check.boolean("cross_entropy", "rows", rows) then return loss end
+    local valid = op.greater_equal(ids, 0)
+    return mean_all(loss, mask and valid * mask or valid)
+  end)
 
 --- The mean of (x - y)^2 over all elements of the rows whose mask is not 0.
+-- @function mse
 -- @param x [..,w]
 -- @param y [..,w]
--- @tab[opt] options `{ mask = [..] }`
-function op.mse(x, y, options)
-  options = check.options("mse", options, { "mask" })
-  return mean_all(op.square(op.sub(x, y)), options.mask)
-end
+-- @param[opt] mask [..]
+define("mse", { "x", "y" }, { "mask" }, function(x, y, mask)
+  return mean_all(op.square(op.sub(x, y)), mask)
+end)
 
 --- Binary cross-entropy of logits against y in 0..1, the mean over all elements.
+-- @function binary_cross_entropy
 -- @param logits [..,w]
 -- @param y [..,w]
--- @tab[opt] options `{ mask = [..] }`
-function op.binary_cross_entropy(logits, y, options)
-  options = check.options("binary_cross_entropy", options, { "mask" })
-  return mean_all(apply("bce_with_logits", { logits, y }), options.mask)
-end
+-- @param[opt] mask [..]
+define("binary_cross_entropy", { "logits", "y" }, { "mask" }, function(logits, y, mask)
+  return mean_all(apply("bce_with_logits", { logits, y }), mask)
+end)
 
 --- Attention by dot product: c = sum_s softmax_s(scale * q.k_s) v_s.
+-- @function attend_dot
 -- @param q [..,A] of a sequence or of the batch
 -- @param k [S,..,A] of a sequence
 -- @param v [S,..,M]
 -- @number[opt=1] scale
 -- @return c [..,M]; the weights [..,S], 0 past the end of a sequence
-function op.attend_dot(q, k, v, scale)
-  return apply("attend_dot", { q, k, v }, { scale = scale or 1 })
-end
+define("attend_dot", { "q", "k", "v" }, { "scale" }, function(q, k, v, scale)
+  return apply("attend_dot", { q, k, v }, numbers("attend_dot", { scale = scale or 1 }))
+end)
 
---- A recorded elman, lstm or gru layer on given weights: what neap.elman, neap.lstm, neap.gru use.
+-- Recorded layers on given weights: what neap.elman and neap.gru use.
 local activations = { tanh = 0, relu = 1, sigmoid = 2, identity = 3 }
-function op.elman(x, w, u, b, c, h0, activation)
-  return apply("elman", { x, w, u, b or false, c or false, h0 or false },
-    { activation = activations[activation or "tanh"] })
-end
-function op.gru(x, w, u, b, c, h0, reset_before)
-  return apply("gru", { x, w, u, b or false, c or false, h0 or false },
-    { reset_before = reset_before and 1 or 0 })
-end
+define("elman", { "x", "w", "u", "b", "c", "h0" }, { "activation" },
+  function(x, w, u, b, c, h0, activation)
+    local code = activations[activation == nil and "tanh" or activation]
+    if not code then
+      check.fail("elman: activation: expected \"tanh\", \"relu\", \"sigmoid\" or \"identity\", "
+        .. "came %s", check.came(activation))
+    end
+    return apply("elman", { x, w, u, b or false, c or false, h0 or false }, { activation = code })
+  end)
+define("gru", { "x", "w", "u", "b", "c", "h0" }, { "reset_before" },
+  function(x, w, u, b, c, h0, reset_before)
+    reset_before = check.boolean("gru", "reset_before", reset_before)
+    return apply("gru", { x, w, u, b or false, c or false, h0 or false },
+      { reset_before = reset_before and 1 or 0 })
+  end)
 
 --- Keeps a value readable after a run: run:value(name).
 function op.watch(name, x)
@@ -317,6 +416,11 @@ function op.watch(name, x)
   if is_value(x) then return x.rec:watch(name, x) end
   return x
 end
+
+--- Where the ops of chance begin when they run at once, on tensors: after the same seed they give the
+-- same numbers. (In a program they draw from the seed of the run.)
+-- @int n
+function op.seed(n) chance = rng.new(check.integer("seed", "n", n)) end
 
 --- x itself: an activation that does nothing.
 function op.identity(x) return x end
@@ -332,7 +436,7 @@ for name, fn in pairs(operators) do
   tensor_meta[name] = f
 end
 
-return setmetatable(op, { __index = function(_, name)
+return setmetatable(op, { written = written, __index = function(_, name)
   local names = {}
   for k in pairs(op) do names[#names + 1] = k end
   table.sort(names)

@@ -977,6 +977,125 @@ describe("op", function()
     raises("cast: expected \"f32\" or \"i32\", came \"f64\"", function() op.cast(x, "f64") end)
   end)
 
+  -- Options by place, and the same by name.
+  local x, ids = neap.tensor { { 1, -2, 0.5 }, { 4, 5, -6 } }, neap.tensor({ 1, 2 }, "i32")
+  local both = {
+    leaky_relu = { { x, 0.3 }, { x, { alpha = 0.3 } } },
+    elu = { { x, 0.3 }, { x, { alpha = 0.3 } } },
+    hard_sigmoid = { { x, 0.3, 0.1 }, { x, { alpha = 0.3, beta = 0.1 } } },
+    clamp = { { x, -1, 2 }, { x, { low = -1, high = 2 } } },
+    cast = { { x, "i32" }, { x, { dtype = "i32" } } },
+    concat = { { { x, x }, 1 }, { { x, x }, { axis = 1 } } },
+    slice = { { x, 2, 2, 1 }, { x, { from = 2, to = 2, axis = 1 } } },
+    reshape = { { x, { 3, 2 } }, { x, { dims = { 3, 2 } } } },
+    transpose = { { x, 1, 2 }, { x, { a = 1, b = 2 } } },
+    sum = { { x, 1, true }, { x, { axis = 1, keep = true } } },
+    mean = { { x, 1, true }, { x, { axis = 1, keep = true } } },
+    max = { { x, 1, true }, { x, { axis = 1, keep = true } } },
+    layer_norm = { { x, neap.tensor { 1, 2, 3 }, neap.zeros { 3 }, 0.5 },
+      { x, neap.tensor { 1, 2, 3 }, neap.zeros { 3 }, { eps = 0.5 } } },
+    one_hot = { { ids, 4 }, { ids, { size = 4 } } },
+    cross_entropy = { { x, ids, nil, 0.1, true }, { x, ids, { smoothing = 0.1, rows = true } } },
+    bmm = { { x, x, false, true }, { x, x, { transpose_b = true } } },
+    split = { { x, { 1, 1 }, 1 }, { x, { 1, 1 }, { axis = 1 } } },
+    mse = { { x, x * 2, neap.tensor { 1, 0 } }, { x, x * 2, { mask = neap.tensor { 1, 0 } } } },
+    binary_cross_entropy = { { x, x * 0, neap.tensor { 1, 0 } },
+      { x, x * 0, { mask = neap.tensor { 1, 0 } } } },
+    -- with sequences only: below
+    spread = false, attend_dot = false, elman = false, gru = false,
+  }
+  local written = getmetatable(op).written
+
+  it("takes its options by place and by name", function()
+    for name, calls in pairs(both) do
+      assert(written[name], name)
+      if calls then
+        local a = table.pack(pcall(op[name], table.unpack(calls[1], 1, 5)))
+        local b = table.pack(pcall(op[name], table.unpack(calls[2], 1, 5)))
+        assert(a[1], a[2])
+        assert.equal(a.n, b.n)
+        for i = 1, a.n do
+          local one = type(a[i]) == "userdata" and a[i]:totable() or a[i]
+          assert.same(one, type(b[i]) == "userdata" and b[i]:totable() or b[i], name)
+        end
+      end
+    end
+    assert.near(-0.6, op.leaky_relu(x, nil, { alpha = 0.3 }):get(1, 2), 1e-6)
+    local pr = neap.program(function(rec)
+      local v = rec:input("x", { space = "T", dims = { 2 } })
+      local h, w, u = op.last(v), neap.param("w", { 2, 2 }), neap.param("u", { 2, 2 })
+      return {
+        a = op.spread(h, v), b = op.spread(h, { like = v }),
+        c = op.elman(v, w, u, nil, nil, nil, "relu"), d = op.elman(v, w, u, { activation = "relu" }),
+        e = op.gru(v, neap.param("gw", { 6, 2 }), neap.param("gu", { 6, 2 }), nil, nil, nil, true),
+        f = op.gru(v, neap.param("gw", { 6, 2 }), neap.param("gu", { 6, 2 }),
+          { reset_before = true }),
+        g = op.attend_dot(h, v, v, 3), h = op.attend_dot(h, v, v, { scale = 3 }) }
+    end)
+    local run = pr:run():feed { x = neap.tensor { { { 1, 2 } }, { { 3, -4 } } } }:forward()
+    for one, two in pairs { a = "b", c = "d", e = "f", g = "h" } do
+      assert.equal(run:value(one):tobytes(), run:value(two):tobytes())
+    end
+  end)
+
+  it("with options is called in a way that the table of ops shows", function()
+    for i = 1, index - 1 do
+      local info = core.op_info(i)
+      assert.equal(#info.attrs > 0, written[info.name] ~= nil, info.name)
+    end
+    for name in pairs(written) do assert(both[name] ~= nil, name .. " has no case here") end
+  end)
+
+  it("refuses options that it lacks, that come twice, or are of another type", function()
+    raises("leaky_relu: unknown option \"alhpa\"; did you mean \"alpha\"?", function()
+      op.leaky_relu(x, { alhpa = 1 })
+    end)
+    raises("leaky_relu: the option alpha is given twice", function()
+      op.leaky_relu(x, 0.1, { alpha = 1 })
+    end)
+    raises("leaky_relu: expected at most 2 arguments, x, alpha, got 3", function()
+      op.leaky_relu(x, 0.1, 0.2)
+    end)
+    raises("leaky_relu: alpha: expected a number, came \"0.1\"", function()
+      op.leaky_relu(x, "0.1")
+    end)
+    raises("clamp: high: expected a number, came nil", function() op.clamp(x, 1) end)
+    raises("sum: keep: expected true or false, came 1", function() op.sum(x, 1, 1) end)
+    raises("sum: axis a table is not in 1..2", function() op.sum(x, { 1 }) end)
+    raises("bmm: unknown option \"transpose\"", function() op.bmm(x, x, { transpose = true }) end)
+    raises("one_hot: size: expected an integer from 1, came nil", function() op.one_hot(ids) end)
+    raises("reshape: dimension 1: expected an integer from 1, came \"x\"", function()
+      op.reshape(x, { "x" })
+    end)
+    raises("split: part 2: expected an integer from 1 to 2, came 3", function()
+      op.split(x, { 1, 3 })
+    end)
+    raises("split: expected a value or a tensor, came 3", function() op.split(3, 3) end)
+    raises("elman: activation: expected \"tanh\", \"relu\", \"sigmoid\" or \"identity\", came \"elu\"",
+      function() op.elman(x, x, x, { activation = "elu" }) end)
+    raises("cross_entropy: smoothing: expected a number from 0 to 1, came 2", function()
+      op.cross_entropy(x, ids, { smoothing = 2 })
+    end)
+    raises("dropout: rate: expected a number in [0,1), came 1", function() op.dropout(x, 1) end)
+  end)
+
+  it("of chance draws anew at each call, and the same again after the same seed", function()
+    local function draw()
+      return op.uniform(neap.zeros { 4 }):totable(), op.sample(neap.zeros { 50, 9 }):totable()
+    end
+    neap.seed(3)
+    local a, b = draw()
+    local c, d = draw()
+    assert.not_same(a, c)
+    assert.not_same(b, d)
+    neap.seed(3)
+    local e, f = draw()
+    assert.same({ a, b }, { e, f })
+    neap.seed(4)
+    assert.not_same(a, (draw()))
+    raises("seed: n: expected an integer, came \"x\"", function() neap.seed "x" end)
+  end)
+
   it("that is unknown names the nearest", function()
     raises("there is no op.tahn; did you mean op.tanh?", function() op.tahn(1) end)
     raises("there is no op.softmaxx; did you mean op.softmax?", function() op.softmaxx(1) end)
