@@ -14,7 +14,7 @@ local layer = require "neap.layer"
 local recorder = setmetatable({}, { __index = record.recorder })
 recorder.__index = recorder
 
-local tensor_meta = getmetatable(core.zeros {})
+local tensor_meta, params_meta = getmetatable(core.zeros {}), getmetatable(core.params())
 local mixes_time = {}
 for i = 1, math.huge do
   local info = core.op_info(i)
@@ -385,16 +385,29 @@ end
 return function(f, x, options)
   options = check.options("debug", options, { "params", "seed", "lengths", "input_size",
     "output_size", "program" })
+  if options.params ~= nil and (type(options.params) ~= "userdata"
+    or getmetatable(options.params) ~= params_meta) then
+    check.fail("debug: params: expected the parameters of a program or task, came %s",
+      check.came(options.params))
+  end
+  if options.seed ~= nil then check.integer("debug", "seed", options.seed) end
+  for _, name in ipairs { "input_size", "output_size" } do
+    if options[name] ~= nil then check.integer("debug", name, options[name], 1) end
+  end
   local params, hints, build = options.params, options, f
   local batch = x
   if type(f) == "table" and f.builders ~= nil and f.params then
     params, hints = f.params, f.hints
-    build = f.builders[options.program or "learn"]
-    if not build then check.fail("debug: %s has no program %s", f.kind, options.program) end
+    build = f.builders[options.program == nil and "learn" or options.program]
+    if not build then
+      check.fail("debug: %s has no program %s", f.kind, check.came(options.program))
+    end
   elseif type(f) == "table" and f.programs and f.kind then
     check.fail("debug: this %s came from a file, which holds its programs but not the Lua "
       .. "functions that made them", f.kind)
-  elseif type(f) ~= "function" and not layer.is_layer(f) then
+  elseif type(f) == "function" then
+    layer.check("debug", f)
+  elseif not layer.is_layer(f) then
     check.fail("debug: expected a layer, a function or a task, came %s", check.came(f))
   end
   if type(x) == "userdata" and getmetatable(x) == tensor_meta then

@@ -262,7 +262,7 @@ end)
 define("reshape", { "x" }, { "dims" }, function(x, dims)
   check.type("reshape", "dims", dims, "table")
   if #dims > 3 then check.fail("reshape: at most 3 feature dimensions, came %d", #dims) end
-  for i, d in ipairs(dims) do check.integer("reshape", "dimension " .. i, d, 1) end
+  for i, d in ipairs(dims) do check.integer("reshape", "dimension " .. i, d) end
   return apply("reshape", { x }, { rank = #dims, d0 = dims[1] or 1, d1 = dims[2] or 1,
     d2 = dims[3] or 1 })
 end)

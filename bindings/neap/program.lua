@@ -8,12 +8,17 @@
 local core = require "neap.core"
 local check = require "neap.check"
 local record = require "neap.record"
+local layer = require "neap.layer"
 
 local program = {}
 local methods, meta = {}, { __name = "neap.program" }
 meta.__index = methods
 local run_methods, run_meta = {}, { __name = "neap.run" }
 run_meta.__index = run_methods
+
+local tensor_meta, params_meta = getmetatable(core.zeros { 1 }), getmetatable(core.params())
+local function is_tensor(x) return type(x) == "userdata" and getmetatable(x) == tensor_meta end
+local function is_params(x) return type(x) == "userdata" and getmetatable(x) == params_meta end
 
 --- Wraps a program of the runtime. params: the object that holds its parameters, if there is one
 -- already: layers know their paths by it.
@@ -37,6 +42,15 @@ function program.new(fn, options)
   check.type("program", "function", fn, "function")
   options = check.options("program", options, { "params", "seed", "input_size", "output_size",
     "recorded" })
+  if options.params ~= nil and not is_params(options.params) then
+    check.fail("program: params: expected the parameters of a program or task, came %s",
+      check.came(options.params))
+  end
+  if options.seed ~= nil then check.integer("program", "seed", options.seed) end
+  for _, name in ipairs { "input_size", "output_size" } do
+    if options[name] ~= nil then check.integer("program", name, options[name], 1) end
+  end
+  check.boolean("program", "recorded", options.recorded)
   local rec = record.program(fn, options.params, options.seed, options)
   return program.wrap(rec.core, rec.params)
 end
@@ -423,7 +437,14 @@ end
 -- @param ... tensors
 -- @return f's value, then the gradient of each tensor
 function program.grad(f, ...)
-  local given = { ... }
+  if not layer.is_layer(f) then check.type("grad", "function", f, "function") end
+  local given = table.pack(...)
+  for i = 1, math.max(given.n, 1) do
+    local t = given[i]
+    if not is_tensor(t) or t:dtype() ~= "f32" then
+      check.fail("grad: argument %d: expected an f32 tensor, came %s", i + 1, check.came(t))
+    end
+  end
   local params = core.params()
   for i, t in ipairs(given) do
     params:add("x" .. i, t:shape())
@@ -447,47 +468,99 @@ function program.grad(f, ...)
   return table.unpack(out)
 end
 
+-- Of gradcheck: most numbers of input; an error under `good` is one of rounding.
+local most, good = 100000, 1e-6
+
+-- What gradcheck compares on: options, checked, and the lengths of the sequences.
+local function trial(options)
+  options = check.options("gradcheck", options, { "T", "B", "input", "lengths", "seed", "step", "ids" })
+  local function integer(name, preset, high)
+    local v = options[name]
+    if v == nil then v = preset end
+    return check.integer("gradcheck", name, v, 1, high)
+  end
+  local given = options.lengths == nil and {} or check.type("gradcheck", "lengths", options.lengths,
+    "table")
+  local seed = check.integer("gradcheck", "seed", options.seed == nil and 1 or options.seed)
+  local t = { rng = require "neap.rng".new(seed), seed = seed, lengths = {}, rows = 0,
+    ids = options.ids ~= nil and integer("ids", nil, 0x7fffffff) or nil,
+    step = check.number("gradcheck", "step", options.step == nil and 1e-5 or options.step, 1e-12, 1) }
+  local T, B = integer("T", 5, most), integer("B", math.max(#given, 2), most)
+  t.width = t.ids and 1 or integer("input", 3, most)
+  if T * B * t.width > most then
+    check.fail("gradcheck: T, B, input: %d * %d * %d numbers are too many, at most %d are possible", T,
+      B, t.width, most)
+  end
+  if options.lengths ~= nil and options.B ~= nil and #given > B then
+    check.fail("gradcheck: lengths: there are %d, but B is %d", #given, B)
+  end
+  for b = 1, B do
+    t.lengths[b] = given[b] ~= nil and check.integer("gradcheck", "lengths", given[b], 0, most)
+      or b == 1 and T or t.rng:int(T)
+    t.rows = t.rows + t.lengths[b]
+  end
+  if t.rows == 0 or t.rows * t.width > most then
+    check.fail("gradcheck: lengths: expected 1 to %d steps in all, came %d", most // t.width, t.rows)
+  end
+  return t
+end
+
+-- A line for each parameter, and whether that is good.
+local function verdict(result)
+  local unreached = getmetatable(result).unreached
+  local lines, worst, at = {}, -1, nil
+  for name, e in pairs(result) do
+    lines[#lines + 1] = ("%-32s %.2e%s"):format(name, e, unreached[name] and (e > 0
+      and "  no gradient reaches it, but the loss depends on it" or "  no gradient reaches it") or "")
+    if e ~= e or e > worst then worst, at = e, name end
+  end
+  table.sort(lines)
+  lines[#lines + 1] = ("worst %.2e, of %s: %s %g"):format(worst, at,
+    worst < good and "good, under" or "WRONG, not under", good)
+  return table.concat(lines, "\n")
+end
+
 --- Compares the gradients of a layer with finite differences, in double precision. The loss is a
 -- weighted sum of all outputs on random input.
 -- @tparam layer|function l
 -- @tab options `{ T = 5, B = 2, input = width, lengths = {..}, seed = 1, step = 1e-5,
 --   ids = vocabulary size for layers that take ids }`
--- @treturn tab worst relative error by parameter (over the parameter's largest gradient); prints well
+-- @treturn tab worst relative error by parameter (over the parameter's largest gradient). Printed,
+--   it ends with the worst of all and whether that is under 1e-6; parameters that no gradient
+--   reaches are marked
 function program.gradcheck(l, options)
-  options = check.options("gradcheck", options, { "T", "B", "input", "lengths", "seed", "step", "ids" })
-  local rng = require "neap.rng".new(options.seed or 1)
-  local T, B = options.T or 5, options.B or 2
-  local lengths = options.lengths or {}
-  for b = #lengths + 1, B do lengths[b] = b == 1 and T or rng:int(T) end
-  B = #lengths
+  layer.check("gradcheck", l)
+  local given = trial(options)
   local op = require "neap.op"
-  local width = options.input or 3
   local pr = program.new(function(rec)
-    local x = options.ids and rec:input("x", { space = "T", dtype = "i32" })
-      or rec:input("x", { space = "T", dims = { width } })
+    local x = given.ids and rec:input("x", { space = "T", dtype = "i32" })
+      or rec:input("x", { space = "T", dims = { given.width } })
     local y = l(x)
+    if not record.is_value(y) or y.dtype ~= "f32" then
+      check.fail("gradcheck: the layer must give a recorded value of numbers, came %s", check.came(y))
+    end
     local z = op.sin(y * 3 + 0.3) -- no symmetry that could hide an error
     for _ = 1, #z.dims do z = op.sum(z) end
-    local total = op.sum_rows(op.reshape(z, { 1 }))
-    return { loss = op.reshape(total, {}) }
-  end, { seed = options.seed or 1 })
-  local total = 0
-  for _, n in ipairs(lengths) do total = total + n end
+    if z.space >= 0 then z = op.reshape(op.sum_rows(op.reshape(z, { 1 })), {}) end
+    return { loss = z }
+  end, { seed = given.seed })
+  if #pr.params:names() == 0 then
+    check.fail("gradcheck: the layer has no parameters: there is nothing to compare")
+  end
   local data
-  if options.ids then
-    data = core.zeros({ total }, "i32")
-    for i = 1, total do data[i] = rng:int(options.ids) - 1 end
+  if given.ids then
+    data = core.zeros({ given.rows }, "i32")
+    for i = 1, given.rows do data[i] = given.rng:int(given.ids) - 1 end
   else
     local flat = {}
-    for i = 1, total * width do flat[i] = rng:normal() end
-    data = core.tensor(flat):reshape({ total, width })
+    for i = 1, given.rows * given.width do flat[i] = given.rng:normal() end
+    data = core.tensor(flat):reshape({ given.rows, given.width })
   end
   local run = pr:run { learn = true, double = true }
   run:learning(false)
-  run:feed { x = { data = data, lengths = core.tensor(lengths, "i32") } }
-  local h = options.step or 1e-5
+  local h, batch = given.step, { x = { data = data, lengths = core.tensor(given.lengths, "i32") } }
   local function loss()
-    run:feed { x = { data = data, lengths = core.tensor(lengths, "i32") } }
+    run:feed(batch)
     run:forward()
     return run:item()
   end
@@ -495,9 +568,11 @@ function program.gradcheck(l, options)
   run:backward()
   local grads = {}
   for _, name in ipairs(pr.params:names()) do grads[name] = run.core:param_grad(name) end
-  local result = {}
-  for name, grad in pairs(grads) do
+  local result, unreached = {}, {}
+  for _, name in ipairs(pr.params:names()) do
+    local grad = grads[name]
     local worst, largest = 0, 1e-8
+    unreached[name] = true
     for i = 1, #grad do
       run.core:param_shift(name, i, h)
       local up = loss()
@@ -505,17 +580,14 @@ function program.gradcheck(l, options)
       local down = loss()
       run.core:param_shift(name, i, h)
       local numeric = (up - down) / (2 * h)
-      worst = math.max(worst, math.abs(numeric - grad[i]))
+      local e = math.abs(numeric - grad[i])
+      if e ~= e or e > worst then worst = e end -- math.max would lose NaN
       largest = math.max(largest, math.abs(numeric), math.abs(grad[i]))
+      if grad[i] ~= 0 then unreached[name] = nil end
     end
     result[name] = worst / largest
   end
-  return setmetatable(result, { __tostring = function(t)
-    local lines = {}
-    for name, e in pairs(t) do lines[#lines + 1] = ("%-32s %.2e"):format(name, e) end
-    table.sort(lines)
-    return table.concat(lines, "\n")
-  end })
+  return setmetatable(result, { __tostring = verdict, unreached = unreached })
 end
 
 return program

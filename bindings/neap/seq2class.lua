@@ -36,15 +36,15 @@ local function new(_, options)
   options = check.options("seq2class", options, { "input", "output", "net", "pool", "head", "rng",
     "threads", "smoothing" })
   local inputs = task.inputs("seq2class", options.input)
-  local output, how = options.output, options.pool or "last"
-  if type(output) ~= "table" or not output.symbols then
-    check.fail("seq2class: output: expected a vocabulary of classes, came %s", check.came(output))
-  end
+  local output = task.vocab("seq2class", "output", options.output, "a vocabulary of classes")
+  local how = options.pool == nil and "last" or options.pool
   if how ~= "last" and how ~= "mean" and how ~= "max" then
     check.fail("seq2class: pool: expected \"last\", \"mean\" or \"max\", came %s", check.came(how))
   end
   local net = task.network("seq2class", options.net)
-  local head = options.head or layer.linear {}
+  local head = options.head == nil and layer.linear {}
+    or layer.check("seq2class: head", options.head)
+  task.common("seq2class", options)
   local function logits(rec)
     local x = task.record_inputs(rec, inputs)
     return rec:within("net", function()
@@ -90,7 +90,7 @@ function class:score(fields, options)
   local run = self:run("predict", false)
   local confusion = metrics.confusion(self.output.symbols)
   local right, n = 0, 0
-  for batch in batches(fields, { size = options.size or 256 }) do
+  for batch in batches(fields, { size = options.size == nil and 256 or options.size }) do
     run:feed(batch):forward()
     local got, want = run:value "class", batch.output.data
     for b = 1, batch.rows do

@@ -24,10 +24,8 @@ local function new(_, options)
   options = check.options("synced_seq2seq", options, { "input", "output", "net", "rng", "threads",
     "smoothing" })
   local inputs = task.inputs("synced_seq2seq", options.input)
-  local output = options.output
-  if type(output) ~= "table" or not output.symbols then
-    check.fail("synced_seq2seq: output: expected a vocabulary, came %s", check.came(output))
-  end
+  local output = task.vocab("synced_seq2seq", "output", options.output)
+  task.common("synced_seq2seq", options)
   local net = task.network("synced_seq2seq", options.net)
   local head = layer.linear { name = "head" }
   local function logits(rec)
@@ -79,7 +77,7 @@ function class:score(fields, options)
   options = check.options("score", options, { "size" })
   local run = self:run("predict", false)
   local right, n, whole, sequences = 0, 0, 0, 0
-  for batch in batches(fields, { size = options.size or 64 }) do
+  for batch in batches(fields, { size = options.size == nil and 64 or options.size }) do
     local problem = program.difference(batch, self.inputs[1].name, "output")
     if problem ~= "" then check.fail("score: inputs and outputs differ in length%s", problem) end
     run:feed(batch):forward()

@@ -14,7 +14,22 @@ local vocab = require "neap.vocab"
 local task = { methods = {} }
 local methods = task.methods
 
-local function is_vocab(v) return type(v) == "table" and type(v.symbols) == "table" end
+local function is_vocab(v)
+  return type(v) == "table" and type(v.symbols) == "table" and type(v.plain) == "function"
+end
+
+--- Checks that an option is a vocabulary.
+-- @string who
+-- @string name the option
+-- @param v
+-- @string[opt] what it should be, for the message
+-- @return v
+function task.vocab(who, name, v, what)
+  if not is_vocab(v) then
+    check.fail("%s: %s: expected %s, came %s", who, name, what or "a vocabulary", check.came(v))
+  end
+  return v
+end
 
 --- The inputs of a task in one form: a list of { name, vocab | size, nested }.
 -- @string who
@@ -24,15 +39,24 @@ function task.inputs(who, input)
   local list, named = {}, type(input) == "table" and not is_vocab(input)
   local function add(name, spec)
     if is_vocab(spec) then spec = { vocab = spec } end
-    if math.type(spec) == "integer" and spec > 0 then spec = { size = spec } end
+    if math.type(spec) == "integer" then spec = { size = spec } end
+    if type(name) == "number" then
+      check.fail("%s: input: expected names of inputs, { name = vocabulary, .. }, came [%s]", who,
+        name)
+    end
     if type(spec) ~= "table" or not (is_vocab(spec.vocab) or math.type(spec.size) == "integer") then
       check.fail("%s: input%s: expected a vocabulary, a width, or { vocab =, nested = true }, came %s",
         who, named and " " .. tostring(name) or "", check.came(spec))
     end
+    local full = who .. ": input" .. (named and " " .. name or "")
+    check.options(full, spec, { "vocab", "size", "nested" })
+    check.boolean(full, "nested", spec.nested)
+    if spec.size ~= nil then check.integer(full, "size", spec.size, 1) end
     list[#list + 1] = { name = name, vocab = spec.vocab, size = spec.size, nested = spec.nested }
   end
   if named then
     for name, spec in pairs(input) do add(name, spec) end
+    if #list == 0 then check.fail("%s: input: expected at least one, came an empty table", who) end
     table.sort(list, function(a, b) return a.name < b.name end)
   else
     add("input", input)
@@ -55,12 +79,12 @@ function task.record_inputs(rec, list, space)
 end
 
 --- Checks that a network, or the part of one that an option names, is a layer or a function.
-function task.network(who, net, option)
-  if type(net) ~= "function" and not layer.is_layer(net) then
-    check.fail("%s: %s: expected a layer or a function, came %s", who, option or "net",
-      check.came(net))
-  end
-  return net
+function task.network(who, net, option) return layer.check(who .. ": " .. (option or "net"), net) end
+
+--- Checks what learning tasks have in common, `smoothing` and `threads`.
+function task.common(who, options)
+  if options.smoothing ~= nil then check.number(who, "smoothing", options.smoothing, 0, 1) end
+  if options.threads ~= nil then check.integer(who, "threads", options.threads, 1, 1024) end
 end
 
 --- Calls a network and checks what it gives.
@@ -72,26 +96,34 @@ function task.call(who, net, ...)
   return y, s
 end
 
-local meta = {}
-task.meta = meta
+-- The parameters, all of them: a set that is still empty would answer wrongly to a script that
+-- freezes or counts.
+local function parameters(self)
+  if self.set:size() == 0 and self.builders and not record.active() then
+    self:program(self.main)
+  end
+  return self.set
+end
 
 --- Makes a task object. class: its methods; spec: kind, builders (program name -> function of the
 -- recorder), hints, config (plain table for the file), rng, net or shown (a list of { name,
--- network }, for print).
+-- network }, for print). A script that asks for its `params` before anything was recorded gets them
+-- all: the predicting program is recorded then.
 function task.new(class, spec)
   check.rng(spec.kind, spec.rng)
   local self = {
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
-    config = spec.config, params = spec.params or core.params(),
+    config = spec.config, set = spec.params or core.params(),
     seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
     runs = {}, options = spec.options or {}, net = spec.net, main = spec.main or "predict",
     shown = spec.shown or { { "net", spec.net } },
   }
   return setmetatable(self, { __index = function(_, key)
+    if key == "params" then return parameters(self) end
     local m = class[key]
     if m == nil then m = methods[key] end
     return m
-  end, names = { class, methods }, __tostring = methods.describe,
+  end, names = { class, methods, { params = true } }, __tostring = methods.describe,
     __name = "neap." .. spec.kind })
 end
 
@@ -108,7 +140,7 @@ function methods:program(name)
     check.fail("%s has no program %s; it has %s", self.kind, tostring(name),
       table.concat(names, ", "))
   end
-  p = program.new(build, { params = self.params, seed = self.seed,
+  p = program.new(build, { params = self.set, seed = self.seed,
     input_size = self.hints.input_size, output_size = self.hints.output_size })
   self.programs[name] = p
   return p
@@ -190,11 +222,8 @@ function methods:loss(batch)
   return run:feed(batch):forward():item()
 end
 
---- How many numbers the parameters have. Records the predicting program if nothing was recorded.
-function methods:parameters()
-  if self.params:size() == 0 then self:program(self.main) end
-  return self.params:size()
-end
+--- How many numbers the parameters have.
+function methods:parameters() return self.params:size() end
 
 -- A layer as it prints itself; of a function, where it stands.
 local function network_text(net)

@@ -85,7 +85,7 @@ describe("seq2class", function()
       message { input = chars, output = classes, nett = 1 })
     assert.matches("seq2class: output: expected a vocabulary of classes, came 5",
       message { input = chars, output = 5, net = neap.lstm { size = 2 } })
-    assert.matches("seq2class: net: expected a layer or a function, came nil",
+    assert.matches("seq2class: net: expected a layer or a function of the inputs, came nil",
       message { input = chars, output = classes })
     assert.matches("pool: expected \"last\", \"mean\" or \"max\", came \"first\"",
       message { input = chars, output = classes, net = neap.lstm { size = 2 }, pool = "first" })

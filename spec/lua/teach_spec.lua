@@ -162,10 +162,10 @@ describe("a newcomer is told", function()
 
   it("what a task is made of", function()
     teaches {
-      { "seq2class: net: expected a layer or a function, came nil", function()
+      { "seq2class: net: expected a layer or a function of the inputs, came nil", function()
         neap.seq2class { input = letters, output = classes }
       end },
-      { "seq2class: net: expected a layer or a function, came \"lstm\"", function()
+      { "seq2class: net: expected a layer or a function of the inputs, came \"lstm\"", function()
         classifier { net = "lstm" }
       end },
       { "seq2class: output: expected a vocabulary of classes, came a table", function()
@@ -177,7 +177,47 @@ describe("a newcomer is told", function()
       { "seq2class: rng: expected a source of chance such as neap.rng(17), came 17", function()
         classifier { rng = 17 }
       end },
-      { "threads: n: expected an integer from 1, came \"2\"", function()
+      { "seq2class: net: expected a layer or a function of the inputs, got the constructor neap.lstm "
+        .. "(call it: neap.lstm { size = ... })", function() classifier { net = neap.lstm } end },
+      { "seq2class: net: expected a layer or a function of the inputs, came adam", function()
+        classifier { net = neap.adam {} }
+      end },
+      { "synced_seq2seq: net: expected a layer or a function of the inputs, got the constructor "
+        .. "jordan", function()
+        neap.synced_seq2seq { input = letters, output = classes, net = neap.jordan }
+      end },
+      { "seq2class: head: expected a layer or a function of the inputs, came 5", function()
+        classifier { head = 5 }
+      end },
+      { "seq2class: head: expected a layer or a function of the inputs, got the constructor neap.lin",
+        function() classifier { head = neap.linear } end },
+      { "seq2class: input: expected names of inputs, { name = vocabulary, .. }, came [1]", function()
+        classifier { input = { letters } }
+      end },
+      { "seq2class: input: expected at least one, came an empty table", function()
+        classifier { input = {} }
+      end },
+      { 'seq2class: input text: unknown option "nest"', function()
+        classifier { input = { text = { vocab = letters, nest = true } } }
+      end },
+      { "seq2class: input text: nested: expected true or false, came 1", function()
+        classifier { input = { text = { vocab = letters, nested = 1 } } }
+      end },
+      { "seq2class: input: expected a vocabulary, a width, or", function()
+        classifier { input = 0.5 }
+      end },
+      { "seq2class: input: size: expected an integer from 1, came 0", function()
+        classifier { input = 0 }
+      end },
+      { "seq2class: smoothing: expected a number from 0 to 1, came 2", function()
+        classifier { smoothing = 2 }
+      end },
+      { "synced_seq2seq: smoothing: expected a number from 0 to 1, came", function()
+        neap.synced_seq2seq { input = letters, output = classes, net = neap.lstm { size = 1 },
+          smoothing = 0 / 0 }
+      end },
+      { 'score: unknown option "batch"', function() classifier():score(fields(), { batch = 1 }) end },
+      { "seq2class: threads: expected an integer from 1 to 1024, came \"2\"", function()
         classifier { threads = "2" }
       end },
       { "async_seq2seq: output: the vocabulary needs start and stop symbols: neap.vocab(corpus, "
@@ -232,6 +272,109 @@ describe("a newcomer is told", function()
         return neap.sequence2class
       end },
     }
+  end)
+
+  it("of parameters, all from the start", function()
+    local model = classifier()
+    model.params:freeze "net.chain.lstm2.weight_hh"
+    assert.equal(model:parameters(), model.params:size())
+    assert.is_true(model:parameters() > 0)
+    raises("there is no parameter 'net.chain.lstm2.weigth_hh'; did you mean", function()
+      classifier().params:freeze "net.chain.lstm2.weigth_hh"
+    end)
+    -- what is wrong with the network is said each time, not once
+    local wrong = classifier { net = function() end }
+    for _ = 1, 2 do
+      raises("seq2class: the network must give a recorded value, came nil", function()
+        local _ = wrong.params
+      end)
+    end
+    local sizes = {}
+    local inner
+    inner = classifier { net = function(x)
+      sizes[#sizes + 1] = inner.params:size() -- while it is recorded: what there is so far
+      return neap.lstm { size = 2 }(neap.embed { size = 2 }(x))
+    end }
+    assert.is_true(inner.params:size() > 0)
+    assert.equal(0, sizes[1])
+  end)
+
+  it("what a check of gradients and a gradient take", function()
+    local x = neap.tensor { 1, 2 }
+    local layer, f = neap.elman { size = 2 }, neap.op.sum
+    teaches {
+      { "gradcheck: expected a layer or a function of the inputs, came nil", function()
+        neap.gradcheck()
+      end },
+      { "gradcheck: expected a layer or a function of the inputs, got the constructor neap.lstm",
+        function() neap.gradcheck(neap.lstm) end },
+      { "gradcheck: the layer must give a recorded value of numbers, came nil", function()
+        neap.gradcheck(function() end)
+      end },
+      { "gradcheck: T: expected an integer from 1 to 100000, came inf", function()
+        neap.gradcheck(layer, { T = math.huge })
+      end },
+      { "gradcheck: B: expected an integer from 1 to 100000, came 1e+18", function()
+        neap.gradcheck(layer, { B = 1e18 })
+      end },
+      { "gradcheck: T, B, input: 5 * 50000 * 3 numbers are too many, at most 100000", function()
+        neap.gradcheck(layer, { B = 50000 })
+      end },
+      { "gradcheck: lengths: expected a table, came 3", function()
+        neap.gradcheck(layer, { lengths = 3 })
+      end },
+      { "gradcheck: lengths: expected an integer from 0 to 100000, came \"x\"", function()
+        neap.gradcheck(layer, { lengths = { "x" } })
+      end },
+      { "gradcheck: lengths: there are 3, but B is 2", function()
+        neap.gradcheck(layer, { lengths = { 1, 2, 3 }, B = 2 })
+      end },
+      { "gradcheck: lengths: expected 1 to 33333 steps in all, came 0", function()
+        neap.gradcheck(layer, { lengths = { 0, 0 } })
+      end },
+      { "gradcheck: step: expected a number from 1e-12 to 1, came inf", function()
+        neap.gradcheck(layer, { step = math.huge })
+      end },
+      { "grad: argument 3: expected an f32 tensor, came 3", function()
+        neap.grad(f, x, 3)
+      end },
+      { "grad: argument 2: expected an f32 tensor, came nil", function() neap.grad(f) end },
+      { "grad: function: expected a function, came f32 [2]", function() neap.grad(x, x) end },
+      { "program: params: expected the parameters of a program or task, came 5", function()
+        neap.program(f, { params = 5 })
+      end },
+      { "program: seed: expected an integer, came 0.5", function()
+        neap.program(f, { seed = 0.5 })
+      end },
+      { "debug: expected a layer or a function of the inputs, got the constructor neap.lstm",
+        function() neap.debug(neap.lstm, x) end },
+      { "debug: params: expected the parameters of a program or task, came 5", function()
+        neap.debug(layer, neap.zeros { 2, 2, 2 }, { params = 5 })
+      end },
+    }
+  end)
+
+  it("what a check of gradients has found", function()
+    local op = neap.op
+    local function check(f) return tostring(neap.gradcheck(f, { T = 3, B = 2, input = 2 })) end
+    local lengths = { 2 }
+    neap.gradcheck(neap.elman { size = 2 }, { lengths = lengths })
+    assert.same({ 2 }, lengths)
+    assert.matches("\nworst %d%.%d%de%-%d+, of elman%.%w+_%w+: good, under 1e%-06$",
+      check(neap.elman { size = 2 }))
+    local wrong = check(function(x)
+      return x * neap.param("a", { 2 }, "ones") * op.stop_gradient(neap.param("b", { 2 }, "ones"))
+        + 0 * neap.param("c", { 2 })
+    end)
+    assert.matches("b +1%.00e%+00  no gradient reaches it, but the loss depends on it\n", wrong)
+    assert.matches("c +0%.00e%+00  no gradient reaches it\n", wrong)
+    assert.not_matches("a +%d%.%d+e%-%d+  no", wrong)
+    assert.matches("\nworst 1%.00e%+00, of b: WRONG, not under 1e%-06$", wrong)
+    raises("gradcheck: the layer has no parameters: there is nothing to compare", function()
+      neap.gradcheck(op.tanh)
+    end)
+    local one, two = neap.gradcheck(neap.gru { size = 2 }), neap.gradcheck(neap.gru { size = 2 })
+    for name, e in pairs(one) do assert.equal(e, two[name]) end
   end)
 
   it("what predicting takes", function()
