@@ -56,14 +56,14 @@ return function(spec)
   check.options("cell", spec, { "name", "params", "defaults", "state", "step", "context", "prepare" })
   local name = check.type("cell", "name", spec.name == nil and "cell" or spec.name, "string")
   if name == "" then check.fail("cell: name: expected a string that is not empty") end
-  for key, expected in pairs { step = "function", state = "function", params = "function",
-    prepare = "function", context = "table", defaults = "table" } do
+  for _, key in ipairs { "step", "state", "params", "prepare" } do
     if spec[key] ~= nil or key == "step" or key == "state" then
-      check.type("cell", key, spec[key], expected)
+      check.type("cell", key, spec[key], "function")
     end
   end
-  for _, key in ipairs(spec.context or {}) do check.type("cell", "context", key, "string") end
-  local defaults = spec.defaults or {}
+  local context = spec.context == nil and {} or check.table("cell", "context", spec.context)
+  for _, key in ipairs(context) do check.type("cell", "context", key, "string") end
+  local defaults = spec.defaults == nil and {} or check.table("cell", "defaults", spec.defaults)
   for key in pairs(defaults) do check.type("cell", "defaults", key, "string") end
 
   -- The parameters as values, by the names the script gave them.
@@ -93,10 +93,7 @@ return function(spec)
 
   local function make(options)
     if options == nil then options = {} end
-    check.type(name, "options", options, "table")
-    if getmetatable(options) then
-      check.fail("%s: options: expected a table, came %s", name, check.came(options))
-    end
+    check.table(name, "options", options)
     local fields = {}
     for key, v in pairs(defaults) do fields[key] = v end
     for key, v in pairs(options) do
@@ -166,10 +163,8 @@ return function(spec)
     -- What is the same at every step.
     local function still(p, given)
       local ctx = {}
-      if given ~= nil and type(given) ~= "table" then
-        check.fail("%s: its context: expected a table, came %s", name, check.came(given))
-      end
-      for _, key in ipairs(spec.context or {}) do
+      if given ~= nil then check.table(name, "its context", given) end
+      for _, key in ipairs(context) do
         if not (given and record.is_value(given[key])) then
           check.fail("%s: it needs the context %s, came %s", name, key,
             check.came(given and given[key]))
@@ -178,7 +173,7 @@ return function(spec)
       end
       if spec.prepare then
         local more = spec.prepare(p, ctx) or {}
-        check.type("cell " .. name, "what prepare gives", more, "table")
+        check.table("cell " .. name, "what prepare gives", more)
         for k, v in pairs(more) do ctx[k] = v end
       end
       return ctx

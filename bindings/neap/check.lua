@@ -121,6 +121,18 @@ function check.type(who, name, value, expected)
   return value
 end
 
+--- A table that is no object: no layer, vocabulary or the like.
+-- @string who the function
+-- @string name the argument
+-- @param value
+-- @treturn tab value
+function check.table(who, name, value)
+  if type(value) ~= "table" or getmetatable(value) then
+    check.fail("%s: %s: expected a table, came %s", who, name, check.came(value))
+  end
+  return value
+end
+
 --- A number from low to high: no NaN.
 -- @string who the function
 -- @string name the argument

@@ -395,7 +395,14 @@ return function(f, x, options)
     if options[name] ~= nil then check.integer("debug", name, options[name], 1) end
   end
   local params, hints, build = options.params, options, f
-  local batch = x
+  local batch, lengths = x, options.lengths
+  if lengths ~= nil and (type(lengths) ~= "userdata" or getmetatable(lengths) ~= tensor_meta
+    or lengths:dtype() ~= "i32") then
+    check.fail("debug: lengths: expected an i32 tensor [B], came %s", check.came(lengths))
+  end
+  if options.program ~= nil and not (type(f) == "table" and f.builders) then
+    check.fail("debug: program: only a task has several, came %s", check.came(options.program))
+  end
   if type(f) == "table" and f.builders ~= nil and f.params then
     params, hints = f.params, f.hints
     build = f.builders[options.program == nil and "learn" or options.program]
@@ -416,7 +423,7 @@ return function(f, x, options)
       check.fail("debug: x: expected %s, came %s", f ~= build and "a batch"
         or "a tensor [T,B,..]", check.came(x))
     end
-    batch = { x = options.lengths and { data = x, lengths = options.lengths, padded = true } or x }
+    batch = { x = lengths and { data = x, lengths = lengths, padded = true } or x }
     build = function(rec)
       return f(rec:input("x", { space = "T", dtype = x:dtype(),
         dims = table.move(shape, 3, #shape, 1, {}) }))

@@ -1,6 +1,7 @@
 --- Jordan network (Jordan 1986): the state is the previous output. A cell of the library's own,
 -- written as a script would write it.
 -- @module neap.jordan
+local check = require "neap.check"
 local op = require "neap.op"
 local activation = require "neap.layer".activation_of
 
@@ -12,6 +13,7 @@ return require "neap.cell" {
   name = "jordan",
   defaults = { activation = "tanh", out = "sigmoid", bias = true },
   params = function(p, c)
+    check.boolean("jordan", "bias", c.bias)
     p.weight_ih = { c.size, c.input }
     p.weight_oh = { c.size, c.output }
     p.weight_ho = { c.output, c.size }

@@ -392,7 +392,7 @@ function layer.lstm(options)
     if not bias then check.fail("lstm: forget_bias: there is none with bias = false") end
   end
   local frozen = {}
-  if options.gates ~= nil then check.type("lstm", "gates", options.gates, "table") end
+  if options.gates ~= nil then check.table("lstm", "gates", options.gates) end
   for name, v in pairs(options.gates or {}) do
     if not gate_names[name] or type(v) ~= "number" or v - v ~= 0 then
       check.fail("lstm: gates: expected numbers for i, f, g or o, came %s = %s", tostring(name),
@@ -593,7 +593,9 @@ end
 function layer.attention(options)
   options = options_of("attention", options, { "kind", "size", "scale" })
   local kind = options.kind == nil and "dot" or options.kind
-  if options.size ~= nil then size_of("attention", options) end
+  if options.size ~= nil and size_of("attention", options) and kind ~= "additive" then
+    check.fail("attention: size: only the additive kind has one; in the others it is the query's")
+  end
   if options.scale ~= nil then check.number("attention", "scale", options.scale) end
   if kind ~= "dot" and kind ~= "general" and kind ~= "additive" then
     local near = core.nearest(tostring(kind), { "dot", "general", "additive" })

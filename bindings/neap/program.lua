@@ -479,8 +479,8 @@ local function trial(options)
     if v == nil then v = preset end
     return check.integer("gradcheck", name, v, 1, high)
   end
-  local given = options.lengths == nil and {} or check.type("gradcheck", "lengths", options.lengths,
-    "table")
+  local given = options.lengths == nil and {}
+    or check.table("gradcheck", "lengths", options.lengths)
   local seed = check.integer("gradcheck", "seed", options.seed == nil and 1 or options.seed)
   local t = { rng = require "neap.rng".new(seed), seed = seed, lengths = {}, rows = 0,
     ids = options.ids ~= nil and integer("ids", nil, 0x7fffffff) or nil,
