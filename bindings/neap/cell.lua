@@ -39,7 +39,7 @@ end
 --
 -- - `name`: in paths and messages
 -- - `params(p, c)`: declares parameters: `p.w = { c.input, c.size, init = .. }`; c has `input`, the
---   width of x, the options that the layer was made with, and `defaults` for those left out; to read
+--   width of x, the options that the layer was made with, and `defaults` for those left out. To read
 --   anything else of it raises, and so does an option that the cell never reads
 -- - `defaults`: options that may be left out, and what they are then: `{ keep = 1, bias = true }`
 -- - `state(c)`: table of state name -> width, or { width, dtype = "i32" }
@@ -53,7 +53,8 @@ return function(spec)
   if spec == nil then
     check.fail("cell: expected a table, cell{ state = .., step = .. }, came nil")
   end
-  check.options("cell", spec, { "name", "params", "defaults", "state", "step", "context", "prepare" })
+  check.options("cell", spec, { "name", "params", "defaults", "state", "step", "context",
+    "prepare" })
   local name = check.type("cell", "name", spec.name == nil and "cell" or spec.name, "string")
   if name == "" then check.fail("cell: name: expected a string that is not empty") end
   for _, key in ipairs { "step", "state", "params", "prepare" } do

@@ -54,7 +54,8 @@ for ours, theirs in pairs {
   net = "network model layer layers", rng = "seed random_state",
   input = "vocab vocabulary num_embeddings vocab_size input_size input_dim in_features",
   output = "classes labels targets target", smoothing = "label_smoothing", threads = "num_threads",
-  init = "initializer kernel_initializer", state = "states", axis = "dim", keep = "keepdim keepdims",
+  init = "initializer kernel_initializer", state = "states", axis = "dim",
+  keep = "keepdim keepdims",
 } do
   for name in theirs:gmatch "%S+" do
     usual[name] = usual[name] or {}

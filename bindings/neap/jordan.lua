@@ -24,9 +24,9 @@ return require "neap.cell" {
   end,
   state = function(c) return { y = c.output } end,
   step = function(p, x, s, _, c)
-    local h = activation("jordan: activation", c.activation)(op.linear(x, p.weight_ih, c.bias and p.bias_h)
-      + op.linear(s.y, p.weight_oh))
-    local y = activation("jordan: out", c.out)(op.linear(h, p.weight_ho, c.bias and p.bias_o))
+    local act, out = activation("jordan: activation", c.activation), activation("jordan: out", c.out)
+    local h = act(op.linear(x, p.weight_ih, c.bias and p.bias_h) + op.linear(s.y, p.weight_oh))
+    local y = out(op.linear(h, p.weight_ho, c.bias and p.bias_o))
     return y, { y = y }
   end,
 }

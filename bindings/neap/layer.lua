@@ -252,7 +252,8 @@ end
 table.sort(activations)
 
 -- What other libraries call our activations.
-local called = { linear = "identity", none = "identity", logistic = "sigmoid", hardsigmoid = "hard_sigmoid", leakyrelu = "leaky_relu", lrelu = "leaky_relu" }
+local called = { linear = "identity", none = "identity", logistic = "sigmoid",
+  hardsigmoid = "hard_sigmoid", leakyrelu = "leaky_relu", lrelu = "leaky_relu" }
 
 local function activation(who, name, preset)
   if name == nil then name = preset end

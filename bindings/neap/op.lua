@@ -417,8 +417,8 @@ function op.watch(name, x)
   return x
 end
 
---- Where the ops of chance begin when they run at once, on tensors: after the same seed they give the
--- same numbers. (In a program they draw from the seed of the run.)
+--- Where the ops of chance begin when they run at once, on tensors: after the same seed they give
+-- the same numbers. (In a program they draw from the seed of the run.)
 -- @int n
 function op.seed(n) chance = rng.new(check.integer("seed", "n", n)) end
 

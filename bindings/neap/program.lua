@@ -473,7 +473,8 @@ local most, good = 100000, 1e-6
 
 -- What gradcheck compares on: options, checked, and the lengths of the sequences.
 local function trial(options)
-  options = check.options("gradcheck", options, { "T", "B", "input", "lengths", "seed", "step", "ids" })
+  options = check.options("gradcheck", options, { "T", "B", "input", "lengths", "seed", "step",
+    "ids" })
   local function integer(name, preset, high)
     local v = options[name]
     if v == nil then v = preset end
@@ -484,12 +485,13 @@ local function trial(options)
   local seed = check.integer("gradcheck", "seed", options.seed == nil and 1 or options.seed)
   local t = { rng = require "neap.rng".new(seed), seed = seed, lengths = {}, rows = 0,
     ids = options.ids ~= nil and integer("ids", nil, 0x7fffffff) or nil,
-    step = check.number("gradcheck", "step", options.step == nil and 1e-5 or options.step, 1e-12, 1) }
+    step = options.step == nil and 1e-5
+      or check.number("gradcheck", "step", options.step, 1e-12, 1) }
   local T, B = integer("T", 5, most), integer("B", math.max(#given, 2), most)
   t.width = t.ids and 1 or integer("input", 3, most)
   if T * B * t.width > most then
-    check.fail("gradcheck: T, B, input: %d * %d * %d numbers are too many, at most %d are possible", T,
-      B, t.width, most)
+    check.fail("gradcheck: T, B, input: %d * %d * %d numbers are too many, at most %d are possible",
+      T, B, t.width, most)
   end
   if options.lengths ~= nil and options.B ~= nil and #given > B then
     check.fail("gradcheck: lengths: there are %d, but B is %d", #given, B)
@@ -500,7 +502,8 @@ local function trial(options)
     t.rows = t.rows + t.lengths[b]
   end
   if t.rows == 0 or t.rows * t.width > most then
-    check.fail("gradcheck: lengths: expected 1 to %d steps in all, came %d", most // t.width, t.rows)
+    check.fail("gradcheck: lengths: expected 1 to %d steps in all, came %d", most // t.width,
+      t.rows)
   end
   return t
 end
@@ -510,8 +513,9 @@ local function verdict(result)
   local unreached = getmetatable(result).unreached
   local lines, worst, at = {}, -1, nil
   for name, e in pairs(result) do
-    lines[#lines + 1] = ("%-32s %.2e%s"):format(name, e, unreached[name] and (e > 0
-      and "  no gradient reaches it, but the loss depends on it" or "  no gradient reaches it") or "")
+    local mark = not unreached[name] and "" or "  no gradient reaches it"
+      .. (e > 0 and ", but the loss depends on it" or "")
+    lines[#lines + 1] = ("%-32s %.2e%s"):format(name, e, mark)
     if e ~= e or e > worst then worst, at = e, name end
   end
   table.sort(lines)
@@ -537,7 +541,8 @@ function program.gradcheck(l, options)
       or rec:input("x", { space = "T", dims = { given.width } })
     local y = l(x)
     if not record.is_value(y) or y.dtype ~= "f32" then
-      check.fail("gradcheck: the layer must give a recorded value of numbers, came %s", check.came(y))
+      check.fail("gradcheck: the layer must give a recorded value of numbers, came %s",
+        check.came(y))
     end
     local z = op.sin(y * 3 + 0.3) -- no symmetry that could hide an error
     for _ = 1, #z.dims do z = op.sum(z) end
