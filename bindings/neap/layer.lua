@@ -503,6 +503,10 @@ end
 -- @return y, the next states
 function methods:at_step(x, s)
   if not self.step then check.fail("%s: it has no step", self.kind) end
+  value(self.kind, x)
+  if type(s) ~= "table" or record.is_value(s) then
+    check.fail("%s: its states: expected a table, came %s", self.kind, check.came(s))
+  end
   return self:inside(function() return self.step(self, record.current(self.kind), x, s) end)
 end
 

@@ -63,6 +63,7 @@ end
 
 -- A number among recorded values or tensors; all numbers: the result is a number-like tensor.
 local function apply(name, inputs, attrs)
+  check.type("apply", "inputs", inputs, "table")
   for i = 1, #inputs do
     if is_value(inputs[i]) then
       for k = 1, #inputs do
@@ -260,7 +261,7 @@ end)
 -- @param x
 -- @tab dims at most three
 define("reshape", { "x" }, { "dims" }, function(x, dims)
-  check.type("reshape", "dims", dims, "table")
+  check.table("reshape", "dims", dims)
   if #dims > 3 then check.fail("reshape: at most 3 feature dimensions, came %d", #dims) end
   for i, d in ipairs(dims) do check.integer("reshape", "dimension " .. i, d) end
   return apply("reshape", { x }, { rank = #dims, d0 = dims[1] or 1, d1 = dims[2] or 1,

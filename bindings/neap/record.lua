@@ -142,7 +142,8 @@ end
 -- @treturn int
 function recorder:sequence(name, parent)
   local at = 0
-  if parent then
+  if parent ~= nil then
+    check.type("sequence", "parent", parent, "string")
     for i, s in ipairs(self.spaces) do if s.name == parent then at = i - 1 end end
     if at == 0 then check.fail("sequence: there is no sequence %q", parent) end
   end
@@ -156,6 +157,7 @@ end
 -- @tab type `{ space = "T" | "B" | nil, dims = {..}, dtype = "f32" | "i32" }`
 -- @treturn value
 function recorder:input(name, type)
+  check.type("input", "name", name, "string")
   type = check.options("input " .. name, type, { "space", "parent", "dims", "dtype" })
   if math.type(type.dims) then
     check.fail("input %s: dims: expected a table such as { %s }, came %s", name, type.dims,
@@ -219,6 +221,8 @@ end
 
 -- Makes a parameter or finds it; gives its name with the layer's path before it.
 function recorder:declare(name, dims, init)
+  check.type("parameter", "name", name, "string")
+  check.table("parameter " .. name, "dims", dims)
   local full = self.scope == "" and name or self.scope .. "." .. name
   for i, d in ipairs(dims) do check.integer("parameter " .. full, "dimension " .. i, d, 1) end
   if not self.params:has(full) then

@@ -157,7 +157,7 @@ end
 -- @string name
 -- @bool[opt] learn keeps what backward needs; dropout is on
 function methods:run(name, learn)
-  local key = name .. (learn and ":learn" or "")
+  local key = check.type("run", "name", name, "string") .. (learn and ":learn" or "")
   local run = self.runs[key]
   if not run then
     run = self:program(name):run { learn = learn or false, pool = self.pool, seed = self.seed }

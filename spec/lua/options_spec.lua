@@ -114,6 +114,106 @@ local constructors = {
     takes = { seed = seeds, input_size = "1e18", output_size = "1e18" } },
 }
 
+-- ---- arguments that are not options ----
+
+local arguments = {}
+
+-- f(x, value) is recorded; x [T,B,2].
+local function on(name, f)
+  arguments[name] = function(value)
+    return recorded(function(x) return (f(x, value)) end)
+  end
+end
+local function itself(x) return x end
+for name, layer in pairs {
+  embed = neap.embed { size = 2, input = 3 }, linear = neap.linear { size = 2 },
+  dropout = neap.dropout { rate = 0.5 }, layer_norm = neap.layer_norm {},
+  activation = neap.activation "tanh", elman = neap.elman { size = 2 },
+  lstm = neap.lstm { size = 2 }, ["lstm's twin"] = neap.lstm { size = 2, fused = false },
+  gru = neap.gru { size = 2 }, chain = neap.chain { itself, neap.linear { size = 2 } },
+  bidir = neap.bidir { neap.gru { size = 2 } }, residual = neap.residual { neap.gru { size = 2 } },
+  attention = neap.attention {}, jordan = neap.jordan { size = 2, output = 2 },
+} do
+  on(name .. ": x", function(_, value) return layer(value) end)
+  on(name .. ": first states", function(x, value) return layer(x, value) end)
+  on(name .. ": first state", function(x, value) return layer(x, { h = value }) end)
+  on(name .. ": at_step's x", function(x, value) return layer:at_step(value, { h = x }) end)
+  on(name .. ": at_step's states", function(x, value) return layer:at_step(x, value) end)
+  on(name .. " behind a function", function(x, value)
+    return neap.chain { function() return value end, layer }(x)
+  end)
+end
+on("residual's function", function(x, value)
+  return neap.residual { function() return value end }(x)
+end)
+for i = 1, math.huge do
+  local info = require "neap.core".op_info(i)
+  if not info then break end
+  for k = 1, 4 do
+    local function with(x, value)
+      local list = { x, x, x, x }
+      list[k] = value
+      return op[info.name](table.unpack(list, 1, k))
+    end
+    on(("op.%s: argument %d"):format(info.name, k), with)
+    arguments[("op.%s at once: argument %d"):format(info.name, k)] = function(value)
+      return with(neap.zeros { 2, 2 }, value)
+    end
+  end
+end
+on("param's name", function(x, value) return x * neap.param(value, { 2 }) end)
+on("param's dims", function(x, value) return x * neap.param("w", value) end)
+on("param's start", function(x, value) return x * neap.param("w", { 2 }, value) end)
+on("param's kind of start", function(x, value) return x * neap.param("w", { 2 }, { value }) end)
+on("param's range", function(x, value) return x * neap.param("w", { 2 }, { "uniform", value }) end)
+on("input's name", function(x, value) return x.rec:input(value, { dims = { 2 } }) * x end)
+on("input's type", function(x, value) return x.rec:input("y", value) * x end)
+on("input's parent", function(x, value)
+  return x.rec:input("y", { space = "C", parent = value, dims = { 2 } })
+end)
+for _, gives in ipairs { "state", "step", "next", "params", "prepare" } do
+  on("what a cell's " .. gives .. " gives", function(x, value)
+    local function it() return value end
+    local spec = { state = function() return { h = 2 } end,
+      step = gives == "next" and function(v) return v, value end
+        or function(_, v) return v, { h = v } end }
+    if gives == "params" then
+      spec.params = function(p) p.w = value end
+    elseif gives ~= "next" then
+      spec[gives] = it
+    end
+    return (neap.cell(spec) {}(x))
+  end)
+end
+function arguments.grad(value) return neap.grad(op.sum, value) end
+arguments["grad's function"] = function(value) return neap.grad(value, neap.zeros { 2 }) end
+arguments["gradcheck's layer"] = function(value) return neap.gradcheck(value) end
+arguments["gradcheck's options"] = function(value)
+  return neap.gradcheck(neap.elman { size = 1 }, value)
+end
+arguments["what gradcheck's layer gives"] = function(value)
+  return neap.gradcheck(function() return value end)
+end
+arguments["debug's layer"] = function(value) return neap.debug(value, neap.zeros { 2, 1, 2 }) end
+arguments["debug's x"] = function(value) return neap.debug(neap.elman { size = 1 }, value) end
+for _, method in ipairs { "rate", "step", "report" } do
+  arguments["an optimizer's " .. method] = function(value)
+    local optim = neap.adam {}
+    return optim[method](optim, value)
+  end
+end
+for _, method in ipairs { "program", "run", "forward", "learn", "loss", "predict", "score" } do
+  arguments["a task's " .. method] = function(value)
+    local task = neap.seq2class { input = 2, output = classes, net = neap.gru { size = 2 } }
+    return task[method](task, value)
+  end
+end
+
+local function good_place(message)
+  return type(message) == "string" and message:find "^spec/lua/options_spec.lua:%d+: %a"
+    and not message:find("bindings/", 1, true)
+end
+
 local function copy(t)
   local twin = {}
   for k, v in pairs(t) do twin[k] = v end
@@ -152,8 +252,7 @@ describe("options of", function()
           local ok, message = call(c, key, value[2])
           if ok then
             taken[#taken + 1] = value[1]
-          elseif type(message) ~= "string" or not message:find "^spec/lua/options_spec.lua:%d+: %a"
-            or message:find("bindings/", 1, true) then
+          elseif not good_place(message) then
             wrong[#wrong + 1] = ("%s = %s: %s"):format(key, value[1], tostring(message))
           end
         end
@@ -166,4 +265,25 @@ describe("options of", function()
       assert(#wrong == 0, table.concat(wrong, "\n"))
     end)
   end
+end)
+
+it("an argument of a wrong kind is a mistake in the script's line", function()
+  local wrong, refused = {}, 0
+  for name, f in pairs(arguments) do
+    for i = 0, #odd do
+      local value = odd[i] or { "nil", nil }
+      local ok, message = pcall(function()
+        local made = f(value[2])
+        return made
+      end)
+      if not ok then
+        refused = refused + 1
+        if not good_place(message) then
+          wrong[#wrong + 1] = ("%s, %s: %s"):format(name, value[1], tostring(message))
+        end
+      end
+    end
+  end
+  assert(refused > 1000)
+  assert(#wrong == 0, table.concat(wrong, "\n"))
 end)
