@@ -39,8 +39,8 @@ end
 --
 -- - `name`: in paths and messages
 -- - `params(p, c)`: declares parameters: `p.w = { c.input, c.size, init = .. }`; c has `input`, the
---   width of x, the options that the layer was made with, and `defaults` for those left out. To read
---   anything else of it raises, and so does an option that the cell never reads
+--   width of x, the options that the layer was made with, and `defaults` for those left out. To
+--   read anything else of it raises, and so does an option that the cell never reads
 -- - `defaults`: options that may be left out, and what they are then: `{ keep = 1, bias = true }`
 -- - `state(c)`: table of state name -> width, or { width, dtype = "i32" }
 -- - `step(p, x, s, ctx, c)`: runs once, to be recorded; gives this step's output and a table of all

@@ -24,7 +24,8 @@ return require "neap.cell" {
   end,
   state = function(c) return { y = c.output } end,
   step = function(p, x, s, _, c)
-    local act, out = activation("jordan: activation", c.activation), activation("jordan: out", c.out)
+    local act = activation("jordan: activation", c.activation)
+    local out = activation("jordan: out", c.out)
     local h = act(op.linear(x, p.weight_ih, c.bias and p.bias_h) + op.linear(s.y, p.weight_oh))
     local y = out(op.linear(h, p.weight_ho, c.bias and p.bias_o))
     return y, { y = y }

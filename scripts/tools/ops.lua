@@ -13,10 +13,11 @@ On recorded values an op appends a node; on tensors and numbers it runs at once.
 same: `a + b`, `a - b`, `a * b`, `a / b`, `a ^ b`, `-a`. Operands are broadcast against each other:
 the last dimensions are aligned, and a dimension of 1 is repeated.
 
-The options are the library's, and so they stand in C and in `print(program)`. In Lua they follow the
-inputs, or stand by name in a last table: `op.slice(x, 2, 3)` or `op.slice(x, { from = 2, to = 3 })`.
-There axes, `from` and `to` count from 1: this takes the elements 2 and 3. What is 0 or 1 is false or
-true, and left out false. An op without a form in Lua here takes its inputs and nothing else.
+The options are the library's, and so they stand in C and in `print(program)`. In Lua they follow
+the inputs, or stand by name in a last table: `op.slice(x, 2, 3)` or
+`op.slice(x, { from = 2, to = 3 })`. There axes, `from` and `to` count from 1: this takes the
+elements 2 and 3. Switches (`keep`, `transpose_a`, `reset_before`) are true or false, and false if
+left out. An op without a form in Lua here takes its inputs and nothing else.
 
 h' is the state of the step before. *time*: mixes time steps, so that it cannot stand inside a
 cell's step. *future*: reads later steps, so that a program with it cannot be streamed. *no

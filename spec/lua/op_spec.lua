@@ -1026,7 +1026,8 @@ describe("op", function()
       local h, w, u = op.last(v), neap.param("w", { 2, 2 }), neap.param("u", { 2, 2 })
       return {
         a = op.spread(h, v), b = op.spread(h, { like = v }),
-        c = op.elman(v, w, u, nil, nil, nil, "relu"), d = op.elman(v, w, u, { activation = "relu" }),
+        c = op.elman(v, w, u, nil, nil, nil, "relu"),
+        d = op.elman(v, w, u, { activation = "relu" }),
         e = op.gru(v, neap.param("gw", { 6, 2 }), neap.param("gu", { 6, 2 }), nil, nil, nil, true),
         f = op.gru(v, neap.param("gw", { 6, 2 }), neap.param("gu", { 6, 2 }),
           { reset_before = true }),
@@ -1071,7 +1072,7 @@ describe("op", function()
       op.split(x, { 1, 3 })
     end)
     raises("split: expected a value or a tensor, came 3", function() op.split(3, 3) end)
-    raises("elman: activation: expected \"tanh\", \"relu\", \"sigmoid\" or \"identity\", came \"elu\"",
+    raises('elman: activation: expected "tanh", "relu", "sigmoid" or "identity", came "elu"',
       function() op.elman(x, x, x, { activation = "elu" }) end)
     raises("cross_entropy: smoothing: expected a number from 0 to 1, came 2", function()
       op.cross_entropy(x, ids, { smoothing = 2 })

@@ -1,6 +1,6 @@
 -- Every option of every constructor with values that it was not made for: what comes is taken, or
--- refused with a message at the script's line. What is taken is listed here, so that nothing is taken
--- without anybody having said so.
+-- refused with a message at the script's line. What is taken is listed here, so that nothing is
+-- taken without anybody having said so.
 local neap = require "neap"
 local op = neap.op
 
@@ -18,7 +18,9 @@ local function recorded(layer)
   return neap.program(function(rec) return layer(rec:input("x", { space = "T", dims = { 2 } })) end)
 end
 local function on_ids(layer)
-  return neap.program(function(rec) return layer(rec:input("x", { space = "T", dtype = "i32" })) end)
+  return neap.program(function(rec)
+    return layer(rec:input("x", { space = "T", dtype = "i32" }))
+  end)
 end
 local function attended(layer)
   return neap.program(function(rec)
@@ -50,8 +52,8 @@ local function decays(takes)
   return takes
 end
 
--- make: the constructor; with: options it takes, `layers` those without a name; use: what is done with
--- what it made; takes: the odd values that each of its options takes.
+-- make: the constructor; with: options it takes; use: what is done with what it made; options:
+-- their names, if no message lists them; takes: the odd values that each of them takes.
 local constructors = {
   embed = { make = neap.embed, with = { size = 2, input = 3 }, use = on_ids,
     takes = { name = any_name, init = "-1 0 0.5 1e18" } },
@@ -102,11 +104,14 @@ local constructors = {
     with = { input = 2, output = letters, net = neap.gru { size = 2 } },
     takes = { net = "layer", smoothing = "0 0.5" } },
   program = { make = function(options)
-    return neap.program(function(rec) return rec:input("x", { space = "T", dims = { 2 } }) end, options)
+    return neap.program(function(rec)
+      return rec:input("x", { space = "T", dims = { 2 } })
+    end, options)
   end, with = {}, use = passed,
     takes = { seed = seeds, input_size = "1e18", output_size = "1e18", recorded = switch } },
-  gradcheck = { make = function(options) return neap.gradcheck(neap.elman { size = 1 }, options) end,
-    with = { T = 2, B = 1, input = 1 }, use = tostring,
+  gradcheck = { make = function(options)
+    return neap.gradcheck(neap.elman { size = 1 }, options)
+  end, with = { T = 2, B = 1, input = 1 }, use = tostring,
     takes = { lengths = "{} {5}", seed = seeds, step = "0.5" } },
   debug = { make = function(options)
     return neap.debug(neap.elman { size = 1 }, neap.zeros { 2, 1, 1 }, options)

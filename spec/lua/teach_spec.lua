@@ -107,15 +107,14 @@ describe("a newcomer is told", function()
       { "chain: layer 2 is nil, but there is a layer 3", function()
         neap.chain { neap.gru { size = 2 }, nil, neap.gru { size = 2 } }
       end },
-      { "chain: layer 2: expected a layer or a function of the inputs, got the constructor neap.lstm "
-        .. "(call it: neap.lstm { size = ... })", function()
+      { "chain: layer 2: expected a layer or a function of the inputs, got the constructor "
+        .. "neap.lstm (call it: neap.lstm { size = ... })", function()
         neap.chain { neap.gru { size = 2 }, neap.lstm }
       end },
-      { "bidir: expected a layer or a function of the inputs, got the constructor neap.gru", function()
-        neap.bidir { neap.gru }
-      end },
-      { "residual: expected a layer or a function of the inputs, got the constructor mine (call it: "
-        .. "mine { ... })", function()
+      { "bidir: expected a layer or a function of the inputs, got the constructor neap.gru",
+        function() neap.bidir { neap.gru } end },
+      { "residual: expected a layer or a function of the inputs, got the constructor mine (call "
+        .. "it: mine { ... })", function()
         neap.residual { neap.cell { name = "mine", state = print, step = print } }
       end },
       { "lstm: forget_bias: expected a number, came", function()
@@ -177,8 +176,10 @@ describe("a newcomer is told", function()
       { "seq2class: rng: expected a source of chance such as neap.rng(17), came 17", function()
         classifier { rng = 17 }
       end },
-      { "seq2class: net: expected a layer or a function of the inputs, got the constructor neap.lstm "
-        .. "(call it: neap.lstm { size = ... })", function() classifier { net = neap.lstm } end },
+      { "seq2class: net: expected a layer or a function of the inputs, got the constructor "
+        .. "neap.lstm (call it: neap.lstm { size = ... })", function()
+        classifier { net = neap.lstm }
+      end },
       { "seq2class: net: expected a layer or a function of the inputs, came adam", function()
         classifier { net = neap.adam {} }
       end },
@@ -189,11 +190,10 @@ describe("a newcomer is told", function()
       { "seq2class: head: expected a layer or a function of the inputs, came 5", function()
         classifier { head = 5 }
       end },
-      { "seq2class: head: expected a layer or a function of the inputs, got the constructor neap.lin",
+      { "seq2class: head: expected a layer or a function of the inputs, got the constructor neap.l",
         function() classifier { head = neap.linear } end },
-      { "seq2class: input: expected names of inputs, { name = vocabulary, .. }, came [1]", function()
-        classifier { input = { letters } }
-      end },
+      { "seq2class: input: expected names of inputs, { name = vocabulary, .. }, came [1]",
+        function() classifier { input = { letters } } end },
       { "seq2class: input: expected at least one, came an empty table", function()
         classifier { input = {} }
       end },
@@ -216,7 +216,9 @@ describe("a newcomer is told", function()
         neap.synced_seq2seq { input = letters, output = classes, net = neap.lstm { size = 1 },
           smoothing = 0 / 0 }
       end },
-      { 'score: unknown option "batch"', function() classifier():score(fields(), { batch = 1 }) end },
+      { 'score: unknown option "batch"', function()
+        classifier():score(fields(), { batch = 1 })
+      end },
       { "seq2class: threads: expected an integer from 1 to 1024, came \"2\"", function()
         classifier { threads = "2" }
       end },
@@ -528,7 +530,7 @@ describe("a newcomer is told", function()
         fit { rate = function() return 0 / 0 end } },
       { 'adam: unknown option "momentum"', function() neap.adam { momentum = 0.9 } end },
       { 'sgd: unknown option "beta1"', function() neap.sgd { beta1 = 0.9 } end },
-      { 'sgd: params: expected a list of names of parameters, { "net.linear.weight", .. }, came "w"',
+      { 'sgd: params: expected a list of names of parameters, { "net.linear.weight", .. }, came ',
         function() neap.sgd { params = "w" } end },
       { "sgd: params: expected a list of names", function()
         neap.sgd { params = { w = true } }
