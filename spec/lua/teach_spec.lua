@@ -236,7 +236,7 @@ describe("a newcomer is told", function()
         neap.async_seq2seq { input = letters, output = neap.vocab.new { start = true, stop = true },
           encoder = neap.lstm { size = 2 }, decoder = { teacher = nothing, step = nothing } }
       end },
-      { "async_seq2seq: encoder: expected a layer or a function, came false", function()
+      { "async_seq2seq: encoder: expected a layer or a function of the inputs, came false", function()
         translator { encoder = false }
       end },
       { "async_seq2seq: max_length: expected an integer from 1, came 0", function()
