@@ -5,12 +5,14 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 local options = common.options {
   "Learns a text character by character, and writes in its manner.",
   data = "a text in UTF-8", whole = true, epochs = 16, quick = 3,
+  train = common.shared "tinyshakespeare/train.txt", dev = common.shared "tinyshakespeare/dev.txt",
   extend = function(parser)
-    parser:option "--generate":argname "N":convert(common.whole(1))
-      :description "Write so many characters; with --load nothing else. (default: 300)"
-    parser:option "--prompt":argname "TEXT":description "What stands before them."
-    parser:option "--temperature":argname "X":default "0.8":convert(common.real(0))
-      :description "1: as in the text; less: likelier characters; 0: always the likeliest."
+    common.number(parser, "--generate", "N", { low = 1, whole = true },
+      "Write so many characters; with --load nothing else. (default: 300)")
+    parser:option "--prompt":argname "TEXT":convert(common.text)
+      :description "What stands before them; with --load nothing else."
+    common.number(parser, "--temperature", "X", { low = 0, preset = 0.8 },
+      "1: as in the text; less: likelier characters; 0: always the likeliest.")
   end,
 }
 local rng = neap.rng(options.seed)
@@ -28,10 +30,9 @@ end
 local train, dev, test
 if options.quick then
   train, dev = invented(3000), invented(300)
-elseif not (options.load and options.generate) then
+elseif not options.load or options.dev or options.test
+  or not (options.generate or options.prompt) then
   train, dev, test = common.corpora(options, { read = neap.corpus.text,
-    train = common.shared "tinyshakespeare/train.txt",
-    dev = common.shared "tinyshakespeare/dev.txt",
     missing = "give --train FILE --dev FILE (texts)" })
 end
 
@@ -58,6 +59,8 @@ local function ids(corpus) return corpus:encode("text", model.vocab) end
 -- Learning: 64 columns of the text side by side, 100 characters at a time, the state carried on.
 if not options.load then
   local data, held = ids(train), ids(dev)
+  common.enough("--train", #data.data, 2 * columns, "characters")
+  common.enough("--dev", #held.data, 32, "characters")
   neap.fit(model, {
     optim = neap.adam { rate = rate, clip = 1 },
     rate = function(epoch) return rate * 0.93 ^ (epoch - 1) end,
@@ -70,7 +73,7 @@ if not options.load then
     key = "nats in 16 columns", lower = true,
   })
 end
-if options.model then common.need(model:save(options.model)) end
+common.save(options, model)
 
 -- What came of it: the whole text at once, the state carried from start to end.
 print(model:generate(options.prompt or "\n", options.generate or 300,

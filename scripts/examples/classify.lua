@@ -5,6 +5,8 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 local options = common.options {
   "Learns to tell the class of a text from its characters: the language of a surname.",
   data = "lines of text, tab, class", epochs = 40, quick = 4,
+  train = common.shared "names/train.tsv", dev = common.shared "names/dev.tsv",
+  texts = { "text", "Texts to classify at the end; with --load nothing else." },
 }
 local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 32, 4e-3
@@ -30,13 +32,12 @@ end
 local train, dev, test
 if options.quick then
   train, dev = invented(600), invented(200)
-else
+elseif not options.alone then
   train, dev, test = common.corpora(options, {
     read = function(path)
       return neap.corpus.tsv(path,
         { columns = { "text", "class" }, split = { text = "characters" } })
     end,
-    train = common.shared "names/train.tsv", dev = common.shared "names/dev.tsv",
     missing = "give --train FILE (text, tab, class)", share = 0.1, rng = rng, by = "text",
   })
 end
@@ -44,7 +45,7 @@ end
 -- The network, or the one that was saved.
 local model
 if options.load then
-  model = common.load(options, "seq2class")
+  model = common.load(options, "seq2class", { "input" })
 else
   model = neap.seq2class {
     input = neap.vocab(train, "text", { unk = true }), output = neap.vocab(train, "class"),
@@ -76,18 +77,28 @@ if not options.load then
     dev = function() return model:score(held) end,
   })
 end
-if options.model then common.need(model:save(options.model)) end
+common.save(options, model)
 
 -- What came of it.
-local texts = {}
-for i = 1, math.min(#dev or 0, 200) do texts[i] = dev:string("text", i) end
-local guesses = model:predict(texts)
-common.show(#guesses, function(i)
-  local guess, class = guesses[i], dev:string("class", i)
-  return guess.class == class, ("%-20s %-12s %.2f%s"):format(texts[i], guess.class,
-    guess.probability, guess.class == class and "" or "  is " .. class)
-end)
-local scores = model:score(fields(dev))
-print(scores.confusion)
-common.result { dev_accuracy = scores.accuracy, dev_macro_f1 = scores.macro_f1,
-  test_accuracy = test and model:score(fields(test)).accuracy, parameters = model:parameters() }
+local function told(text, guess)
+  return common.column(text, 20) .. ("%-12s %.2f"):format(guess.class, guess.probability)
+end
+
+local result = { parameters = model:parameters() }
+if dev then
+  if options.load then common.known(options, dev, "class", model.output) end
+  local texts = {}
+  for i = 1, math.min(#dev, 200) do texts[i] = dev:string("text", i) end
+  local guesses = model:predict(texts)
+  common.show(#guesses, function(i)
+    local guess, class = guesses[i], dev:string("class", i)
+    return guess.class == class,
+      told(texts[i], guess) .. (guess.class == class and "" or "  is " .. class)
+  end)
+  local scores = model:score(fields(dev))
+  print(scores.confusion)
+  result.dev_accuracy, result.dev_macro_f1 = scores.accuracy, scores.macro_f1
+end
+for i, guess in ipairs(model:predict(options.text)) do print(told(options.text[i], guess)) end
+if test then result.test_accuracy = model:score(fields(test)).accuracy end
+common.result(result)

@@ -22,29 +22,79 @@ function common.need(value, message, ...)
   return value, message, ...
 end
 
-local function number(low, whole)
+--- Says something on standard error and goes on.
+function common.warn(format, ...)
+  io.stdout:flush()
+  io.stderr:write(script, ": ", format:format(...), "\n")
+end
+
+--- What argparse shall make of a number.
+-- @string option its name, for the message
+-- @tab range `low`; `high` or `below` (nil: any); `whole`: no fractions
+function common.range(option, range)
+  local high, below = range.high or math.huge, range.below or math.huge
   return function(text)
-    local n = whole and math.tointeger(tonumber(text)) or not whole and tonumber(text)
-    if n and n >= low and n < math.huge then return n end
-    return nil, ("expected a %snumber from %g, came %s"):format(whole and "whole " or "", low, text)
+    local n = tonumber(text)
+    if n and range.whole then n = math.tointeger(n) end
+    if n and n >= range.low and n <= high and n < below then return n end
+    return nil, ("%s: expected a %snumber from %g%s%s, came %s"):format(option,
+      range.whole and "whole " or "", range.low, range.high and " to " .. range.high or "",
+      range.below and " to less than " .. range.below or "", text)
   end
 end
-common.whole = function(low) return number(low, true) end
-common.real = function(low) return number(low, false) end
+
+local presets = {} -- option -> { in earnest, with --quick }
+
+--- Adds an option that is a number.
+-- @param parser
+-- @string name such as "--size"
+-- @string value what it is called in the usage
+-- @tab range as for @{range}, and `preset`, `quick`: what it is where it is not given, in earnest
+--   and with --quick (if that differs)
+-- @string description
+function common.number(parser, name, value, range, description)
+  if range.preset then
+    presets[name:match "%a+"] = { range.preset, range.quick or range.preset }
+    description = ("%s (default: %s%s)"):format(description, range.preset,
+      range.quick and "; with --quick: " .. range.quick or "")
+  end
+  parser:option(name):argname(value):description(description):convert(common.range(name, range))
+end
+
+--- What argparse shall make of a text: UTF-8, and not nothing.
+function common.text(text)
+  if text ~= "" and utf8.len(text) then return text end
+  return nil, text == "" and "expected a text, came an empty one" or "expected a text in UTF-8"
+end
+
+-- argparse takes the number of "--rate -1" for an option; that of "--rate=-1" reaches its check.
+local function joined(args)
+  local out = {}
+  for _, text in ipairs(args) do
+    if text:find "^%-%.?%d" and #out > 0 and out[#out]:find "^%-%-[%w-]+$" then
+      out[#out] = out[#out] .. "=" .. text
+    else
+      out[#out + 1] = text
+    end
+  end
+  return out
+end
 
 --- Reads the arguments.
 -- @tab about `[1]`: what the script does; `data`: what its files hold (none: it makes its own);
---   `whole`: a text, of which no part can be kept apart; `epochs`, `quick`: how many epochs, in
---   earnest and with --quick; `extend`: function(parser) that adds further options
--- @treturn tab options by name
+--   `train`, `dev`, `test`: preset files; `whole`: a text, of which no part can be kept apart;
+--   `epochs`, `quick`: how many epochs, in earnest and with --quick; `texts`: a name and what is
+--   done with the texts of that name, which a script can take without any data; `extend`:
+--   function(parser) that adds further options
+-- @treturn tab options by name; `preset`: the preset files; `alone`: texts and a saved model are
+--   all there is to work on
 function common.options(about)
   local parser = argparse(script .. ".lua", about[1])
   function parser.error(_, message)
     common.fail(2, message:gsub("\n", "; ") .. " (--help shows the options)")
   end
-  local function option(name, value, description, convert)
-    local new = parser:option(name):argname(value):description(description)
-    return convert and new:convert(convert) or new
+  local function option(name, value, description)
+    return parser:option(name):argname(value):description(description)
   end
   local quick = parser:flag "--quick"
     :description "Show in seconds that it works, on little data made here."
@@ -53,28 +103,52 @@ function common.options(about)
     option("--dev", "FILE", about.whole and "Choose by it."
       or "Choose by it; without it a part of --train is kept apart.")
     option("--test", "FILE", "Score it at the end.")
+    local files = {}
+    for _, name in ipairs { "train", "dev", "test" } do files[#files + 1] = about[name] end
+    parser:epilog("Data that no option names is looked for in\n   "
+      .. table.concat(files, "\n   "))
   end
   option("--model", "FILE", "Save what was learned.")
   option("--load", "FILE", "Use a saved model instead of learning.")
-  option("--epochs", "N", ("How often to go through the data. (default: %d)"):format(about.epochs),
-    common.whole(1))
-  option("--minutes", "M", "Begin no epoch that would end later.", common.real(0))
-  option("--seed", "S", "Another seed, other chance.", common.whole(0)):default "1"
-  option("--threads", "N", "How many threads compute.", common.whole(1)):default "2"
+  common.number(parser, "--epochs", "N", { low = 1, whole = true, preset = about.epochs,
+    quick = about.quick }, "How often to go through the data.")
+  common.number(parser, "--minutes", "M", { low = 0 }, "Begin no epoch that would end later.")
+  common.number(parser, "--seed", "S", { low = 0, whole = true, preset = 1 },
+    "Another seed, other chance.")
+  common.number(parser, "--threads", "N", { low = 1, whole = true, preset = 2 },
+    "How many threads compute.")
   if about.extend then about.extend(parser) end
-  local options = parser:parse(arg)
-  options.epochs = options.epochs or options.quick and about.quick or about.epochs
+  if about.texts then
+    parser:argument(about.texts[1]):args "*":convert(common.text):description(about.texts[2])
+  end
+  local options = parser:parse(joined(arg))
+  for name, values in pairs(presets) do
+    if options[name] == nil then options[name] = values[options.quick and 2 or 1] end
+  end
+  options.preset = about
+  options.alone = options.load and about.texts and #options[about.texts[1]] > 0
+    and not (options.quick or options.dev or options.test)
   if options.model then -- better now than after an hour
     local trial = options.model .. ".part"
-    local file = common.need(io.open(trial, "wb"))
+    local file, message = io.open(trial, "wb")
+    if not file then common.fail(1, options.model .. message:sub(#trial + 1)) end
     file:close()
     os.remove(trial)
   end
   return options
 end
 
---- A file of the data folder that lies beside the checkout.
-function common.shared(name) return folder .. "../../../shared/data/" .. name end
+--- A file of the data folder that lies beside the checkout: shared/data/NAME.
+function common.shared(name)
+  local path, before = folder .. "../../../shared/data/" .. name, nil
+  repeat -- without steps into a folder and back
+    before = path
+    path = path:gsub("([^/]+)/%.%./", function(step)
+      if step ~= "." and step ~= ".." then return "" end
+    end)
+  until path == before
+  return path
+end
 
 local function exists(path)
   local file = io.open(path, "rb")
@@ -85,15 +159,22 @@ end
 --- The corpora to learn from (nil with --load) and to choose by, and the one to test on or nil.
 -- They are the files that the options name; else the preset ones.
 -- @tab options
--- @tab from `read`: function(path); `train`, `dev`, `test`: preset paths; `missing`: what to do
---   where those are absent; `share`: of train that is kept apart where there is no dev; `by`: the
---   field whose equal sequences stay together; `rng`
+-- @tab from `read`: function(path); `missing`: what to do where the preset files are absent;
+--   `share`: of train that is kept apart where there is no dev; `by`: the field whose equal
+--   sequences stay together; `rng`
 function common.corpora(options, from)
   local function read(path) return common.need(from.read(path)) end
   local train, dev, test = options.train, options.dev, options.test
   if not train and not (options.load and dev) then
-    train, dev, test = from.train, dev or from.dev, test or from.test
-    if not exists(train) then common.fail(1, ("no %s: %s"):format(train, from.missing)) end
+    local preset = options.preset
+    train, dev, test = preset.train, dev or preset.dev, test or preset.test
+    for _, path in ipairs { train, dev } do
+      if not exists(path) then
+        common.fail(1, ("no %s: %s"):format(path, options.load and "give --dev FILE"
+          .. (preset.texts and ", or texts on the command line" or "") or from.missing))
+      end
+    end
+    common.warn("data: %s", options.load and dev or train)
   end
   if not dev and not from.share then common.fail(2, "--train needs --dev") end
   local first = not (options.load and dev) and read(train) or nil
@@ -101,19 +182,82 @@ function common.corpora(options, from)
   if dev then
     second = read(dev)
   else
-    second, first = first:split { share = from.share, rng = from.rng, by = from.by }
+    local ok, rest
+    ok, second, rest = pcall(first.split, first,
+      { share = from.share, rng = from.rng, by = from.by })
+    if not ok and not tostring(second):find "without a sequence" then error(second, 0) end
+    if not ok then
+      common.fail(1, train .. ": too little to keep a part of it apart: give more, or --dev FILE")
+    end
+    first = rest
   end
   return first, second, test and read(test)
 end
 
 --- The task in the file that --load names; it must be of that kind.
-function common.load(options, kind)
+-- @tab options
+-- @string kind
+-- @tab[opt] inputs names of those that must be there, with a vocabulary
+function common.load(options, kind, inputs)
   local model = common.need(require "neap.load"(options.load))
   if model.kind ~= kind then
     common.fail(1, ("%s: expected a %s, came a %s"):format(options.load, kind,
       model.kind or "file that no task wrote"))
   end
+  local there = {}
+  for _, input in ipairs(model.inputs or {}) do there[input.name] = input.vocab end
+  for _, name in ipairs(inputs or {}) do
+    if not there[name] then
+      common.fail(1, ("%s: its model does not read %s as symbols"):format(options.load, name))
+    end
+  end
   return model:threads(options.threads)
+end
+
+--- Ends the script where there is too little to learn from or to choose by.
+-- @string option that names the data
+-- @int n how much there is
+-- @int least
+-- @string what it is
+function common.enough(option, n, least, what)
+  if n >= least then return end
+  common.fail(1, ("%s: too little: expected at least %d %s, came %d"):format(option, least, what,
+    n))
+end
+
+--- Warns where a saved model knows none of the outputs that the data has: no score tells anything.
+-- @tab options
+-- @param corpus
+-- @string field
+-- @param vocab of the model's outputs
+function common.known(options, corpus, field, vocab)
+  local names = {}
+  for name in pairs(corpus:counts(field)) do
+    if vocab:has(name) then return end
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  local function list(all)
+    return table.concat(all, ", ", 1, math.min(#all, 5)) .. (#all > 5 and ", .." or "")
+  end
+  common.warn("%s knows none of the outputs in the data: it knows %s, there are %s", options.load,
+    list(vocab.symbols), list(names))
+end
+
+local unsaved = false
+
+--- Saves the model where --model says. If that fails, the script goes on and ends with status 1.
+function common.save(options, model)
+  if not options.model then return end
+  local saved, message = model:save(options.model)
+  if saved then return end
+  unsaved = true
+  common.warn("not saved: %s", message)
+end
+
+--- A text and blanks up to a width in characters, one at least.
+function common.column(text, width)
+  return text .. (" "):rep(math.max(width - (utf8.len(text) or #text), 0) + 1)
 end
 
 --- Shows some predictions that are right and some that are wrong.
@@ -134,7 +278,7 @@ end
 
 local order = { dev = 1, test = 2, seconds = 4, parameters = 5 }
 
---- The last line: `result task=NAME key=value ...`.
+--- The last line, `result task=NAME key=value ...`, and the end of the script.
 -- @tab values scores by key; seconds since the start are added
 function common.result(values)
   values.seconds = core.clock() - began
@@ -152,6 +296,7 @@ function common.result(values)
     line[i + 1] = key .. "=" .. form:format(value)
   end
   print(table.concat(line, " "))
+  if unsaved then os.exit(1, true) end
 end
 
 return common

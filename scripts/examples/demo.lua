@@ -1,13 +1,13 @@
 --- What `make demo` shows: the example scripts of the three task modes learn from real data of
--- Debian packages, a few minutes in all; then a C program without Lua runs one of the models, to the
--- same bits.
+-- Debian packages, a few minutes in all; then a C program without Lua runs one of the models, to
+-- the same bits.
 local neap = require "neap"
 local argparse = require "argparse"
 local here = arg[0]:match "^.*/" or ""
 local common = dofile(here .. "common.lua")
 
 local parser = argparse("demo.lua", "Three task modes on real data, then a C program.")
-parser:option "--minutes":argname "M":default "3.5":convert(common.real(0))
+parser:option "--minutes":argname "M":default "3.5":convert(common.range("--minutes", { low = 0 }))
   :description "For learning, all three together; each learns one epoch even if that takes longer."
 local minutes = parser:parse().minutes
 

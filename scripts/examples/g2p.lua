@@ -4,31 +4,34 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns to write down the phonemes of a word from its letters (encoder, decoder, attention).",
-  data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)", epochs = 16,
+  data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)",
+  train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
+  epochs = 16, quick = 3,
+  texts = { "say", "Words to speak at the end; with --load nothing else." },
   extend = function(parser)
-    parser:option "--size":argname "N":default "256":convert(common.whole(1))
-      :description "Units of each layer."
-    parser:option "--dropout":argname "P":default "0.3":convert(common.real(0))
-      :description "Share of the numbers between the layers that dropout sets to 0."
-    parser:option "--batch":argname "N":default "128":convert(common.whole(1))
-      :description "Words in a batch."
-    parser:option "--rate":argname "R":default "0.001":convert(common.real(0))
-      :description "Learning rate at the start."
-    parser:option "--beam":argname "K":default "4":convert(common.whole(1))
-      :description "Hypotheses that are kept while writing; 1: greedy."
-    parser:option "--mix":argname "P":default "0":convert(common.real(0))
-      :description "Share of the decoder's own symbols that it learns with; 0: teacher forcing."
-    parser:option "--words":argname "N":convert(common.whole(1))
-      :description "Learn from no more than so many words."
-    parser:argument "say":args "*":description "Words to speak at the end."
+    local function option(name, value, range, description)
+      common.number(parser, name, value, range, description)
+    end
+    option("--size", "N", { low = 1, whole = true, preset = 256, quick = 32 },
+      "Units of each layer.")
+    option("--dropout", "P", { low = 0, below = 1, preset = 0.3, quick = 0 },
+      "Share of the numbers between the layers that dropout sets to 0.")
+    option("--batch", "N", { low = 1, whole = true, preset = 128, quick = 32 },
+      "Words in a batch.")
+    option("--rate", "R", { low = 0, preset = 0.001, quick = 0.01 }, "Learning rate at the start.")
+    option("--beam", "K", { low = 1, whole = true, preset = 4 },
+      "Hypotheses that are kept while writing; 1: greedy.")
+    option("--mix", "P", { low = 0, high = 1, preset = 0 },
+      "Share of the decoder's own symbols that it learns with; 0: teacher forcing.")
+    option("--words", "N", { low = 1, whole = true }, "Learn from no more than so many words.")
   end,
 }
 local rng = neap.rng(options.seed)
 
 -- --quick: a made-up spelling in which some letters come in pairs.
 local function invented(n)
-  local spelling, word, phones = { a = "aa", b = "b", sh = "sh", ee = "iy", t = "t", o = "ow" }, {}, {}
-  local units = { "a", "b", "sh", "ee", "t", "o" }
+  local spelling = { a = "aa", b = "b", sh = "sh", ee = "iy", t = "t", o = "ow" }
+  local units, word, phones = { "a", "b", "sh", "ee", "t", "o" }, {}, {}
   for i = 1, n do
     local letters, sounds = {}, {}
     for k = 1, 1 + rng:int(4) do
@@ -50,11 +53,11 @@ end
 local train, dev, test
 if options.quick then
   train, dev = invented(1500), invented(100)
-else
+elseif not options.alone then
   train, dev, test = common.corpora(options, {
     read = read, share = 0.03, rng = rng, by = "word",
-    train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
-    missing = "give --train FILE, e.g. /usr/share/festival/dicts/cmu/cmudict-0.4.out of Debian's festlex-cmu",
+    missing = "give --train FILE, "
+      .. "e.g. /usr/share/festival/dicts/cmu/cmudict-0.4.out of Debian's festlex-cmu",
   })
   if options.words and train and #train > options.words then
     local order = {}
@@ -81,10 +84,9 @@ end
 
 local model
 if options.load then
-  model = common.load(options, "async_seq2seq")
+  model = common.load(options, "async_seq2seq", { "input" })
 else
-  local size = options.quick and 32 or options.size
-  local rate = options.quick and 0 or options.dropout
+  local size, rate = options.size, options.dropout
   model = neap.async_seq2seq {
     input = neap.vocab(train, "word", { unk = true }),
     output = neap.vocab(train, "phonemes", { start = true, stop = true }),
@@ -101,36 +103,39 @@ else
   }
 end
 
-local words, said = references(dev)
+local words, said
+if dev then words, said = references(dev) end
 if not options.load then
   local data = model:fields(train, "word", "phonemes")
-  local epochs = options.quick and math.min(options.epochs, 3) or options.epochs
   model.mix = options.mix
   neap.fit(model, {
-    optim = neap.adam { rate = options.quick and 1e-2 or options.rate, clip = 2 },
+    optim = neap.adam { rate = options.rate, clip = 2 },
     -- constant for the first half, then halved again and again
     rate = function(epoch, first)
-      return first * 0.5 ^ math.max(0, (epoch - 1 - epochs * 0.5) / (epochs * 0.12))
+      return first * 0.5 ^ math.max(0, (epoch - 1 - options.epochs * 0.5) / (options.epochs * 0.12))
     end,
-    epochs = epochs, minutes = options.minutes, key = "wer", lower = true,
-    train = function() return neap.batches(data, { size = options.quick and 32 or options.batch, rng = rng }) end,
+    epochs = options.epochs, minutes = options.minutes, key = "wer", lower = true,
+    train = function() return neap.batches(data, { size = options.batch, rng = rng }) end,
     dev = function() return model:score(words, said) end,
   })
 end
-if options.model then common.need(model:save(options.model)) end
+common.save(options, model)
 
-local how = { beam = options.beam }
-local scores = model:score(words, said, how)
-common.show(#words, function(i)
-  local said_so = table.concat(scores.hypotheses[i], " ")
-  local first, right = table.concat(said[i][1], " "), false
-  for _, r in ipairs(said[i]) do right = right or table.concat(r, " ") == said_so end
-  return right, ("%-16s %-32s%s"):format(words[i], said_so, right and "" or "  is " .. first)
-end)
-for k, phones in ipairs(#options.say > 0 and model:predict(options.say, how) or {}) do
+-- What came of it.
+local how, result = { beam = options.beam }, { parameters = model:parameters() }
+if dev then
+  local scores = model:score(words, said, how)
+  common.show(#words, function(i)
+    local said_so = table.concat(scores.hypotheses[i], " ")
+    local first, right = table.concat(said[i][1], " "), false
+    for _, r in ipairs(said[i]) do right = right or table.concat(r, " ") == said_so end
+    return right, ("%-16s %-32s%s"):format(words[i], said_so, right and "" or "  is " .. first)
+  end)
+  result.dev_wer, result.dev_per = scores.wer, scores.per
+end
+for k, phones in ipairs(model:predict(options.say, how)) do
   print(options.say[k], table.concat(phones, " "))
 end
-local result = { dev_wer = scores.wer, dev_per = scores.per, parameters = model:parameters() }
 if test then
   local others, right = references(test)
   local s = model:score(others, right, how)

@@ -2,10 +2,12 @@
 local neap = require "neap"
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
+local fashion = "/usr/share/datasets/fashion-mnist/"
 local options = common.options {
   "Learns to tell what a picture shows, reading it row by row. Without --train: Fashion-MNIST.",
   data = "pictures in an IDX file, perhaps .gz; labels-idx1 beside images-idx3",
   epochs = 20, quick = 6,
+  train = fashion .. "train-images-idx3-ubyte.gz", test = fashion .. "t10k-images-idx3-ubyte.gz",
   extend = function(parser)
     parser:flag "--bidirectional"
       :description "Read from the bottom up too: better, but such a model cannot be streamed."
@@ -34,7 +36,6 @@ end
 
 -- Data.
 local train, dev, test
-local fashion = "/usr/share/datasets/fashion-mnist/"
 if options.quick then
   train, dev = invented(600), invented(200)
 else
@@ -42,7 +43,6 @@ else
     read = function(path)
       return neap.corpus.idx(path, (path:gsub("images%-idx3", "labels-idx1")))
     end,
-    train = fashion .. "train-images-idx3-ubyte.gz", test = fashion .. "t10k-images-idx3-ubyte.gz",
     missing = "install dataset-fashion-mnist or give --train FILE (IDX)", share = 1 / 12, rng = rng,
   })
 end
@@ -55,6 +55,12 @@ local function layer()
 end
 if options.load then
   model = common.load(options, "seq2class")
+  local width, reads = dev:get("image", 1):shape()[2], model.inputs[1].size
+  if width ~= reads then
+    common.fail(1, ("%s: its model reads %s, the pictures have rows of %d pixels"):format(
+      options.load, reads and ("rows of %d pixels"):format(reads) or "no pictures", width))
+  end
+  common.known(options, dev, "label", model.output)
 else
   model = neap.seq2class {
     input = train:get("image", 1):shape()[2],         -- 28 pixels a step
@@ -85,7 +91,7 @@ if not options.load then
     dev = function() return model:score(held) end,
   })
 end
-if options.model then common.need(model:save(options.model)) end
+common.save(options, model)
 
 -- What came of it.
 local clothes = not options.train and not options.quick and { ["0"] = "T-shirt", ["1"] = "trousers",

@@ -91,7 +91,7 @@ if not options.load then
     key = "worst", lower = true,
   })
 end
-if options.model then common.need(model:save(options.model)) end
+common.save(options, model)
 
 draw "at the end: . truth, o forecast, @ both"
 local scores = score()

@@ -6,6 +6,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 local options = common.options {
   "Learns syllables and stress from phonemes. Without --train: Debian's festlex-cmu.",
   data = 'a lexicon of Festival: lines ("word" pos (((ph ...) stress) ...))', epochs = 6, quick = 4,
+  train = "/usr/share/festival/dicts/cmu/cmudict-0.4.out",
 }
 local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 64, 2e-3
@@ -34,7 +35,7 @@ if options.quick then
   train, dev = invented(600), invented(200)
 else
   train, dev, test = common.corpora(options, {
-    read = neap.corpus.festival, train = "/usr/share/festival/dicts/cmu/cmudict-0.4.out",
+    read = neap.corpus.festival,
     missing = "install festlex-cmu or give --train FILE (a lexicon of Festival)",
     share = 0.1, rng = rng, by = "word",
   })
@@ -43,7 +44,7 @@ end
 -- The network, or the one that was saved.
 local model
 if options.load then
-  model = common.load(options, "synced_seq2seq")
+  model = common.load(options, "synced_seq2seq", { "input" })
 else
   model = neap.synced_seq2seq {
     input = neap.vocab(train, "phonemes", { unk = true }), output = neap.vocab(train, "marks"),
@@ -75,7 +76,7 @@ if not options.load then
     dev = function() return model:score(held) end,
   })
 end
-if options.model then common.need(model:save(options.model)) end
+common.save(options, model)
 
 -- What came of it, beside the marks that words of the same shape (consonants and vowels) have most
 -- often. For a shape never seen, each of its phonemes has the mark that such a one has most often.

@@ -7,6 +7,10 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 local options = common.options {
   "Learns to tell the part of speech of each word.",
   data = "sentences in CoNLL-U", epochs = 12, quick = 4,
+  train = common.shared "ud-english-ewt/train.conllu",
+  dev = common.shared "ud-english-ewt/dev.conllu",
+  texts = { "sentence", "A sentence to tag at the end, blanks between its words; "
+    .. "with --load nothing else." },
 }
 local rng = neap.rng(options.seed)
 local size, rate = 128, 2e-3
@@ -33,11 +37,9 @@ end
 local train, dev, test
 if options.quick then
   train, dev = invented(300), invented(100)
-else
+elseif not options.alone then
   train, dev, test = common.corpora(options, {
     read = function(path) return neap.corpus.conllu(path, { fields = { "form", "upos" } }) end,
-    train = common.shared "ud-english-ewt/train.conllu",
-    dev = common.shared "ud-english-ewt/dev.conllu",
     missing = "give --train FILE (CoNLL-U)", share = 0.1, rng = rng,
   })
 end
@@ -45,7 +47,7 @@ end
 -- The network, or the one that was saved.
 local model
 if options.load then
-  model = common.load(options, "synced_seq2seq")
+  model = common.load(options, "synced_seq2seq", { "words", "chars" })
 else
   local words = neap.vocab(train, "form", { min = 2, lower = true })
   local chars = neap.vocab(train, "form", { characters = true, unk = true })
@@ -72,10 +74,15 @@ end
 local vocab = {}
 for _, input in ipairs(model.inputs) do vocab[input.name] = input.vocab end
 
-local function fields(corpus)
+local function inputs(corpus)
   return { words = corpus:encode("form", vocab.words),
-    chars = corpus:characters("form", vocab.chars, { max = 20 }),
-    output = corpus:encode("upos", model.output, { unknown = "ignore" }) }
+    chars = corpus:characters("form", vocab.chars, { max = 20 }) }
+end
+
+local function fields(corpus)
+  local both = inputs(corpus)
+  both.output = corpus:encode("upos", model.output, { unknown = "ignore" })
+  return both
 end
 
 -- A tenth of the words is unknown, each time others: their characters have to do.
@@ -99,20 +106,35 @@ if not options.load then
     dev = function() return model:score(held) end,
   })
 end
-if options.model then common.need(model:save(options.model)) end
+common.save(options, model)
 
 -- What came of it.
-local few = neap.batches(fields(dev), { size = 200, bucket = false })()
-local guesses = model:predict(few)
-common.show(#guesses, function(i)
-  local form, upos, text, right = dev:get("form", i), dev:get("upos", i), {}, true
-  for t, tag in ipairs(guesses[i]) do
-    local same = tag == upos[t]
-    right = right and same
-    text[t] = same and form[t] .. "/" .. tag or ("[%s/%s is %s]"):format(form[t], tag, upos[t])
-  end
-  return right, table.concat(text, " ")
-end)
-local scores = model:score(fields(dev))
-common.result { dev_accuracy = scores.accuracy, dev_sequence_accuracy = scores.sequence_accuracy,
-  test_accuracy = test and model:score(fields(test)).accuracy, parameters = model:parameters() }
+local function guesses(data)
+  return model:predict(neap.batches(data, { size = 200, bucket = false })())
+end
+
+local result = { parameters = model:parameters() }
+if dev then
+  if options.load then common.known(options, dev, "upos", model.output) end
+  local guessed = guesses(fields(dev))
+  common.show(#guessed, function(i)
+    local form, upos, text, right = dev:get("form", i), dev:get("upos", i), {}, true
+    for t, tag in ipairs(guessed[i]) do
+      local same = tag == upos[t]
+      right = right and same
+      text[t] = same and form[t] .. "/" .. tag or ("[%s/%s is %s]"):format(form[t], tag, upos[t])
+    end
+    return right, table.concat(text, " ")
+  end)
+  local scores = model:score(fields(dev))
+  result.dev_accuracy, result.dev_sequence_accuracy = scores.accuracy, scores.sequence_accuracy
+end
+local sentence = {}
+for word in table.concat(options.sentence, " "):gmatch "%S+" do sentence[#sentence + 1] = word end
+if #sentence > 0 then
+  local tags = guesses(inputs(neap.corpus.from { form = { sentence } }))[1]
+  for t, tag in ipairs(tags) do sentence[t] = sentence[t] .. "/" .. tag end
+  print(table.concat(sentence, " "))
+end
+if test then result.test_accuracy = model:score(fields(test)).accuracy end
+common.result(result)

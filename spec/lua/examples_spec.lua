@@ -93,7 +93,8 @@ describe("examples", function()
       refuses(2, "expected a whole number from 1, came 0", "--epochs 0")
       refuses(2, "expected a whole number from 1, came x", "--threads x")
       refuses(1, "no/such/file", "--quick --load no/such/file")
-      refuses(1, "no/such/folder/model", "--quick --model no/such/folder/model")
+      refuses(1, ": no/such/folder/model: No such", "--quick --model no/such/folder/model")
+      refuses(2, "--epochs: expected a whole number from 1, came -1", "--epochs -1")
       local other = folder.write("other", "no model")
       refuses(1, other, "--quick --load " .. other)
       if script ~= "sine" then
@@ -153,6 +154,100 @@ describe("examples", function()
     local _, values = result_of(text)
     assert.is_nil(values.dev_nats)
   end)
+
+  it("take what is given beside --quick", function()
+    local _, errors = run(folder, "g2p", "--quick --epochs 5 --size 8 --batch 500 --rate 0.5")
+    assert.matches("epoch 5/5  loss", errors, 1, true)
+    assert.matches("epoch 1/5  loss %S+  wer %S+  rate 0.5 ", errors)
+    local small = select(2, result_of((run(folder, "g2p", "--quick --epochs 1 --size 8"))))
+    local usual = select(2, result_of((run(folder, "g2p", "--quick --epochs 1"))))
+    assert.is_true(small.parameters < usual.parameters)
+  end)
+
+  it("say that the model could not be saved, give the scores, and end with 1", function()
+    for script in pairs(scripts) do
+      local text, errors, status = run(folder, script, "--quick --epochs 1 --model /dev/full")
+      assert.equal(1, status, script)
+      assert.equal(script, (result_of(text)))
+      assert.matches("\n" .. script .. ": not saved: /dev/full: [^\n]*No space left", errors)
+    end
+  end)
+
+  it("answer with a saved model alone, without data", function()
+    local function answers(script, args, expected)
+      local path = folder.path .. "/alone.safetensors"
+      assert.equal(0, select(3, run(folder, script, "--quick --epochs 2 --model " .. path)))
+      local text, errors, status = run(folder, script, ("--load %s %s"):format(path, args))
+      assert.equal("", errors)
+      assert.equal(0, status)
+      assert.matches("^" .. expected .. "\nresult task=" .. script
+        .. " seconds=%S+ parameters=%d+\n$", text)
+    end
+    answers("classify", "über dudu", "über +%l%l +0%.%d%d\ndudu +ba +[01]%.%d%d")
+    answers("g2p", "--beam 1 shee", "shee\t%l[%l ]*")
+    answers("tag", "The 'muon lar'", "The/DET muon/%u+ lar/%u+")
+    answers("charlm", "--prompt 'the t' --generate 4", "the t....")
+  end)
+
+  it("refuse texts and numbers that make no sense", function()
+    local function refuses(script, args, message)
+      local text, errors, status = run(folder, script, args)
+      assert.same({ "", 2 }, { text, status })
+      assert.equal(("%s: %s (--help shows the options)\n"):format(script, message), errors)
+    end
+    refuses("charlm", "--temperature -1", "--temperature: expected a number from 0, came -1")
+    refuses("charlm", "--temperature=-.5", "--temperature: expected a number from 0, came -.5")
+    refuses("charlm", "--prompt ''", "expected a text, came an empty one")
+    refuses("classify", "$(printf '\\377')", "expected a text in UTF-8")
+    refuses("g2p", "--mix 2", "--mix: expected a number from 0 to 1, came 2")
+    refuses("g2p", "--dropout 1", "--dropout: expected a number from 0 to less than 1, came 1")
+  end)
+
+  it("say that data is too little, that it does not fit the model, and where it was looked for",
+    function()
+      local function says(script, args, message)
+        local text, errors, status = run(folder, script, args)
+        assert.same({ "", 1 }, { text, status })
+        assert.equal(script .. ": " .. message .. "\n", errors)
+      end
+      local one, short = folder.write("one.tsv", "ab\tx\n"), folder.write("short", "ab")
+      local little = one .. ": too little to keep a part of it apart: give more, or --dev FILE"
+      says("classify", "--train " .. one, little)
+      says("g2p", "--train " .. one, little)
+      says("charlm", ("--train %s --dev %s"):format(short, short),
+        "--train: too little: expected at least 128 characters, came 2")
+
+      local path = folder.path .. "/other.safetensors"
+      assert.equal(0, select(3, run(folder, "rows", "--quick --epochs 1 --model " .. path)))
+      -- an IDX file of one picture, 2 x 3
+      local picture = folder.write("images-idx3", "\0\0\8\3"
+        .. "\0\0\0\1\0\0\0\2\0\0\0\3" .. "abcdef")
+      folder.write("labels-idx1", "\0\0\8\1\0\0\0\1\7")
+      says("rows", ("--load %s --dev %s"):format(path, picture),
+        path .. ": its model reads rows of 8 pixels, the pictures have rows of 3 pixels")
+      says("classify", "--quick --load " .. path,
+        path .. ": its model does not read input as symbols")
+
+      assert.equal(0, select(3, run(folder, "classify", "--quick --epochs 1 --model " .. path)))
+      local text, errors, status = run(folder, "classify", ("--load %s --dev %s"):format(path, one))
+      assert.equal(0, status)
+      assert.equal(("classify: %s knows none of the outputs in the data: it knows ba, ki, mu, "
+        .. "there are x\n"):format(path), errors)
+      assert.equal(0, select(2, result_of(text)).dev_accuracy)
+
+      -- a checkout with no data beside it
+      local checkout = folder.path .. "/a/neap"
+      assert(os.execute(("mkdir -p %s/scripts && cp -r scripts/neap scripts/examples %s/scripts && "
+        .. "ln -s \"$PWD/bindings\" %s/bindings"):format(checkout, checkout, checkout)))
+      local build = os.getenv "NEAP_BUILD" or "$PWD/build"
+      local pipe <close> = assert(io.popen(("export NEAP_BUILD=%s; cd %s && scripts/neap run "
+        .. "scripts/examples/classify.lua 2>&1; scripts/neap run %s/scripts/examples/classify.lua "
+        .. "--help"):format(build, checkout, checkout)))
+      local out = pipe:read "a"
+      assert.matches("classify: no ../shared/data/names/train.tsv: give --train FILE "
+        .. "(text, tab, class)\n", out, 1, true)
+      assert.matches(folder.path .. "/a/shared/data/names/train.tsv\n", out, 1, true)
+    end)
 
   it("stress prints the usual pattern's score beside its own", function()
     local text = run(folder, "stress", "--quick")
