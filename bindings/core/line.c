@@ -21,6 +21,7 @@
 #include <histedit.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <lualib.h>
 
 __attribute__((visibility("default"))) int luaopen_neap_line(lua_State *L);
 
@@ -34,7 +35,7 @@ struct cancel_hook {
 };
 
 static struct cancel_hook *cancel;
-static lua_State *running; /* in protect; what Ctrl-C ends */
+static lua_State *running; /* in protect: the innermost coroutine; what Ctrl-C ends */
 static pthread_t thread;   /* its thread */
 static volatile sig_atomic_t presses; /* that no error has come of yet */
 
@@ -57,6 +58,14 @@ static void stop(lua_State *L, lua_Debug *ar) {
   stop_at(L);
 }
 
+static void arm(lua_State *L) {
+  lua_sethook(L, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+static void disarm(lua_State *L) {
+  if (lua_gethook(L) == stop) lua_sethook(L, NULL, 0, 0);
+}
+
 static void interrupt(int signal_number) {
   int saved = errno;
   if (!pthread_equal(pthread_self(), thread)) { /* only a state's own thread may set its hook */
@@ -65,7 +74,7 @@ static void interrupt(int signal_number) {
     signal(signal_number, SIG_DFL);
     raise(signal_number);
   } else {
-    lua_sethook(running, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+    arm(running);
     if (cancel) cancel->cancel();
   }
   errno = saved;
@@ -73,11 +82,17 @@ static void interrupt(int signal_number) {
 
 static bool was_interrupted;
 
+/* Does a text end as what Ctrl-C raises? */
+static bool is_interruption(const char *text, size_t n) {
+  size_t m = sizeof INTERRUPTED - 1;
+  return text && n >= m && strcmp(text + n - m, INTERRUPTED) == 0;
+}
+
 /* The error's text with a traceback. */
 static int explain(lua_State *L) {
-  size_t n = 0, m = sizeof INTERRUPTED - 1;
+  size_t n = 0;
   const char *text = lua_tolstring(L, 1, &n);
-  was_interrupted = text && n >= m && strcmp(text + n - m, INTERRUPTED) == 0;
+  was_interrupted = is_interruption(text, n);
   if (!text) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
     text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
@@ -105,13 +120,89 @@ static int protect(lua_State *L) {
   int status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 1);
   sigaction(SIGINT, &old, NULL);
   /* An error of another kind may have come first (a canceled run): the hook must not outlive it. */
-  if (lua_gethook(L) == stop) lua_sethook(L, NULL, 0, 0);
+  disarm(L);
   running = outer;
   thread = outer_thread;
   lua_pushboolean(L, status == LUA_OK);
   lua_replace(L, 1);
   if (status != LUA_OK) lua_pushboolean(L, was_interrupted);
   return lua_gettop(L);
+}
+
+/* Hooks belong to one coroutine. So that Ctrl-C ends a loop in any of them, `running` has to follow:
+** coroutine.resume and coroutine.wrap as Lua has them, but for that. The results, or the error, are
+** left on L's stack; their number, or -1. */
+static int resume(lua_State *L, lua_State *co, int arguments) {
+  int results;
+  if (!lua_checkstack(co, arguments)) {
+    lua_pushliteral(L, "too many arguments to resume");
+    return -1;
+  }
+  lua_xmove(L, co, arguments);
+  lua_State *outer = running;
+  if (outer) running = co;
+  int status = lua_resume(co, L, arguments, &results);
+  if (outer) running = outer;
+  disarm(co);
+  if (outer && presses) arm(L); /* it came back before it was stopped */
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_xmove(co, L, 1);
+    return -1;
+  }
+  if (!lua_checkstack(L, results + 1)) {
+    lua_pop(co, results);
+    lua_pushliteral(L, "too many results to resume");
+    return -1;
+  }
+  lua_xmove(co, L, results);
+  return results;
+}
+
+static int coroutine_resume(lua_State *L) {
+  lua_State *co = lua_tothread(L, 1);
+  luaL_argexpected(L, co, 1, "thread");
+  int n = resume(L, co, lua_gettop(L) - 1);
+  lua_pushboolean(L, n >= 0);
+  lua_insert(L, n >= 0 ? -n - 1 : -2);
+  return n >= 0 ? n + 1 : 2;
+}
+
+static int wrapped(lua_State *L) {
+  lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+  int n = resume(L, co, lua_gettop(L));
+  if (n >= 0) return n;
+  int status = lua_status(co);
+  if (status != LUA_OK && status != LUA_YIELD) { /* closes its pending variables */
+    lua_pop(L, 1);
+    status = lua_resetthread(co);
+    lua_xmove(co, L, 1);
+  }
+  size_t length = 0;
+  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
+  if (status != LUA_ERRMEM && text && !is_interruption(text, length)) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+static int coroutine_wrap(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_State *co = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  lua_pushcclosure(L, wrapped, 1);
+  return 1;
+}
+
+/* watch_coroutines(): puts these two in the place of Lua's own. */
+static int watch_coroutines(lua_State *L) {
+  static const luaL_Reg functions[] = {
+    {"resume", coroutine_resume}, {"wrap", coroutine_wrap}, {NULL, NULL}};
+  luaL_requiref(L, LUA_COLIBNAME, luaopen_coroutine, 0);
+  luaL_setfuncs(L, functions, 0);
+  return 0;
 }
 
 /* set_cancel(hook): a light userdata, core.cancel_hook. */
@@ -241,6 +332,12 @@ static void start(lua_State *L) {
 
 static bool interactive(void) { return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO); }
 
+/* terminal() -> does standard output go to a terminal? */
+static int is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty(STDOUT_FILENO));
+  return 1;
+}
+
 static int is_interactive(lua_State *L) {
   lua_pushboolean(L, interactive());
   return 1;
@@ -317,12 +414,14 @@ int luaopen_neap_line(lua_State *L) {
   static const luaL_Reg functions[] = {
     {"readline", read_line},
     {"interactive", is_interactive},
+    {"terminal", is_terminal},
     {"add_history", add_history},
     {"load_history", load_history},
     {"save_history", save_history},
     {"set_completer", set_completer},
     {"protect", protect},
     {"set_cancel", set_cancel},
+    {"watch_coroutines", watch_coroutines},
     {NULL, NULL},
   };
   luaL_newlib(L, functions);

@@ -282,9 +282,21 @@ local function read_limits(program, threads, seconds)
   return limits
 end
 
+-- A line of the table: tabs between, or columns of fixed widths, text to the left.
+local widths = { 19, 8, 4, 4, 3, 4, 4, 2, 7, 11, 16, 11, 10, 9 }
+local function table_line(cells_of_row, aligned)
+  if not aligned then return table.concat(cells_of_row, "\t") end
+  local parts = {}
+  for i, cell in ipairs(cells_of_row) do
+    parts[i] = ("%" .. (i <= 3 and "-" or "") .. widths[i] .. "s"):format(cell)
+  end
+  return table.concat(parts, " ")
+end
+
 --- Runs the command.
 -- @tab options `only`, `cells`, `threads` (lists with commas), `limits`, `peers`, `json`, `seconds`,
---   `repeats`; `folder`: where the programs of scripts/bench are, `programs`: where they are built
+--   `repeats`; `aligned`: columns for the eye; `folder`: where the programs of scripts/bench are,
+--   `programs`: where they are built
 return function(options)
   local workloads, hidden, threads = {}, {}, {}
   for _, s in ipairs(shapes) do
@@ -343,7 +355,7 @@ return function(options)
   local head = { "peer", "workload", "cell", "T", "B", "D", "H", "L", "threads", "median_us",
     "GFLOPs_effective", "min_us", "spread_pct" }
   if limits then head[#head + 1] = "limit_pct" end
-  if not options.json then out:write(table.concat(head, "\t"), "\n") end
+  if not options.json then out:write(table_line(head, options.aligned), "\n") end
 
   local function row(peer, w, cell, c, n, times)
     local m, least, most = median(times)
@@ -358,7 +370,7 @@ return function(options)
     end
     rows[#rows + 1] = r
     if not options.json then
-      out:write(table.concat(r, "\t"), "\n")
+      out:write(table_line(r, options.aligned), "\n")
       out:flush()
     end
     return m

@@ -843,7 +843,7 @@ end
 function meta:__len() return self.n end
 
 function meta:__tostring()
-  return ("corpus %s: %d sequences; %s"):format(self.source, self.n,
+  return ("corpus %s: %d sequence%s; %s"):format(self.source, self.n, self.n == 1 and "" or "s",
     table.concat(self:names(), ", "))
 end
 

@@ -38,7 +38,8 @@ end
 --- Looks. The facts may be replaced, for tests.
 -- @tab[opt] facts `cpu_level`, `blas_core`, `environment` (function of a name), `processors`,
 --   `speed` (function of threads), `readable` (function of a path)
--- @treturn tab lines, each `{ ok = true, false or nil (a plain fact), text, mend = how to mend it }`
+-- @treturn tab lines, each `{ ok = true, false or nil (a plain fact), text, mend = how to mend it, why
+--   = what may be the cause where nothing can be mended }`
 local function look(facts)
   facts = facts or {}
   local environment = facts.environment or os.getenv
@@ -46,7 +47,9 @@ local function look(facts)
   local processors = facts.processors or tonumber(first_line "nproc") or 1
   local speed, there = facts.speed or training_speed, facts.readable or readable
   local lines = {}
-  local function say(ok, text, mend) lines[#lines + 1] = { ok = ok, text = text, mend = mend } end
+  local function say(ok, text, mend, why)
+    lines[#lines + 1] = { ok = ok, text = text, mend = mend, why = why }
+  end
 
   say(nil, ("neap %s, %s, %s"):format(neap.version, _VERSION,
     first_line "uname -sm" or "an unknown system"))
@@ -54,7 +57,7 @@ local function look(facts)
   say(nil, ("%d processor%s%s"):format(processors, processors == 1 and "" or "s",
     model and ", " .. model or ""))
   if level == "generic" then
-    say(false, "kernels: generic, plain C",
+    say(false, "kernels: generic, plain C", nil,
       "this processor has neither AVX2 with FMA nor AVX-512, or the build was not for x86-64")
   else
     say(true, "kernels: " .. level)
@@ -87,7 +90,7 @@ local function look(facts)
   if processors > 1 then
     local two = speed(2)
     local gain = two / one
-    say(gain > 1.4, ("with two threads: %.0f GFLOP/s, %.2f times as fast"):format(two, gain),
+    say(gain > 1.4, ("with two threads: %.0f GFLOP/s, %.2f times as fast"):format(two, gain), nil,
       "something else keeps the processors busy, or they share one core")
   end
 
@@ -109,15 +112,15 @@ local function look(facts)
 end
 
 --- Runs the command.
--- @return true if nothing needs mending
+-- @return true if there is nothing that the user can mend
 local function run(facts)
   local well = true
   for _, line in ipairs(look(facts)) do
     local mark = line.ok and "ok  " or line.ok == false and "SLOW" or "    "
     print(mark .. "  " .. line.text)
     if line.ok == false then
-      well = false
-      print("      to mend it: " .. line.mend)
+      well = well and not line.mend
+      print("      " .. (line.mend and "to mend it: " .. line.mend or "the cause: " .. line.why))
     end
   end
   return well

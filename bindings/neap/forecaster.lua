@@ -111,7 +111,9 @@ function class:batch(list)
   local lengths, flat = read_all(self, "batch", list)
   local input, target, size = {}, {}, self.size
   for i, n in ipairs(lengths) do
-    if n < 2 then check.fail("batch: series %d has %d steps, at least 2 are needed", i, n) end
+    if n < 2 then
+      check.fail("batch: series %d has %d step%s, at least 2 are needed", i, n, n == 1 and "" or "s")
+    end
     table.move(flat[i], 1, (n - 1) * size, #input + 1, input)
     table.move(flat[i], size + 1, n * size, #target + 1, target)
     lengths[i] = n - 1

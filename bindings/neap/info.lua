@@ -47,9 +47,11 @@ end
 local telling = { embedding = true, linear = true, layer_norm = true, dropout = true, elman = true,
   lstm = true, gru = true, attend_dot = true, attend_additive = true }
 
--- Collects from a program's JSON: numbers with their presets, the ops of each layer.
+-- Collects from a program's JSON: numbers with their presets, the ops of each layer. Gives the
+-- outputs in their order.
 local function read_nodes(program, numbers, ops)
-  for _, node in ipairs(cjson.decode(program:json()).nodes) do
+  local plain = cjson.decode(program:json())
+  for _, node in ipairs(plain.nodes) do
     if node.op == "scalar" then numbers[node.name] = node.number end
     local layer = node.layer or ""
     local op = node.op == "state" and "a loop of its own" or telling[node.op] and node.op
@@ -61,25 +63,26 @@ local function read_nodes(program, numbers, ops)
       end
     end
   end
+  return plain.outputs
 end
 
 local function show_programs(model, write, ops)
-  write("\nprograms (T, S: steps of a sequence; B: rows of the batch)\n")
+  write("\nprograms (T, S: steps of a sequence; B: rows of the batch; outputs with their index in C)\n")
   for _, name in ipairs(model:programs()) do
     local pr, numbers = model:program(name), {}
-    read_nodes(pr, numbers, ops)
+    local outputs = read_nodes(pr, numbers, ops)
     write(("  %s\n"):format(name))
     local function line(title, value_name, id)
       local text = record.type_text(pr:spaces(), pr:type(id))
       if numbers[value_name] then text = ("a number, %g if not set"):format(numbers[value_name]) end
       write(("    %-8s%-28s %s\n"):format(title, value_name, text))
     end
-    local inputs, outputs = pr:inputs(), pr:outputs()
+    local inputs = pr:inputs()
     for i, input in ipairs(by_number(inputs)) do
       line(i == 1 and "takes" or "", input, inputs[input])
     end
-    for i, output in ipairs(by_number(outputs)) do
-      line(i == 1 and "gives" or "", output, outputs[output])
+    for i, output in ipairs(outputs) do
+      line(i == 1 and "gives" or "", ("%d %s"):format(i - 1, output.name), output.value)
     end
     local future = pr:reads_future()
     write(("    %-8s%s\n"):format("streams", future and "no: " .. future or "yes, step by step"))

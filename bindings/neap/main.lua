@@ -8,21 +8,22 @@ local function fail(message, status)
   os.exit(status or 1, true)
 end
 
---- Lets Ctrl-C end loops in C as well. Without the library (`neap run` of a plain script) it ends
--- Lua alone.
-local function cancel_in_c()
+--- Lets Ctrl-C end loops in coroutines and in C as well. Without the library (`neap run` of a plain
+-- script) it ends Lua alone.
+local function cancel_everywhere()
+  line.watch_coroutines()
   local found, core = pcall(require, "neap.core")
   if found and core.cancel_hook then line.set_cancel(core.cancel_hook) end
 end
 
 local function run(options)
   local file = options.file
-  local chunk, message = loadfile(file)
+  local chunk, message = loadfile(file ~= "-" and file or nil)
   if not chunk then fail(message) end
   for i in pairs(arg) do arg[i] = nil end -- in place: argparse keeps the table it has seen
   arg[-1], arg[0] = "neap", file
   table.move(options.args, 1, #options.args, 1, arg)
-  cancel_in_c()
+  cancel_everywhere()
   local ok, message, interrupted = line.protect(chunk, table.unpack(options.args))
   if not ok then
     io.stdout:flush()
@@ -46,7 +47,7 @@ end)
 
 -- What follows FILE belongs to the script, options too.
 local run_command = parser:command("run", "Run a script."):handle_options(false)
-run_command:argument("file", "The Lua script.")
+run_command:argument("file", "The Lua script; - for standard input.")
 run_command:argument("args", "Its arguments."):args "*"
 
 parser:command("repl", "The interactive prompt.")
@@ -54,27 +55,62 @@ parser:command("repl", "The interactive prompt.")
 -- Listed where the module is there.
 local has_info = package.searchpath("neap.info", package.path)
 if has_info then
-  parser:command("info", "Show what a model file holds."):argument("model", "The file.")
+  parser:command("info", "Show what a model file holds."):argument("model", "The file."):args "?"
 end
 
 parser:command("doctor", "Look at this machine: what is slow or missing, and how to mend it.")
+  :epilog "Ends with 1 if there is something that you can mend."
+
+-- What argparse shall make of an option that is a number.
+local function number(option)
+  return function(text)
+    local n = tonumber(text)
+    if n then return n end
+    return nil, ("bench: %s: expected a number, came %s"):format(option, text)
+  end
+end
+
 local bench_command = parser:command("bench", "Time this machine on recurrent networks."):epilog [[
-Prints a table with tabs between; remarks go to standard error and begin with #. Nothing else should
-run meanwhile.]]
+Workloads:
+   W1        a training step: forward, back-propagation through time, all gradients
+   W2        a whole sequence forward
+   W3        one step of one stream through the C API
+   W3-lua    the same through Lua, input and output included
+   W3-block  one of 64 steps that are made in one call
+   W4        a training loop of a character model
+Peers:
+   neap        the library's own layers
+   neap-cell   the same LSTM as a script's cell of primitive ops, all gates in one product
+   neap-gates  the same with a product for each gate
+   with --peers  oneDNN, PyTorch and ONNX Runtime, where they are installed
+
+T steps, B rows, D inputs, H units, L layers. On a terminal the columns are aligned; else there are
+tabs between them. Remarks go to standard error and begin with #. All of it takes about four minutes,
+with --peers two to three times as long; nothing else should run meanwhile. --only, --cells and
+--hidden choose parts.]]
 bench_command:option "--only":argname "W":description "Workloads, such as W1,W3 (default: all)."
 bench_command:option "--cells":argname "C":description "Of rnn,lstm,gru (default: all)."
 bench_command:option "--hidden":argname "H":description "Shapes with so many units, such as 16,512."
 bench_command:option "--threads":argname "N":default "1,2":description "Numbers of threads."
-bench_command:option "--seconds":argname "S":default "0.3":convert(tonumber)
+bench_command:option "--seconds":argname "S":default "0.3":convert(number "--seconds")
   :description "How long one repetition takes."
-bench_command:option "--repeats":argname "N":default "5":convert(tonumber)
+bench_command:option "--repeats":argname "N":default "5":convert(number "--repeats")
   :description "How often; medians are shown."
 bench_command:flag "--limits":description "Measure the machine's limits too; adds the share of them."
 bench_command:flag "--peers":description "Other software by turns: oneDNN, PyTorch, ONNX Runtime."
 bench_command:flag "--json":description "One JSON array instead of the table."
 parser:add_help_command()
 
+-- A file where a command should be.
+local function is_file(name)
+  local file = name:find "%.lua$" or io.open(name)
+  if io.type(file) then file:close() end
+  return file ~= nil
+end
+
 function parser.error(_, message)
+  local name = message:match "^unknown command '(.*)'"
+  if name and is_file(name) then fail("did you mean: neap run " .. name, 2) end
   fail(message .. "\n" .. parser:get_usage(), 2)
 end
 
@@ -87,20 +123,24 @@ local options = parser:parse()
 if options.command == "run" then
   run(options)
 elseif options.command == "doctor" then
-  cancel_in_c()
+  cancel_everywhere()
   os.exit(require "neap.doctor".run() and 0 or 1, true)
 elseif options.command == "bench" then
-  cancel_in_c()
+  cancel_everywhere()
   local home = package.searchpath("neap.bench", package.path):gsub("bindings/neap/bench.lua$", "")
+  options.aligned = line.terminal()
   options.folder = home .. "scripts/bench"
   options.programs = (os.getenv "NEAP_BUILD" or home .. "build") .. "/bench"
   local ok, message = line.protect(require "neap.bench", options)
   if not ok then fail(require "neap.report" (message)) end
 elseif options.command == "info" then
+  if not options.model then
+    fail("info: expected a model file, such as one that model:save has written", 2)
+  end
   local ok, message = require "neap.info" (options.model)
   if not ok then fail(message) end
 else
-  cancel_in_c()
-  require "neap.repl" ()
+  cancel_everywhere()
+  if not require "neap.repl" () then os.exit(1, true) end
 end
 os.exit(0, true)

@@ -212,28 +212,37 @@ function confusion:macro_f1()
   return n == 0 and 0 or sum / n
 end
 
-local function fit(text, width)
-  local n = utf8.len(text) or #text
-  if n > width then
-    return text:sub(1, (utf8.offset(text, width + 1) or width + 1) - 1)
-  end
-  return (" "):rep(width - n) .. text
-end
+local WIDTH = 100 -- columns of a line
 
+local function long(text) return utf8.len(text) or #text end
+
+-- Rows are what was wanted, columns what was predicted. Where the names are too long to stand over
+-- the columns, both have numbers.
 function meta:__tostring()
-  local n, head, cell = #self.names, 0, #tostring(self.total)
-  for _, name in ipairs(self.names) do
-    head = math.max(head, utf8.len(name) or #name)
-    cell = math.max(cell, math.min(utf8.len(name) or #name, 5))
+  local rows, heads, head, width, cell = {}, {}, 0, 0, #tostring(self.total)
+  for j, name in ipairs(self.names) do
+    rows[j], heads[j] = name, name
+    head, width = math.max(head, long(name)), width + 1 + math.max(long(name), cell)
   end
-  local lines = { (" "):rep(head) }
-  for j = 1, n do lines[1] = lines[1] .. " " .. fit(self.names[j], cell) end
-  for i = 1, n do
-    local line = fit(self.names[i], head)
-    for j = 1, n do
-      line = line .. " " .. fit(self[i][j] == 0 and "." or tostring(self[i][j]), cell)
+  if head + width > WIDTH then
+    local digits = #tostring(#heads)
+    for j, name in ipairs(self.names) do
+      rows[j], heads[j] = ("%s %" .. digits .. "d"):format(name, j), tostring(j)
     end
-    lines[i + 1] = line
+    head = head + 1 + digits
+  end
+  local lines = { "rows: wanted, columns: predicted" }
+  local function add(title, value)
+    local line = { (" "):rep(head - long(title)) .. title }
+    for j, name in ipairs(heads) do
+      local text = value(j)
+      line[j + 1] = (" "):rep(math.max(long(name), cell) - long(text)) .. text
+    end
+    lines[#lines + 1] = table.concat(line, " ")
+  end
+  add("", function(j) return heads[j] end)
+  for i, title in ipairs(rows) do
+    add(title, function(j) return self[i][j] == 0 and "." or tostring(self[i][j]) end)
   end
   return table.concat(lines, "\n")
 end

@@ -82,26 +82,31 @@ local function compile(text)
   return nil, as_statement, incomplete
 end
 
+local failed = false -- has anything gone wrong?
+
+local function complain(message)
+  failed = true
+  io.stdout:flush()
+  io.stderr:write(message, "\n")
+end
+
 --- Reads one chunk: the chunk | false for none | nil at the end of input.
 local function read(interactive)
   local text
   while true do
     local input, why = line.readline(text and ">> " or "> ")
     if not input then
-      if why == "interrupted" then return false end
-      if not text then return nil end
-      io.stderr:write((select(2, compile(text))), "\n")
+      if why == "interrupted" or text and interactive then return false end -- what was begun is dropped
+      if text then complain((select(2, compile(text)))) end
       return nil
-    end
-    if interactive and input:find "%S" and #input <= history_limit then
-      line.add_history(input)
     end
     text = text and text .. "\n" .. input or input
     if not text:find "%S" then return false end
     local chunk, message, incomplete = compile(text)
+    if not incomplete and interactive and #text <= history_limit then line.add_history(text) end
     if chunk then return chunk end
     if not incomplete then
-      io.stderr:write(message, "\n")
+      complain(message)
       return false
     end
   end
@@ -122,12 +127,26 @@ end
 local function try(f, ...)
   local results = table.pack(line.protect(f, ...))
   if results[1] then return table.unpack(results, 1, results.n) end
-  io.stdout:flush()
-  io.stderr:write(report(results[2]), "\n")
+  complain(report(results[2]))
   return false
 end
 
---- Reads, runs and prints until the input ends.
+local help_text = [[
+neap                 the library: all its names
+op                   the ops that networks are made of; they compute at once on tensors:
+                     op.tanh(neap.tensor{{1, 2}})
+neap.lstm{size = 8}  what a line gives is shown; _ is the last value that was shown
+model:sa<Tab>        Tab completes names, the arrow keys and Ctrl-R bring back earlier lines
+Ctrl-C               stops what runs, or drops what is being written
+quit, exit, Ctrl-D   leave
+docs/guide.md and docs/ops.md tell the rest.]]
+
+local help = setmetatable({}, { __name = "help", __tostring = function() return help_text end,
+  __call = function(self) return self end })
+local leave = setmetatable({}, { __name = "quit", __tostring = function() return "quit" end,
+  __call = function(self) return self end })
+
+--- Reads, runs and prints until the input ends. True if all went well, or somebody looked on.
 return function()
   local interactive = line.interactive()
   local found, neap = pcall(require, "neap")
@@ -136,26 +155,41 @@ return function()
   else
     io.stderr:write("neap could not be loaded: ", tostring(neap):match "[^\n]*", "\n")
   end
+  _G.help, _G.quit, _G.exit = help, leave, leave
   local has_show, show = pcall(require, "neap.show")
   if not has_show then show = tostring end
 
   local history = interactive and history_path()
-  if interactive then
-    line.set_completer(complete)
-    if history then line.load_history(history) end -- there is none the first time
-    print(("neap %s, %s. Tab completes, Ctrl-C stops a run, Ctrl-D leaves."):format(
-      found and neap.version or "", _VERSION))
-  end
-  local function evaluate(ok, ...)
-    if ok then try(print_all, show, ...) end
-  end
-  while true do
-    local chunk = read(interactive)
-    if chunk == nil then break end
-    if chunk then evaluate(try(chunk)) end
-  end
-  if history then
+  local function keep_history()
     local saved, message = line.save_history(history)
     if not saved then io.stderr:write("the history could not be saved: ", message, "\n") end
   end
+  if interactive then
+    line.set_completer(complete)
+    print(("neap %s, %s: `neap` and `op` are there, `help` tells more, Ctrl-D leaves."):format(
+      found and neap.version or "", _VERSION))
+  end
+  if history then
+    line.load_history(history) -- there is none the first time
+    local os_exit = os.exit
+    function os.exit(...) -- luacheck: ignore 122
+      keep_history()
+      os_exit(...)
+    end
+  end
+  -- Shows what a chunk gave; false if that was to leave.
+  local function evaluate(ok, ...)
+    if not ok then return true end
+    local value = ...
+    if rawequal(value, leave) then return false end
+    try(print_all, show, ...)
+    if value ~= nil and not rawequal(value, help) then _G._ = value end
+    return true
+  end
+  while true do
+    local chunk = read(interactive)
+    if chunk == nil or chunk and not evaluate(try(chunk)) then break end
+  end
+  if history then keep_history() end
+  return interactive or not failed
 end

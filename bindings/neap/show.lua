@@ -217,13 +217,59 @@ function plain_table(t, depth, above)
   return "{\n" .. table.concat(lines, "\n") .. "\n}"
 end
 
+-- ---- modules ----
+
+-- Names below each other in columns, as many as fit.
+local function columns(names)
+  local width, lines = 0, {}
+  for _, name in ipairs(names) do width = math.max(width, #name + 2) end
+  local across = math.max((WIDTH - 2) // width, 1)
+  local down = (#names + across - 1) // across
+  for row = 1, down do
+    local line = {}
+    for i = row, #names, down do line[#line + 1] = names[i] .. (" "):rep(width - #names[i]) end
+    lines[row] = "  " .. table.concat(line):gsub(" +$", "")
+  end
+  return table.concat(lines, "\n")
+end
+
+-- All names of a table of functions, in columns by kind; nil if it is another table. Its metatable's
+-- `names`, a list of tables, tells what is loaded when first asked for.
+local function module(t)
+  local meta, kind, functions, all = getmetatable(t), {}, 0, 0
+  for key, value in next, t do
+    if type(key) ~= "string" or not key:find "^[%a_][%w_]*$" then return nil end
+    all = all + 1
+    if type(value) == "function" then functions = functions + 1 end
+    kind[key] = type(value) == "table" and "modules" or type(value) == "function" and "functions"
+      or "values"
+  end
+  if functions < 8 or functions * 2 < all then return nil end
+  for _, names in ipairs(type(meta) == "table" and type(meta.names) == "table" and meta.names or {}) do
+    for name in pairs(names) do kind[name] = "modules" end
+  end
+  local parts = {}
+  for _, group in ipairs { "functions", "modules", "values" } do
+    local names = {}
+    for name, of in pairs(kind) do
+      if of == group then
+        names[#names + 1] = group == "values" and name .. " = " .. inner(t[name], DEPTH, {}) or name
+      end
+    end
+    table.sort(names)
+    if #names > 0 then parts[#parts + 1] = group .. "\n" .. columns(names) end
+  end
+  return table.concat(parts, "\n")
+end
+
 --- A value as text for people: tensors with their numbers (of large ones the ends), models, layers,
--- programs as they describe themselves, strings in quotes, tables with what they hold.
+-- programs as they describe themselves, strings in quotes, tables with what they hold, tables of
+-- functions by their names.
 -- @param value
 -- @treturn string perhaps of several lines
 return function(value)
   if type(value) == "string" then return quoted(value) end
   if type(value) == "userdata" then return userdata(value) end
-  if is_plain(value) then return plain_table(value, 0, {}) end
+  if is_plain(value) then return module(value) or plain_table(value, 0, {}) end
   return tostring(value)
 end

@@ -48,5 +48,28 @@ describe("neap bench", function()
       assert.matches("expected", text, 1, true)
       assert.matches("\n[12]\n$", text)
     end
+    local pipe <close> = io.popen "scripts/neap bench --seconds abc 2>&1"
+    assert.matches("^neap: bench: %-%-seconds: expected a number, came abc\n", pipe:read "a")
+  end)
+
+  it("explains its workloads and peers", function()
+    local text = shell "scripts/neap bench --help"
+    for _, name in ipairs { "W1", "W2", "W3", "W3-lua", "W3-block", "W4", "neap", "neap-cell",
+      "neap-gates" } do
+      assert.matches("\n   " .. name:gsub("%-", "%%-") .. "  +%l", text)
+    end
+    assert.matches("minutes", text, 1, true)
+  end)
+
+  it("aligns the columns on a terminal", function()
+    if not os.execute "script -qec true /dev/null >/dev/null 2>&1 </dev/null" then
+      return pending "no program script here, or no pseudo-terminals"
+    end
+    local text = shell("script -qec '" .. quick .. "--only W3 --hidden 16 --cells lstm' /dev/null "
+      .. "</dev/null")
+    local head, row = text:match "(peer [^\r\n]*)\r\n(neap [^\r\n]*)\r\n"
+    assert.equal(#head, #row)
+    assert.equal(head:find "workload", row:find "W3")
+    assert.equal(select(2, head:find "median_us"), select(2, row:find "%d+%.%d%d%d"))
   end)
 end)

@@ -59,6 +59,67 @@ stack traceback:
     assert.equal(1, status)
   end)
 
+  it("runs standard input", function()
+    local text, status = shell "echo 'print(arg[0], ...)' | scripts/neap run - a -b"
+    assert.equal("-\ta\t-b\n", text)
+    assert.equal(0, status)
+    text, status = shell "echo 'error \"bad\"' | scripts/neap run -"
+    assert.matches("^neap: stdin:1: bad\n", text)
+    assert.equal(1, status)
+  end)
+
+  it("leaves coroutines as Lua has them, but for Ctrl-C", function()
+    local text, status = run [[
+local co = coroutine.create(function(...)
+  print(...)
+  print(coroutine.yield(1, 2))
+  error "bad"
+end)
+print(coroutine.resume(co, "a", nil))
+print(coroutine.resume(co))
+print(coroutine.resume(co))
+print(pcall(coroutine.resume, 5))
+local numbers = coroutine.wrap(function(n) for i = 1, n do coroutine.yield(i) end end)
+print(numbers(2), numbers(), numbers())
+print(pcall(numbers))
+local closed
+local failing = coroutine.wrap(function()
+  local guard <close> = setmetatable({}, { __close = function() closed = true end })
+  error { 7 }
+end)
+local ok, e = pcall(failing)
+print(ok, e[1], closed)
+print(pcall(coroutine.wrap(function() error("worse", 0) end)))
+print(pcall(coroutine.wrap(function() coroutine.wrap(coroutine.yield)(1) return "through" end)))
+local function press() io.popen("(sleep 0.2; kill -INT $PPID) &"):close() end
+local caught = coroutine.create(function()
+  print(pcall(coroutine.wrap(function() press() while true do end end)))
+  press()
+  while true do end
+end)
+print(coroutine.resume(caught))
+print(pcall(function() press() while true do end end))
+]]
+    assert.equal(0, status, text)
+    text = text:gsub("%S-:(%d+:)", "%1")
+    assert.equal([[
+a	nil
+true	1	2
+
+false	4: bad
+false	cannot resume dead coroutine
+false	bad argument #1 to 'coroutine.resume' (thread expected, got number)
+1	2
+false	cannot resume dead coroutine
+false	7	true
+false	worse
+true	through
+false	24: interrupted!
+false	26: interrupted!
+false	29: interrupted!
+]], text)
+  end)
+
   it("ends with 130 on Ctrl-C", function()
     local text, status = run "io.popen('kill -INT $PPID'):close()\nwhile true do end"
     assert.equal(130, status)
@@ -73,6 +134,15 @@ describe("neap", function()
     assert.equal(2, status)
     text, status = shell "scripts/neap --verison"
     assert.matches("Did you mean '--version'?", text, 1, true)
+    assert.equal(2, status)
+  end)
+
+  it("says how to run a file, and what info expects", function()
+    local text, status = shell "scripts/neap sine.lua --quick"
+    assert.equal("neap: did you mean: neap run sine.lua\n", text)
+    assert.equal(2, status)
+    text, status = shell "scripts/neap info"
+    assert.matches("^neap: info: expected a model file", text)
     assert.equal(2, status)
   end)
 
@@ -129,10 +199,37 @@ describe("the prompt", function()
     assert.is_nil(err:find("neap.line", 1, true)) -- the prompt's own part of the traceback
   end)
 
+  it("ends with 1 where something went wrong, on a pipe", function()
+    for input, expected in pairs { ["neap.foo\\n"] = 1, ["x = = 1\\n1\\n"] = 1, ["x = ("] = 1,
+      ["1\\n"] = 0, [""] = 0 } do
+      assert.equal(expected, select(2, shell(("printf '%s' | scripts/neap"):format(input))), input)
+    end
+  end)
+
+  it("knows the last value, and the words for help and for leaving", function()
+    local out, err = feed "6\n_ * 7\nnil\nx = 1\n_\n"
+    assert.equal("6\n42\nnil\n42\n", out)
+    assert.equal("", err)
+    for _, word in ipairs { "quit", "quit()", "exit", "exit()" } do
+      out, err = feed("1\n" .. word .. "\nprint 'not here'\n")
+      assert.same({ "1\n", "" }, { out, err })
+    end
+    for _, word in ipairs { "help", "help()" } do
+      out, err = feed(word .. "\n2\n_\n")
+      assert.matches("quit, exit, Ctrl%-D   leave\n.*\n2\n2\n$", out)
+      assert.equal("", err)
+    end
+  end)
+
   it("goes on after Ctrl-C", function()
     local out, err = feed "io.popen('kill -INT $PPID'):close() while true do end\n'alive'\n"
     assert.equal('"alive"\n', out)
     assert.matches("interrupted!", err, 1, true)
+    out, err = feed "coroutine.wrap(function() io.popen('kill -INT $PPID'):close() while true do end \z
+      end)()\ncoroutine.resume(coroutine.create(function() io.popen('kill -INT $PPID'):close() \z
+      while true do end end))\n'alive'\n"
+    assert.matches('^false\t"stdin:1: interrupted!"\n"alive"\n$', out)
+    assert.matches("^stdin:1: interrupted!\n", err)
   end)
 
   it("edits lines on a terminal, completes names and keeps the history", function()
@@ -150,4 +247,22 @@ describe("the prompt", function()
     assert.matches('\n"xy"\r\n', text, 1, true)
     assert.matches('string.gsub("aa",\\040"a",\\040"b")\n"xy"\n', text, 1, true)
   end)
+
+  it("keeps statements of several lines whole, drops them on Ctrl-D, keeps the history on os.exit",
+    function()
+      if not os.execute "script -qec true /dev/null >/dev/null 2>&1 </dev/null" then
+        return pending "no program script here, or no pseudo-terminals"
+      end
+      local home = os.tmpname()
+      os.remove(home)
+      -- the last but one line brings back the loop, three entries up
+      local text = shell(("mkdir %s && (printf 'for i = 7, 8 do\\nprint(i)\\nend\\nx = {\\n'; "
+        .. "sleep 1; printf '\\004'; sleep 0.3; printf '40 + 1\\n\\033[A\\033[A\\n'; sleep 0.3; "
+        .. "printf 'os.exit(0)\\n'; sleep 0.5) | env TERM=xterm HOME=%s XDG_STATE_HOME= script -qec "
+        .. "scripts/neap /dev/null; cat %s/.neap_history; rm -r %s"):format(home, home, home, home))
+      assert.matches("`neap` and `op` are there", text, 1, true)
+      assert.matches("\n41\r\n.*\n7\r\n8\r\n", text)
+      local loop = "for\\040i\\040=\\0407,\\0408\\040do\\012print(i)\\012end\n"
+      assert.matches(loop .. "40\\040+\\0401\n" .. loop .. "os.exit(0)\n", text, 1, true)
+    end)
 end)

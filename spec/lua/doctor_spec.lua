@@ -7,7 +7,7 @@ local function look(facts)
   local text, slow = {}, {}
   for _, line in ipairs(doctor.look(facts)) do
     text[#text + 1] = line.text
-    if line.ok == false then slow[#slow + 1] = line.text .. " | " .. line.mend end
+    if line.ok == false then slow[#slow + 1] = line.text .. " | " .. (line.mend or line.why) end
   end
   return table.concat(text, "\n"), slow
 end
@@ -41,6 +41,28 @@ describe("neap doctor", function()
     assert.equal(2, #slow)
     assert.matches("kernels: generic", slow[1], 1, true)
     assert.matches("1.00 times as fast", slow[2], 1, true)
+  end)
+
+  it("ends well unless the user can mend something", function()
+    local print_before = print
+    finally(function() _G.print = print_before end)
+    local function run(facts)
+      local text = {}
+      _G.print = function(line) text[#text + 1] = line end
+      facts.blas_core, facts.readable = "Haswell", function() return true end
+      local well = doctor.run(facts)
+      _G.print = print_before
+      return well, table.concat(text, "\n")
+    end
+    local function none() end
+    local well, text = run { cpu_level = "generic", processors = 2, environment = none,
+      speed = function() return 80 end }
+    assert.is_true(well)
+    assert.matches("\n      the cause: something else keeps the processors busy", text, 1, true)
+    well, text = run { cpu_level = "avx2", processors = 1, speed = function() return 80 end,
+      environment = function(name) return name == "OPENBLAS_CORETYPE" and "Haswell" or nil end }
+    assert.is_false(well)
+    assert.matches("\n      to mend it: unset OPENBLAS_CORETYPE", text, 1, true)
   end)
 
   it("says what could be installed", function()

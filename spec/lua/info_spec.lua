@@ -35,12 +35,12 @@ describe("info", function()
     takes   input                        i32 [T,B]
             net.chain.dropout2.rate      a number, 0.1 if not set
             output                       i32 [B]
-    gives   loss                         []
+    gives   0 loss                       []
     streams no: reverse of layer net.chain.bidir3 reads later steps (]]
     has [[
 
-    gives   scores                       [B,2]
-            class                        i32 [B]
+    gives   0 class                      i32 [B]
+            1 scores                     [B,2]
 ]]
     has [[
 

@@ -52,16 +52,22 @@ describe("metrics", function()
     assert.is_nil(c:f1(3))
     assert.equal((2 / 3 + 0.5) / 2, c:macro_f1())
     assert.equal(table.concat({
-      "           cat   dog éléph",
-      "     cat     2     1     .",
-      "     dog     1     1     .",
-      "éléphant     .     .     .",
+      "rows: wanted, columns: predicted",
+      "         cat dog éléphant",
+      "     cat   2   1        .",
+      "     dog   1   1        .",
+      "éléphant   .   .        .",
     }, "\n"), tostring(c))
     c:add(3, 1)
     assert.equal(0, c:f1(3))
     assert.equal(0.5, c:accuracy())
     assert.equal(0, metrics.confusion(2):macro_f1())
     assert.equal(0, metrics.confusion{ "a" }:accuracy())
+    local long, line = {}, nil
+    for i = 1, 12 do long[i] = ("a long name"):rep(i == 12 and 2 or 1, "+") end
+    line = tostring(metrics.confusion(long):add(12, 3))
+    assert.matches("\n                           1 2 3 4 5 6 7 8 9 10 11 12\n", line, 1, true)
+    assert.matches("\na long name%+a long name 12 %. %. 1 . . . . . .  .  .  .$", line)
     raises("wanted: expected an integer from 1 to 3, came 4", function() c:add(4, 1) end)
     raises("predicted: expected an integer from 1 to 3, came 0", function() c:add(1, 0) end)
     raises("2 hypotheses for 1 entries", function() c:add({ 1 }, { 1, 2 }) end)

@@ -103,6 +103,27 @@ describe("show", function()
     assert.matches("\n  .. 6 more\n}$", show(names))
   end)
 
+  it("shows tables of functions by all their names, in columns by kind", function()
+    local t = { version = "1", size = 2, part = {} }
+    for i = 1, 40 do t[("name_%d"):format(i)] = print end
+    setmetatable(t, { names = { { later = "some.module" } } })
+    local text = show(t)
+    assert.matches("^functions\n  name_1   name_14  name_19  name_23  name_28  name_32  name_37  "
+      .. "name_5\n  name_10 ", text)
+    assert.matches("name_9\nmodules\n  later  part\nvalues\n  size = 2       version = \"1\"$", text)
+    for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 78) end
+    assert.is_nil(rawget(t, "later"))
+    for name, module in pairs { neap = neap, op = op } do
+      local all = show(module)
+      for key in pairs(module) do
+        assert.matches("%f[%w_]" .. key .. "%f[^%w_]", all, nil, name)
+      end
+    end
+    for _, lazy in ipairs { "vocab", "corpus", "seq2class", "fit", "load" } do
+      assert.matches("%f[%w_]" .. lazy .. "%f[^%w_]", show(neap))
+    end
+  end)
+
   it("ends on rings, closed objects and errors of __tostring", function()
     local ring = { 1 }
     ring.self, ring.list = ring, { ring }
