@@ -1,6 +1,7 @@
 /*
-** A host without Lua: loads a model file and runs one of its programs on sequences given as text.
-** It needs nothing but neap.h and libneap, and is meant to be copied.
+** A host without Lua: loads a model file and runs it on lines of text, where a task of the library
+** has saved it with its symbols; or runs one of its programs on rows of numbers. It needs nothing
+** but libneap and jsmn.h, a reader of JSON in one header, and is meant to be copied.
 */
 #define _POSIX_C_SOURCE 200809L /* getline */
 
@@ -10,14 +11,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define JSMN_STATIC
+#include <jsmn.h>
+
 #include "neap.h"
 
 static const char usage[] =
-    "run_model MODEL.safetensors [--info] [--program NAME] [--stream] [--hex] < input > output\n"
-    "  --info     says what the model holds, and runs nothing\n"
+    "run_model MODEL.safetensors [--length N] < input > output\n"
+    "run_model MODEL.safetensors [--program NAME] [--stream] [--hex] [--ids] < input > output\n"
+    "run_model MODEL.safetensors --info\n"
+    "  --length   how many symbols are written at most\n"
     "  --program  which program (without it: predict, or the only one)\n"
     "  --stream   step by step, as the rows come in; else a sequence at a time\n"
     "  --hex      numbers as the 8 hexadecimal digits of their bits\n"
+    "  --ids      numbers also where the model knows symbols, as with the three above\n"
+    "  --info     says what the model holds, and runs nothing\n"
+    "A model that knows symbols reads text, a sequence a line: letters, or words with blanks\n"
+    "between them. It answers with a line: the class and its probability; the tags; what it\n"
+    "writes; the text and how it goes on.\n"
     "Input for a program that reads numbers: a row a line, an empty line ends a sequence.\n"
     "Input for one that reads ids, which count from 0: a sequence a line.\n"
     "Output: a line for each step and output, its name and its numbers; outputs without steps\n"
@@ -268,15 +279,413 @@ static int feed(host *h, FILE *in) {
   return bad;
 }
 
+/* ---- symbols, as the file's text "task" has them ---- */
+
+typedef struct vocab {
+  char **symbol;
+  int n, unk, start, stop; /* ids from 0; -1: none */
+  bool lower;              /* capitals are taken as small letters */
+  bool letters;            /* each symbol is one character; else symbols are words */
+} vocab;
+
+#define MAX_INPUTS 8
+
+typedef struct task {
+  char *kind;
+  int inputs;
+  struct {
+    char *name;
+    vocab v;
+    bool nested; /* reads the letters of each word */
+  } input[MAX_INPUTS];
+  vocab output;
+  long max_length;
+  bool words; /* a line is words with blanks between, not letters */
+} task;
+
+typedef struct json {
+  const char *text;
+  jsmntok_t *token;
+  int n;
+} json;
+
+/* The token behind i and all that is in it. */
+static int json_next(const json *j, int i) {
+  int end = j->token[i].end;
+  do i++;
+  while (i < j->n && j->token[i].start < end);
+  return i;
+}
+
+/* The value of a key, -1 if there is none. */
+static int json_find(const json *j, int object, const char *key) {
+  if (object < 0 || j->token[object].type != JSMN_OBJECT) return -1;
+  for (int i = object + 1, k = 0; k < j->token[object].size && i + 1 < j->n; k++) {
+    size_t n = (size_t)(j->token[i].end - j->token[i].start);
+    if (n == strlen(key) && memcmp(j->text + j->token[i].start, key, n) == 0) return i + 1;
+    i = json_next(j, i + 1);
+  }
+  return -1;
+}
+
+/* A string, its escapes resolved, to be freed; NULL if it is none or memory is short. */
+static char *json_string(const json *j, int i) {
+  if (i < 0 || j->token[i].type != JSMN_STRING) return NULL;
+  const char *s = j->text + j->token[i].start, *end = j->text + j->token[i].end;
+  char *out = malloc((size_t)(end - s) + 1), *to = out;
+  while (out && s < end) {
+    if (*s != '\\' || end - s < 2) {
+      *to++ = *s++;
+      continue;
+    }
+    static const char from[] = "bfnrt", into[] = "\b\f\n\r\t";
+    const char *known = strchr(from, s[1]);
+    unsigned code;
+    if (s[1] == 'u' && end - s >= 6 && sscanf(s + 2, "%4x", &code) == 1) {
+      if (code < 0x80) *to++ = (char)code;
+      else if (code < 0x800) *to++ = (char)(0xC0 | code >> 6);
+      else *to++ = (char)(0xE0 | code >> 12), *to++ = (char)(0x80 | (code >> 6 & 0x3F));
+      if (code >= 0x80) *to++ = (char)(0x80 | (code & 0x3F));
+      s += 6;
+    } else {
+      *to++ = known ? into[known - from] : s[1];
+      s += 2;
+    }
+  }
+  if (out) *to = '\0';
+  return out;
+}
+
+static long json_integer(const json *j, int i, long otherwise) {
+  return i >= 0 && j->token[i].type == JSMN_PRIMITIVE
+             ? strtol(j->text + j->token[i].start, NULL, 10) : otherwise;
+}
+
+static bool json_true(const json *j, int i) { return i >= 0 && j->text[j->token[i].start] == 't'; }
+
+/* Bytes of the UTF-8 character at s, at most n. */
+static size_t letter(const char *s, size_t n) {
+  size_t k = 1;
+  while (k < n && ((unsigned char)s[k] & 0xC0) == 0x80) k++;
+  return k;
+}
+
+/* False if there is none. */
+static bool read_vocab(vocab *v, const json *j, int object) {
+  int list = json_find(j, object, "symbols");
+  if (list < 0 || j->token[list].type != JSMN_ARRAY) return false;
+  v->symbol = calloc((size_t)j->token[list].size + 1, sizeof *v->symbol);
+  for (int i = list + 1; v->symbol && v->n < j->token[list].size && i < j->n; i = json_next(j, i))
+    if (!(v->symbol[v->n++] = json_string(j, i))) return false;
+  if (!v->symbol || v->n == 0) return false;
+  v->unk = (int)json_integer(j, json_find(j, object, "unk"), 0) - 1; /* Lua counts from 1 */
+  v->start = (int)json_integer(j, json_find(j, object, "start"), 0) - 1;
+  v->stop = (int)json_integer(j, json_find(j, object, "stop"), 0) - 1;
+  v->lower = json_true(j, json_find(j, object, "lower"));
+  v->letters = true;
+  for (int i = 0; i < v->n; i++) {
+    size_t n = strlen(v->symbol[i]);
+    if (i != v->unk && i != v->start && i != v->stop && letter(v->symbol[i], n) < n)
+      v->letters = false;
+  }
+  return true;
+}
+
+static void free_vocab(vocab *v) {
+  for (int i = 0; i < v->n; i++) free(v->symbol[i]);
+  free(v->symbol);
+}
+
+static void free_task(task *t) {
+  for (int i = 0; i < t->inputs; i++) {
+    free(t->input[i].name);
+    free_vocab(&t->input[i].v);
+  }
+  free_vocab(&t->output);
+  free(t->kind);
+}
+
+static bool read_inputs(task *t, const json *j, int object) {
+  int list = json_find(j, object, "list");
+  if (list < 0 || j->token[list].type != JSMN_ARRAY) return false;
+  for (int i = list + 1, k = 0; k < j->token[list].size; i = json_next(j, i), k++) {
+    if (t->inputs == MAX_INPUTS) return false;
+    int at = t->inputs++;
+    t->input[at].name = json_string(j, json_find(j, i, "name"));
+    t->input[at].nested = json_true(j, json_find(j, i, "nested"));
+    vocab *v = &t->input[at].v;
+    if (!t->input[at].name || !read_vocab(v, j, json_find(j, i, "vocab"))) return false;
+    if (t->input[at].nested || !v->letters) t->words = true;
+  }
+  return t->inputs > 0;
+}
+
+/* What the model was trained for, where that is text to symbols; else false. */
+static bool read_task(task *t, const neap_model *m) {
+  json j = {neap_model_text(m, "task"), NULL, 0};
+  jsmn_parser parser;
+  if (!j.text) return false;
+  jsmn_init(&parser);
+  j.n = jsmn_parse(&parser, j.text, strlen(j.text), NULL, 0);
+  if (j.n <= 0 || !(j.token = calloc((size_t)j.n, sizeof *j.token))) return false;
+  jsmn_init(&parser);
+  j.n = jsmn_parse(&parser, j.text, strlen(j.text), j.token, (unsigned)j.n);
+  t->kind = j.n > 0 ? json_string(&j, json_find(&j, 0, "kind")) : NULL;
+  bool ok = t->kind != NULL;
+  if (ok && strcmp(t->kind, "language_model") == 0) {
+    ok = read_vocab(&t->output, &j, json_find(&j, 0, "vocab"));
+    t->words = !t->output.letters;
+  } else if (ok) {
+    ok = read_inputs(t, &j, json_find(&j, 0, "input")) &&
+         read_vocab(&t->output, &j, json_find(&j, 0, "output"));
+  }
+  t->max_length = json_integer(&j, json_find(&j, 0, "max_length"), 100);
+  free(j.token);
+  return ok;
+}
+
+static void print_symbol(const vocab *v, int id, const char *between) {
+  printf("%s%s", between, id >= 0 && id < v->n ? v->symbol[id] : "?");
+}
+
+/* ---- lines of text ---- */
+
+typedef struct ints {
+  int32_t *at;
+  size_t n, cap;
+} ints;
+
+static bool push(ints *list, int32_t x) {
+  if (list->n == list->cap) {
+    size_t cap = list->cap * 2 + 64;
+    int32_t *at = realloc(list->at, cap * sizeof *at);
+    if (!at) return false;
+    list->at = at;
+    list->cap = cap;
+  }
+  list->at[list->n++] = x;
+  return true;
+}
+
+/* Appends the id of a symbol. */
+static int push_symbol(ints *ids, const vocab *v, const char *s, size_t n, size_t line) {
+  int id = 0;
+  for (; id < v->n; id++) {
+    const char *symbol = v->symbol[id];
+    size_t k = 0;
+    while (k < n && symbol[k] == (v->lower && s[k] >= 'A' && s[k] <= 'Z' ? s[k] + 32 : s[k])) k++;
+    if (k == n && !symbol[n]) break;
+  }
+  if (id == v->n && (id = v->unk) < 0) {
+    fprintf(stderr, "run_model: line %zu: the model does not know \"%.*s\"\n", line, (int)n, s);
+    return 1;
+  }
+  return push(ids, id) ? 0 : fail("out of memory");
+}
+
+/* The symbols of a line: ids of a vocabulary or, of a nested input, of all words' letters, and how
+** many each word has. */
+static int encode(ints *ids, ints *lengths, const vocab *v, bool words, bool nested, const char *s,
+                  size_t line) {
+  ids->n = lengths->n = 0;
+  for (;;) {
+    if (words) s += strspn(s, " \t");
+    size_t n = words ? strcspn(s, " \t") : *s ? letter(s, strlen(s)) : 0, before = ids->n;
+    if (n == 0) return 0;
+    for (size_t k = 0, step; k < n; k += step) {
+      step = nested ? letter(s + k, n - k) : n;
+      if (push_symbol(ids, v, s + k, step, line)) return 1;
+    }
+    if (!push(lengths, (int32_t)(ids->n - before))) return fail("out of memory");
+    s += n;
+  }
+}
+
+/* Feeds a line to all inputs of a run. */
+static int feed_text(host *h, const task *t, const char *s, size_t line) {
+  const char *name;
+  int value;
+  bool known[NEAP_MAX_SPACES] = {false};
+  ints ids = {0}, lengths = {0};
+  neap_status rc = neap_run_batch(h->run, 1);
+  int bad = 0;
+  for (int i = 0; !bad && !rc && (name = neap_program_input_name(h->program, i, &value)); i++) {
+    neap_type type;
+    int k = 0;
+    if ((rc = neap_program_type(&type, h->program, value)) || type.space < 0) continue;
+    while (k < t->inputs && strcmp(t->input[k].name, name) != 0) k++;
+    if (k == t->inputs) bad = fail("the program reads an input that the task does not know");
+    else bad = encode(&ids, &lengths, &t->input[k].v, t->words, t->input[k].nested, s, line);
+    if (bad) break;
+    int steps = t->input[k].nested ? neap_program_space_parent(h->program, type.space) : type.space;
+    int32_t n = (int32_t)lengths.n;
+    if (steps < 0) bad = fail("the program's nested input has no sequence around it");
+    if (bad) break;
+    if (!known[steps]) rc = neap_run_lengths(h->run, steps, &n, 1);
+    known[steps] = true;
+    if (!rc && steps != type.space)
+      rc = neap_run_lengths(h->run, type.space, lengths.at, lengths.n);
+    if (!rc) rc = neap_run_input_i32(h->run, value, NEAP_CONCAT, ids.at, ids.n);
+  }
+  if (!bad && !rc) rc = neap_run_forward(h->run);
+  free(ids.at);
+  free(lengths.at);
+  return bad ? bad : rc ? fail_at(line, neap_errmsg()) : 0;
+}
+
+/* An output by its name: its numbers, to be freed, of either type; NULL after a message. */
+static void *read_output(const host *h, const char *name, size_t *n) {
+  neap_type t;
+  int value = neap_program_find_output(h->program, name);
+  neap_status rc = value < 0 ? NEAP_EARG : neap_program_type(&t, h->program, value);
+  if (!rc) rc = neap_run_count(n, h->run, value, NEAP_CONCAT);
+  void *out = rc ? NULL : malloc(*n * 4 + 1);
+  if (out)
+    rc = t.dtype == NEAP_F32 ? neap_run_read_f32(h->run, value, NEAP_CONCAT, out, *n)
+                             : neap_run_read_i32(h->run, value, NEAP_CONCAT, out, *n);
+  if (out && !rc) return out;
+  free(out);
+  fail(value < 0 ? "the model lacks an output of its task" : rc ? neap_errmsg() : "out of memory");
+  return NULL;
+}
+
+/* A class and its probability. */
+static int classify(host *h, const task *t) {
+  size_t n, classes;
+  int32_t *class = read_output(h, "class", &n);
+  float *scores = class ? read_output(h, "scores", &classes) : NULL;
+  if (scores && n == 1 && class[0] >= 0 && (size_t)class[0] < classes) {
+    print_symbol(&t->output, class[0], "");
+    printf("\t%.4f", (double)scores[class[0]]);
+  }
+  int bad = !scores;
+  free(class);
+  free(scores);
+  return bad;
+}
+
+/* A tag for each symbol. */
+static int tag(host *h, const task *t) {
+  size_t n;
+  int32_t *tags = read_output(h, "tags", &n);
+  for (size_t i = 0; tags && i < n; i++) print_symbol(&t->output, tags[i], i > 0 ? " " : "");
+  int bad = !tags;
+  free(tags);
+  return bad;
+}
+
+static int index_of_output(const neap_program *pr, const char *name) {
+  const char *other;
+  for (int i = 0; (other = neap_program_output_name(pr, i, NULL)) != NULL; i++)
+    if (strcmp(other, name) == 0) return i;
+  return -1;
+}
+
+/* The decoder writes, the likeliest symbol at each step, looking back on what the encoder gave. */
+static int decode(host *h, const task *t) {
+  const neap_program *decoder = neap_model_program(h->model, "decode");
+  const char *name;
+  int from = neap_program_find_space(h->program, "S"), value;
+  int space = neap_program_find_space(decoder, "S");
+  if (from < 0 || space < 0) return fail("the model lacks the sequence that its encoder reads");
+  int32_t length = (int32_t)neap_run_steps(h->run, from);
+  neap_status rc = neap_stream_context_batch(h->stream, 1);
+  if (!rc) rc = neap_stream_context_lengths(h->stream, space, &length, 1);
+  for (int i = 0; !rc && (name = neap_program_output_name(h->program, i, NULL)) != NULL; i++) {
+    size_t n;
+    float *numbers = read_output(h, name, &n);
+    if (!numbers) return 1;
+    value = neap_program_find_input(decoder, name);
+    rc = neap_stream_context_f32(h->stream, value, NEAP_CONCAT, numbers, n);
+    free(numbers);
+  }
+  if (rc) return fail(neap_errmsg());
+  int32_t *previous = neap_stream_input_i32(h->stream, 0, NULL);
+  const int32_t *best = neap_stream_output_i32(h->stream, index_of_output(decoder, "best"), NULL);
+  if (!previous || !best) return fail("the model lacks a part of its decoder");
+  *previous = t->output.start;
+  for (long k = 0; k < t->max_length; k++) {
+    if (neap_stream_step(h->stream)) return fail(neap_errmsg());
+    if (*best == t->output.stop) break;
+    print_symbol(&t->output, *best, k > 0 && !t->output.letters ? " " : "");
+    *previous = *best;
+  }
+  return 0;
+}
+
+/* A language model goes on after the line, the likeliest symbol at each step, to the line's end. */
+static int write_on(host *h, const task *t, const char *s, size_t line) {
+  ints ids = {0}, lengths = {0};
+  const vocab *v = &t->output;
+  size_t n = 0;
+  int32_t *in = neap_stream_input_i32(h->stream, 0, NULL);
+  const float *logits = neap_stream_output_f32(h->stream, 0, &n);
+  int bad = !in || n != (size_t)v->n ? fail("the program is not that of a language model")
+                                     : encode(&ids, &lengths, v, t->words, false, s, line);
+  neap_stream_reset(h->stream);
+  if (!bad) printf("%s", s);
+  for (size_t k = 0; !bad && k < ids.n + (size_t)t->max_length && ids.n > 0; k++) {
+    size_t best = 0;
+    if (k >= ids.n) {
+      for (size_t i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+      if (strcmp(v->symbol[best], "\n") == 0) break;
+      print_symbol(v, (int)best, v->letters ? "" : " ");
+    }
+    *in = k < ids.n ? ids.at[k] : (int32_t)best;
+    if (neap_stream_step(h->stream)) bad = fail(neap_errmsg());
+  }
+  free(ids.at);
+  free(lengths.at);
+  return bad;
+}
+
+/* Opens what the task needs. */
+static int make_ready_for_text(host *h, const task *t) {
+  bool writes = strcmp(t->kind, "async_seq2seq") == 0, goes_on = t->inputs == 0;
+  h->program = neap_model_program(h->model, writes ? "encode" : "predict");
+  neap_program *steps = neap_model_program(h->model, writes ? "decode" : "predict");
+  if (!h->program || !steps) return fail("the model lacks a program of its task: see --info");
+  neap_status rc = goes_on ? NEAP_OK : neap_run_open(&h->run, h->program, NULL);
+  if (!rc && (writes || goes_on)) rc = neap_stream_open_program(&h->stream, steps, NULL);
+  return rc ? fail(neap_errmsg()) : 0;
+}
+
+/* A line out for each line in. */
+static int run_text(host *h, const task *t, FILE *in) {
+  char *text = NULL;
+  size_t cap = 0, line = 0;
+  int bad = make_ready_for_text(h, t);
+  while (!bad && getline(&text, &cap, in) >= 0) {
+    text[strcspn(text, "\r\n")] = '\0';
+    line++;
+    if (*text && t->inputs == 0) bad = write_on(h, t, text, line);
+    else if (*text) bad = feed_text(h, t, text, line);
+    if (*text && !bad && t->inputs > 0)
+      bad = strcmp(t->kind, "seq2class") == 0 ? classify(h, t)
+          : strcmp(t->kind, "synced_seq2seq") == 0 ? tag(h, t) : decode(h, t);
+    if (!bad) printf("\n");
+    fflush(stdout);
+  }
+  free(text);
+  if (!bad && ferror(in)) bad = fail("the input cannot be read on");
+  return bad;
+}
+
 int main(int argc, char **argv) {
   const char *path = NULL, *program = NULL;
-  bool info = false, stream = false;
+  bool info = false, stream = false, numbers = false;
+  long length = 0;
   host h = {0};
+  task t = {0};
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--help") == 0) return fputs(usage, stdout) < 0;
     else if (strcmp(argv[i], "--info") == 0) info = true;
     else if (strcmp(argv[i], "--stream") == 0) stream = true;
     else if (strcmp(argv[i], "--hex") == 0) h.hex = true;
+    else if (strcmp(argv[i], "--ids") == 0) numbers = true;
+    else if (strcmp(argv[i], "--length") == 0 && i + 1 < argc && (length = atol(argv[i + 1])) > 0)
+      i++;
     else if (strcmp(argv[i], "--program") == 0 && i + 1 < argc) program = argv[++i];
     else if (argv[i][0] != '-' && !path) path = argv[i];
     else return fprintf(stderr, "run_model: unexpected %s\n%s", argv[i], usage), 2;
@@ -284,8 +693,12 @@ int main(int argc, char **argv) {
   if (!path) return fprintf(stderr, "run_model: expected a model file\n%s", usage), 2;
   int bad = neap_model_load(&h.model, path) ? fail(neap_errmsg()) : 0;
   if (!bad && info) print_info(h.model);
-  else if (!bad) bad = make_ready(&h, program, stream) || feed(&h, stdin);
+  else if (!bad && !(numbers || program || stream || h.hex) && read_task(&t, h.model)) {
+    if (length) t.max_length = length;
+    bad = run_text(&h, &t, stdin);
+  } else if (!bad) bad = make_ready(&h, program, stream) || feed(&h, stdin);
   if (!bad && (fflush(stdout) != 0 || ferror(stdout))) bad = fail("the output cannot be written");
+  free_task(&t);
   for (int i = 0; h.out && i < neap_program_outputs(h.program); i++) free(h.out[i]);
   neap_stream_close(h.stream);
   neap_run_close(h.run);

@@ -302,3 +302,114 @@ describe("with_lua", function()
     end
   end)
 end)
+
+describe("run_model on text", function()
+  local path = os.tmpname()
+  teardown(function() os.remove(path) end)
+  local rng = neap.rng(7)
+
+  --- Larger weights, so that steps and rows differ.
+  local function enlarge(model)
+    model:parameters()
+    for _, name in ipairs(model.params:names()) do
+      model.params:set(name, model.params:get(name) * 4)
+    end
+  end
+
+  --- What it answers with to lines.
+  local function answers(model, lines, options)
+    assert(model:save(path))
+    local out, err, status = execute(("%s %s %s"):format(run_model, path, options or ""),
+      table.concat(lines, "\n"))
+    assert.equal("", err)
+    assert.equal(0, status)
+    local got = {}
+    for line in out:gmatch "([^\n]*)\n" do got[#got + 1] = line end
+    return got
+  end
+
+  local letters = neap.vocab.new { "a", "b", "é", "\"", "\\", "\t", unk = true }
+  local phones = neap.vocab.new { "aa", "b", "iy", "t", start = true, stop = true }
+  local texts = { "ab", "", "é\"b\\a", "xyz aab", "b" }
+
+  it("classifies", function()
+    local model = neap.seq2class { input = letters, rng = rng,
+      output = neap.vocab.new { "up", "low tide" },
+      net = neap.chain { neap.embed { size = 4 }, neap.bidir { neap.gru { size = 6 } } } }
+    local expected = {}
+    for i, text in ipairs(texts) do
+      local guess = model:predict { text }[1]
+      expected[i] = text == "" and "" or ("%s\t%.4f"):format(guess.class, guess.probability)
+    end
+    assert.same(expected, answers(model, texts))
+  end)
+
+  it("tags words, from themselves and from their letters", function()
+    local words = neap.vocab.new { "the", "tide", "comes", unk = true, lower = true }
+    local model = neap.synced_seq2seq { rng = rng, output = neap.vocab.new { "D", "N", "V" },
+      input = { words = words, chars = { vocab = letters, nested = true } },
+      net = (function()
+        local word, char = neap.embed { size = 8, input = #words }, neap.embed { size = 8,
+          input = #letters }
+        local spelling, sentence = neap.gru { size = 8 }, neap.bidir { neap.gru { size = 8 } }
+        return function(x)
+          local _, last = spelling(char(x.chars))
+          return sentence(op.concat { word(x.words), last.h })
+        end
+      end)() }
+    enlarge(model)
+    local lines = { "The tide comes", "  a\tbab   the ", "ébb TIDE abba aab tide é b" }
+    local expected, seen = {}, {}
+    for i, line in ipairs(lines) do
+      local form = {}
+      for word in line:gmatch "[^ \t]+" do form[#form + 1] = word end
+      local corpus = neap.corpus.from { form = { form } }
+      local tags = model:predict(neap.batches({ words = corpus:encode("form", words),
+        chars = corpus:characters("form", letters) }, { size = 1 })())[1]
+      for _, name in ipairs(tags) do seen[name] = true end
+      expected[i] = table.concat(tags, " ")
+    end
+    assert.is_truthy(next(seen, (next(seen)))) -- not the same tag everywhere
+    assert.same(expected, answers(model, lines))
+  end)
+
+  it("writes what an encoder and a decoder make of a line", function()
+    local single = neap.vocab.new { "x", "y", "z", start = true, stop = true }
+    for _, output in ipairs { phones, single } do
+      local model = neap.async_seq2seq { input = letters, output = output, rng = rng,
+        max_length = 12, encoder = neap.chain { neap.embed { size = 5 },
+          neap.bidir { neap.lstm { size = 6 } } },
+        decoder = neap.decoder { embed = 5, layers = { neap.lstm { size = 7 } } } }
+      enlarge(model)
+      local expected, long = {}, {}
+      for i, text in ipairs(texts) do
+        local symbols = text == "" and {} or model:predict { text }[1]
+        expected[i] = table.concat(symbols, output == phones and " " or "")
+        long[i] = table.concat(table.move(symbols, 1, 2, 1, {}), output == phones and " " or "")
+      end
+      assert.same(expected, answers(model, texts))
+      assert.same(long, answers(model, texts, "--length 2"))
+    end
+  end)
+
+  it("goes on after a text as a language model does", function()
+    local model = neap.language_model { vocab = letters, rng = rng,
+      net = neap.chain { neap.embed { size = 5 }, neap.lstm { size = 6 } } }
+    local expected = {}
+    for i, text in ipairs(texts) do
+      expected[i] = text == "" and "" or model:generate(text, 9, { temperature = 0 })
+    end
+    assert.same(expected, answers(model, texts, "--length 9"))
+  end)
+
+  it("reads numbers instead where that is asked, and says which symbol is unknown", function()
+    local few = neap.vocab.new { "a", "b" }
+    local model = neap.seq2class { input = few, output = few, rng = rng,
+      net = neap.chain { neap.embed { size = 2 }, neap.gru { size = 2 } } }
+    assert.matches("^class [01]$", answers(model, { "0 1 1" }, "--ids")[1])
+    local out, err, status = execute(("%s %s"):format(run_model, path), "ab\naéb\n")
+    assert.matches("^[ab]\t0.%d%d%d%d\n$", out)
+    assert.equal('run_model: line 2: the model does not know "é"\n', err)
+    assert.equal(1, status)
+  end)
+end)
