@@ -12,6 +12,7 @@ BLAS_LIBS ?= -lopenblas
 EDIT_LIBS ?= -ledit
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
+SHAREDIR ?= $(PREFIX)/share/neap
 INST_LUADIR ?= $(PREFIX)/share/lua/5.4
 INST_LIBDIR ?= $(LIBDIR)/lua/5.4
 BUILD ?= build
@@ -49,6 +50,9 @@ SPECS := $(wildcard spec/c/*_test.c)
 EMBED := $(wildcard scripts/embed/*.c)
 EMBED_LUA := $(if $(EMBED),$(shell grep -l '<lua\.h>' $(EMBED)))
 MODULES := $(wildcard bindings/neap/*.lua bindings/neap/*/*.lua)
+# For people, as they lie in the checkout; the demo builds on the checkout itself.
+SHARED := README.md LICENSE $(wildcard docs/*.md) $(EMBED) \
+          $(filter-out %/demo.lua, $(wildcard scripts/examples/*.lua))
 
 OBJ := $(BUILD)/obj
 RUNTIME_O := $(RUNTIME:%.c=$(OBJ)/%.o) $(REAL_SOURCES:%.c=$(OBJ)/%_f64.o)
@@ -123,7 +127,7 @@ $(BUILD)/neap.pc: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' \
 	  'Name: neap' 'Description: recurrent sequence models' 'Version: $(VERSION)' \
-	  'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lneap' 'Libs.private: $(LIBS)' > $@
+	  'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -Wl,-rpath,$${libdir} -lneap' 'Libs.private: $(LIBS)' > $@
 
 HOST = $(call say,CC) $(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) -Iruntime -MMD -MP -MF $@.d -MT $@ $(LDFLAGS) -o $@ $< \
        $(BUILD)/libneap.a
@@ -206,8 +210,9 @@ install: install-lua
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libneap.so
 	$(INSTALL) -D -m 644 $(BUILD)/neap.pc $(DESTDIR)$(LIBDIR)/pkgconfig/neap.pc
 	$(INSTALL) -D -m 755 scripts/neap $(DESTDIR)$(PREFIX)/bin/neap
+	for f in $(SHARED); do $(INSTALL) -D -m 644 $$f $(DESTDIR)$(SHAREDIR)/$$f || exit 1; done
 uninstall:
-	rm -rf $(DESTDIR)$(INST_LUADIR)/neap $(DESTDIR)$(INST_LIBDIR)/neap
+	rm -rf $(DESTDIR)$(INST_LUADIR)/neap $(DESTDIR)$(INST_LIBDIR)/neap $(DESTDIR)$(SHAREDIR)
 	rm -f $(DESTDIR)$(PREFIX)/include/neap.h $(DESTDIR)$(LIBDIR)/libneap.a \
 	  $(DESTDIR)$(LIBDIR)/libneap.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
 	  $(DESTDIR)$(LIBDIR)/libneap.so.$(VERSION) $(DESTDIR)$(LIBDIR)/pkgconfig/neap.pc \

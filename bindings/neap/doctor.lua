@@ -38,8 +38,8 @@ end
 --- Looks. The facts may be replaced, for tests.
 -- @tab[opt] facts `cpu_level`, `blas_core`, `environment` (function of a name), `processors`,
 --   `speed` (function of threads), `readable` (function of a path)
--- @treturn tab lines, each `{ ok = true, false or nil (a plain fact), text, mend = how to mend it, why
---   = what may be the cause where nothing can be mended }`
+-- @treturn tab lines, each `{ ok = true, false or nil (a plain fact), text, mend = how to mend it,
+--   why = what may be the cause where nothing can be mended }`
 local function look(facts)
   facts = facts or {}
   local environment = facts.environment or os.getenv

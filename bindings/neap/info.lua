@@ -67,7 +67,7 @@ local function read_nodes(program, numbers, ops)
 end
 
 local function show_programs(model, write, ops)
-  write("\nprograms (T, S: steps of a sequence; B: rows of the batch; outputs with their index in C)\n")
+  write("\nprograms (T, S: steps of a sequence; B: rows of the batch; outputs by their index in C)\n")
   for _, name in ipairs(model:programs()) do
     local pr, numbers = model:program(name), {}
     local outputs = read_nodes(pr, numbers, ops)

@@ -96,7 +96,8 @@ local function read(interactive)
   while true do
     local input, why = line.readline(text and ">> " or "> ")
     if not input then
-      if why == "interrupted" or text and interactive then return false end -- what was begun is dropped
+      -- what was begun is dropped
+      if why == "interrupted" or text and interactive then return false end
       if text then complain((select(2, compile(text)))) end
       return nil
     end

@@ -233,8 +233,8 @@ local function columns(names)
   return table.concat(lines, "\n")
 end
 
--- All names of a table of functions, in columns by kind; nil if it is another table. Its metatable's
--- `names`, a list of tables, tells what is loaded when first asked for.
+-- All names of a table of functions, in columns by kind; nil if it is another table. Its
+-- metatable's `names`, a list of tables, tells what is loaded when first asked for.
 local function module(t)
   local meta, kind, functions, all = getmetatable(t), {}, 0, 0
   for key, value in next, t do
@@ -245,7 +245,8 @@ local function module(t)
       or "values"
   end
   if functions < 8 or functions * 2 < all then return nil end
-  for _, names in ipairs(type(meta) == "table" and type(meta.names) == "table" and meta.names or {}) do
+  local later = type(meta) == "table" and type(meta.names) == "table" and meta.names or {}
+  for _, names in ipairs(later) do
     for name in pairs(names) do kind[name] = "modules" end
   end
   local parts = {}

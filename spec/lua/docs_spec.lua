@@ -94,6 +94,18 @@ it("docs/ops.md is what make docs makes", function()
   assert.equal(shell "scripts/neap run scripts/tools/ops.lua", content "docs/ops.md")
 end)
 
+it("make install brings the documents, the examples, and a path to the library", function()
+  local text = shell "make -s -n install PREFIX=/opt/made BUILD=build/nothing"
+  assert.matches("-L${libdir} -Wl,-rpath,${libdir} -lneap", text, 1, true)
+  local list = text:match "for f in ([^;]*); do [^;]*/opt/made/share/neap/%$f"
+  for _, file in ipairs { "README.md", "docs/guide.md", "docs/ops.md", "scripts/examples/g2p.lua",
+    "scripts/examples/common.lua", "scripts/embed/run_model.c" } do
+    assert.matches(file, list, 1, true)
+  end
+  assert.matches("rm -rf [^\n]* /opt/made/share/neap\n",
+    (shell "make -s -n uninstall PREFIX=/opt/made BUILD=build/nothing"))
+end)
+
 it("README.md names every example script", function()
   local readme = content "README.md"
   for name in (shell "ls scripts/examples"):gmatch "(%w+%.lua)" do
