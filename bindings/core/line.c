@@ -51,12 +51,7 @@ static void stop_at(lua_State *L) {
   lua_error(L);
 }
 
-static void stop(lua_State *L, lua_Debug *ar) {
-  (void)ar;
-  luaL_where(L, 0);
-  if (*lua_tostring(L, -1) == '\0') luaL_where(L, 1); /* in a C function: its caller */
-  stop_at(L);
-}
+static void stop(lua_State *L, lua_Debug *ar);
 
 static void arm(lua_State *L) {
   lua_sethook(L, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
@@ -64,6 +59,17 @@ static void arm(lua_State *L) {
 
 static void disarm(lua_State *L) {
   if (lua_gethook(L) == stop) lua_sethook(L, NULL, 0, 0);
+}
+
+static void stop(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  if (!presses) { /* a coroutine that took the hook over from its maker, after the error */
+    disarm(L);
+    return;
+  }
+  luaL_where(L, 0);
+  if (*lua_tostring(L, -1) == '\0') luaL_where(L, 1); /* in a C function: its caller */
+  stop_at(L);
 }
 
 static void interrupt(int signal_number) {
@@ -141,6 +147,7 @@ static int resume(lua_State *L, lua_State *co, int arguments) {
   lua_xmove(L, co, arguments);
   lua_State *outer = running;
   if (outer) running = co;
+  if (outer && presses) arm(co); /* pressed since L's last instruction */
   int status = lua_resume(co, L, arguments, &results);
   if (outer) running = outer;
   disarm(co);

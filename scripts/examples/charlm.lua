@@ -55,12 +55,16 @@ else
 end
 
 local function ids(corpus) return corpus:encode("text", model.vocab) end
+local function enough(option, corpus, least)
+  if corpus then common.enough(option, #ids(corpus).data, least, "characters") end
+end
+enough("--train", not options.load and train, 2 * columns)
+enough("--dev", dev, options.load and 2 or 32)
+enough("--test", test, 2)
 
 -- Learning: 64 columns of the text side by side, 100 characters at a time, the state carried on.
 if not options.load then
   local data, held = ids(train), ids(dev)
-  common.enough("--train", #data.data, 2 * columns, "characters")
-  common.enough("--dev", #held.data, 32, "characters")
   neap.fit(model, {
     optim = neap.adam { rate = rate, clip = 1 },
     rate = function(epoch) return rate * 0.93 ^ (epoch - 1) end,

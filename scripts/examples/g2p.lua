@@ -59,12 +59,12 @@ elseif not options.alone then
     missing = "give --train FILE, "
       .. "e.g. /usr/share/festival/dicts/cmu/cmudict-0.4.out of Debian's festlex-cmu",
   })
-  if options.words and train and #train > options.words then
-    local order = {}
-    for i = 1, #train do order[i] = i end
-    rng:shuffle(order)
-    train = train:select(table.move(order, 1, options.words, 1, {}))
-  end
+end
+if options.words and train and #train > options.words then
+  local order = {}
+  for i = 1, #train do order[i] = i end
+  rng:shuffle(order)
+  train = train:select(table.move(order, 1, options.words, 1, {}))
 end
 
 -- Words, each once, and all the ways to say them.

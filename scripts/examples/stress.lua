@@ -129,6 +129,7 @@ local function spell(phonemes, marks)
   return table.concat(text)
 end
 
+if options.load then common.known(options, dev, "marks", model.output) end
 local guesses = model:predict(neap.batches(fields(dev), { size = 200, bucket = false })())
 common.show(#guesses, function(i)
   local phonemes = dev:get("phonemes", i)

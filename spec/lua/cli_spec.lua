@@ -225,8 +225,15 @@ describe("the prompt", function()
     local out, err = feed "io.popen('kill -INT $PPID'):close() while true do end\n'alive'\n"
     assert.equal('"alive"\n', out)
     assert.matches("interrupted!", err, 1, true)
+    -- twice: the second comes as the first has been answered
+    out, err = feed "while true do coroutine.wrap(function() \z
+      io.popen('(sleep 0.2; kill -INT $PPID) &'):close() while true do end end)() end\n\z
+      while true do io.popen('kill -INT $PPID'):close() end\n'alive'\n"
+    assert.equal('"alive"\n', out)
+    assert.equal(2, select(2, err:gsub("interrupted!\n", "")))
     out, err = feed "coroutine.wrap(function() io.popen('kill -INT $PPID'):close() \z
-      while true do end end)()\ncoroutine.resume(coroutine.create(function() io.popen('kill -INT $PPID'):close() \z
+      while true do end end)()\n\z
+      coroutine.resume(coroutine.create(function() io.popen('kill -INT $PPID'):close() \z
       while true do end end))\n'alive'\n"
     assert.matches('^false\t"stdin:1: interrupted!"\n"alive"\n$', out)
     assert.matches("^stdin:1: interrupted!\n", err)
@@ -259,7 +266,8 @@ describe("the prompt", function()
       local text = shell(("mkdir %s && (printf 'for i = 7, 8 do\\nprint(i)\\nend\\nx = {\\n'; "
         .. "sleep 1; printf '\\004'; sleep 0.3; printf '40 + 1\\n\\033[A\\033[A\\n'; sleep 0.3; "
         .. "printf 'os.exit(0)\\n'; sleep 0.5) | env TERM=xterm HOME=%s XDG_STATE_HOME= script "
-        .. "-qec scripts/neap /dev/null; cat %s/.neap_history; rm -r %s"):format(home, home, home, home))
+        .. "-qec scripts/neap /dev/null; cat %s/.neap_history; rm -r %s")
+        :format(home, home, home, home))
       assert.matches("`neap` and `op` are there", text, 1, true)
       assert.matches("\n41\r\n.*\n7\r\n8\r\n", text)
       local loop = "for\\040i\\040=\\0407,\\0408\\040do\\012print(i)\\012end\n"

@@ -216,6 +216,9 @@ describe("examples", function()
       says("g2p", "--train " .. one, little)
       says("charlm", ("--train %s --dev %s"):format(short, short),
         "--train: too little: expected at least 128 characters, came 2")
+      local long = folder.write("long", ("ab"):rep(64))
+      says("charlm", ("--train %s --dev %s"):format(long, short),
+        "--dev: too little: expected at least 32 characters, came 2")
 
       local path = folder.path .. "/other.safetensors"
       assert.equal(0, select(3, run(folder, "rows", "--quick --epochs 1 --model " .. path)))
