@@ -691,7 +691,7 @@ describe("forecaster", function()
       wrong("series 1, step 2: expected 1 number, came \"x\"", { { 1, "x" } })
       wrong("expected a list of series, came a list of numbers: one series is { series }",
         { 0.1, 0.2, 0.3 })
-      wrong("expected a list of series, came corpus a script: 1 sequences; y", corpus)
+      wrong("expected a list of series, came corpus a script: 1 sequence; y", corpus)
       wrong("expected a list of series, came nil", nil)
       wrong("series 2: expected a list of numbers or of rows, came 5", { { 1, 2 }, 5 })
     end
