@@ -33,6 +33,27 @@ neap_status ni_infer_embedding(ni_infer *i) {
   return rc ? rc : widen(i, t->dim[1]);
 }
 
+neap_status ni_infer_gather(ni_infer *i) {
+  const neap_type *x = i->in[0], *ids = i->in[1];
+  neap_status rc = ni_want(i, 0, NEAP_F32, "x");
+  if (!rc) rc = ni_want(i, 1, NEAP_I32, "ids");
+  if (rc) return rc;
+  if (x->rank == 0)
+    return ni_fail(NEAP_ESHAPE, "x must have a feature dimension: %s", ni_type_text(i, x));
+  if (x->space >= 0 && ids->space >= 0 && x->space != ids->space)
+    return ni_fail(NEAP_ESHAPE, "rows differ: x %s, ids %s", ni_type_text(i, x),
+                   ni_type_text(i, ids));
+  if (ids->rank + x->rank - 1 > NEAP_MAX_FEATURES)
+    return ni_fail(NEAP_ESHAPE, "the result may have %d feature dimensions at most: x %s, ids %s",
+                   NEAP_MAX_FEATURES, ni_type_text(i, x), ni_type_text(i, ids));
+  neap_type *out = &i->out[0];
+  *out = *ids;
+  out->dtype = NEAP_F32;
+  if (x->space >= 0) out->space = x->space;
+  for (int k = 1; k < x->rank; k++) out->dim[out->rank++] = x->dim[k];
+  return NEAP_OK;
+}
+
 neap_status ni_infer_one_hot(ni_infer *i) {
   int size = 0;
   neap_status rc = ni_want_whole(i, 0, "size", 1, INT32_MAX, &size);
@@ -80,8 +101,10 @@ static size_t id_at(const ni_exec *x, const ni_node *n, int value, size_t at, si
   const ni_view *v = &x->view[value];
   int32_t id = ((const int32_t *)v->data)[at];
   if (id >= 0 && (size_t)id < size) return (size_t)id;
-  if (note)
+  if (note && size)
     ni_exec_fault(x, n, NEAP_ERANGE, at / v->width, "id %d is not in 0..%zu", (int)id, size - 1);
+  else if (note)
+    ni_exec_fault(x, n, NEAP_ERANGE, at / v->width, "id %d of nothing", (int)id);
   return 0;
 }
 
@@ -122,6 +145,69 @@ static void embedding_backward(const ni_exec *x, const ni_node *n, size_t r0, si
 }
 const ni_code NI_R(ni_code_embedding) = {embedding_forward, embedding_backward, embedding_const,
                                          NULL};
+
+/* ---- elements of each row's own x ---- */
+
+/* What stands where: a row's x has `size` parts of w numbers, `ids` of them are taken. A row step of
+** 0: all rows share it. */
+typedef struct gather {
+  size_t size, w, ids, x_step, ids_step;
+} gather;
+
+static gather gather_of(const ni_exec *x, const ni_node *n) {
+  const ni_view *from = &x->view[n->in[0]], *ids = &x->view[n->in[1]];
+  ni_axis a = ni_axis_of(x, &from->type, 0);
+  return (gather){a.n, a.inner, ids->width, from->type.space < 0 ? 0 : from->width,
+                  ids->type.space < 0 ? 0 : ids->width};
+}
+
+static void gather_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  gather g = gather_of(x, n);
+  const real *from = x->view[n->in[0]].data;
+  real *to = (real *)x->view[n->out].data + r0 * g.ids * g.w;
+  for (size_t r = r0; r < r1; r++)
+    for (size_t k = 0; k < g.ids; k++, to += g.w) {
+      size_t id = id_at(x, n, n->in[1], r * g.ids_step + k, g.size, true);
+      if (g.size)
+        memcpy(to, from + r * g.x_step + id * g.w, g.w * sizeof(real));
+      else
+        memset(to, 0, g.w * sizeof(real)); /* the longest sequence is empty */
+    }
+}
+
+/* Rows r0..r1-1, columns from..to-1 of each part. */
+static void gather_add(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, size_t from,
+                       size_t to) {
+  gather g = gather_of(x, n);
+  const real *dy = (const real *)x->view[n->out].grad + r0 * g.ids * g.w;
+  real *dx = x->view[n->in[0]].grad;
+  for (size_t r = r0; g.size && r < r1; r++)
+    for (size_t k = 0; k < g.ids; k++, dy += g.w) {
+      real *sum = dx + r * g.x_step +
+                  id_at(x, n, n->in[1], r * g.ids_step + k, g.size, false) * g.w;
+      for (size_t c = from; c < to; c++) sum[c] += dy[c];
+    }
+}
+
+static bool gather_shared(const ni_exec *x, const ni_node *n) {
+  return ni_space_of(x, n->in[0]) != ni_space_of(x, n->out);
+}
+
+static void gather_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  if (x->view[n->in[0]].grad && !gather_shared(x, n))
+    gather_add(x, n, r0, r1, 0, gather_of(x, n).w);
+}
+
+static void gather_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
+  gather_add(x, n, 0, ni_rows_of(x, n->out), from, to);
+}
+
+/* x of all rows: a part's columns may be added to apart. */
+static void gather_const(const ni_exec *x, const ni_node *n) {
+  if (x->view[n->in[0]].grad && gather_shared(x, n))
+    ni_exec_share(x, n, gather_of(x, n).w, 16, gather_share);
+}
+const ni_code NI_R(ni_code_gather) = {gather_forward, gather_backward, gather_const, NULL};
 
 static void one_hot_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   size_t ids = x->view[n->in[0]].width, size = (size_t)n->attr[0];

@@ -462,6 +462,15 @@ static void f_embedding(io *t) {
   for (size_t i = 0; i < t->in[0].rows * t->in[0].width * w; i++)
     t->out.v[i] = t->in[1].v[(size_t)t->in[0].v[i / w] * w + i % w];
 }
+static void f_gather(io *t) {
+  const value *x = &t->in[0], *ids = &t->in[1];
+  for (size_t r = 0; r < t->out.rows; r++)
+    for (size_t i = 0; i < t->out.width; i++) {
+      size_t w = t->out.width / ids->width, k = (ids->type.space < 0 ? 0 : r) * ids->width + i / w;
+      t->out.v[r * t->out.width + i] =
+        x->v[(x->type.space < 0 ? 0 : r) * x->width + (size_t)ids->v[k] * w + i % w];
+    }
+}
 static void f_one_hot(io *t) {
   size_t n = (size_t)t->c->attr[0];
   for (size_t i = 0; i < t->in[0].rows * t->in[0].width; i++)
@@ -602,6 +611,13 @@ static const test_case cases[] = {
     {"embedding", {"i T:", "r :5,40"}, {0}, "[T,B,40]", NULL, f_embedding, 0, 0},
     {"embedding", {"i B:T,2", "r :5,3"}, {0}, "[B,max T,2,3]", NULL, f_embedding, 0, 0},
     {"embedding", {"i :4", "r :5,3"}, {0}, "[4,3]", NULL, f_embedding, 0, 0},
+    {"gather", {"r T:5", "i T:"}, {0}, "[T,B]", NULL, f_gather, 0, 0},
+    {"gather", {"r T:5,20", "i T:3"}, {0}, "[T,B,3,20]", NULL, f_gather, 0, 0},
+    {"gather", {"r B:5,T,2", "i B:"}, {0}, "[B,max T,2]", NULL, f_gather, 0, 0},
+    {"gather", {"r B:5", "i B:T,2"}, {0}, "[B,max T,2]", NULL, f_gather, 0, 0},
+    {"gather", {"r chars:5,2", "i :4"}, {0}, "[chars,T,B,4,2]", NULL, f_gather, 0, 0},
+    {"gather", {"r :5,40", "i T:2"}, {0}, "[T,B,2,40]", NULL, f_gather, 0, 0},
+    {"gather", {"r :5,3", "i :4"}, {0}, "[4,3]", NULL, f_gather, 0, 0},
     {"one_hot", {"i T:"}, {5}, "[T,B,5]", NULL, f_one_hot, 0, 0},
     {"one_hot", {"i B:T"}, {6}, "[B,max T,6]", NULL, f_one_hot, 0, 0},
     {"argmax", {"r T:2,5"}, {0}, "i32 [T,B,2]", NULL, f_argmax, 0, 0},
@@ -937,6 +953,11 @@ static const bad_case bad_cases[] = {
     {"embedding", {"r T:", "r :5,3"}, {0}, NEAP_ETYPE, "ids must be i32, not [T,B]"},
     {"embedding", {"i T:", "r :5"}, {0}, NEAP_ESHAPE, "must be [V,w] in no space, not [5]"},
     {"embedding", {"i T:2,2,2", "r :5,3"}, {0}, NEAP_ESHAPE, "2 feature dimensions at most"},
+    {"gather", {"i T:5", "i T:"}, {0}, NEAP_ETYPE, "x must be f32, not i32 [T,B,5]"},
+    {"gather", {"r T:5", "r T:"}, {0}, NEAP_ETYPE, "ids must be i32, not [T,B]"},
+    {"gather", {"r T:", "i T:"}, {0}, NEAP_ESHAPE, "x must have a feature dimension: [T,B]"},
+    {"gather", {"r T:5", "i U:"}, {0}, NEAP_ESHAPE, "rows differ: x [T,B,5], ids i32 [U,B]"},
+    {"gather", {"r T:5,2,2", "i T:2,2"}, {0}, NEAP_ESHAPE, "3 feature dimensions at most"},
     {"one_hot", {"r T:"}, {5}, NEAP_ETYPE, "ids must be i32, not [T,B]"},
     {"one_hot", {"i T:"}, {0}, NEAP_ERANGE, "size must be a whole number in 1.."},
     WANTS_F32("argmax"), {"argmax", {"r T:"}, {0}, NEAP_ESHAPE, "feature dimension: [T,B]"},
@@ -1029,6 +1050,8 @@ static void check_faults(void) {
   } f[] = {
       {"embedding", "i T:2", "r :5,3", 0, 0, 7, 5, 3, "id 5 is not in 0..4"},
       {"embedding", "i T:2", "r :5,3", 0, 0, 7, -1, 3, "id -1 is not in 0..4"},
+      {"gather", "r T:5,2", "i T:3", 0, 1, 7, 5, 2, "id 5 is not in 0..4"},
+      {"gather", "r T:5", "i T:", 0, 1, 3, -1, 3, "id -1 is not in 0..4"},
       {"one_hot", "i T:", NULL, 5, 0, 4, 57, 4, "id 57 is not in 0..4"},
       {"cross_entropy", "r T:5", "i T:", 0, 1, 6, -2, 6, "id -2 is not in 0..4"},
       {"dropout", "r T:3", "1 :", 0, 1, 0, 1, 0, "rate 1 is not in 0 <= rate < 1"},

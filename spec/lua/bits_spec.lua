@@ -109,6 +109,7 @@ local models = {
       local turned = op.spread(op.transpose(memory), y)
       local sums = op.tanh(op.reshape(y, { 1, size }) + op.spread(memory, y))
       return { y = op.bmm(weights, op.spread(memory, y)),
+        hard = op.gather(op.spread(memory, y), op.argmax(weights)),
         additive = op.bmm(op.masked_softmax(op.sum(sums), mask), turned, { transpose_b = true }),
         scaled = op.reshape(op.sum(op.sin(scores * op.sum(y, 1, true))), { 1 }),
         turned = op.bmm(weights, turned, { transpose_b = true }),

@@ -400,6 +400,9 @@ for i, v in ipairs { 2, 0, 2, 1 } do three[i] = v end
 case("embedding", { inputs = { three, any { 3, 2 } },
   call = function(ids, t) return op.embedding(op.cast(ids, "i32"), t) end,
   ref = function(ids, t) return rows_of(t, ids, 2) end })
+case("gather", { inputs = { any { 3, 2 }, three },
+  call = function(x, ids) return op.gather(x, op.cast(ids, "i32")) end,
+  ref = function(x, ids) return rows_of(x, ids, 2) end })
 case("one_hot", { inputs = { i32 { shape = { 3 }, 2, 0, 1 } },
   call = function(ids) return op.one_hot(ids, 3) end,
   ref = function() return { shape = { 3, 3 }, 0, 0, 1, 1, 0, 0, 0, 1, 0 } end })
@@ -513,6 +516,30 @@ end
 case("spread", { rows = true, inputs = { rows("B", 2), rows("T", 1) },
   call = function(x, like) return op.spread(x, like) + like * 0 end,
   ref = function(x) return by_step(function(b) return row(x, b) end) end })
+do -- a score by id; an element of the row's own padded memory, asked for at each step
+  local function near_id(v) return math.floor(v + 0.5) end -- ids are moved a little for differences
+  local ids = rows("T", 1, function(shape) return whole(shape, 4) end)
+  case("gather", { rows = true, inputs = { rows("T", 4), ids },
+    call = function(x, id) return op.gather(x, op.cast(op.reshape(id, {}), "i32")) end,
+    ref = function(x, id)
+      return by_step(function(b, t) return { row(x, b, t)[near_id(row(id, b, t)[1]) + 1] } end)
+    end })
+  local one = rows("T", 2, function(shape) return whole(shape, 1) end)
+  for i, v in ipairs { 2, 0, 1, 2, 0, 0, 0, 0, 1, 0, 1, 0 } do one[i] = v end
+  case("gather", { rows = true, inputs = { rows("S", 2), one },
+    call = function(memory, id) return op.gather(op.padded(memory), op.cast(id, "i32")) end,
+    ref = function(memory, id)
+      return by_step(function(b, t)
+        local out = {}
+        for _, s in ipairs(row(id, b, t)) do
+          s = near_id(s)
+          local v = s < lengths[b] and row(memory, b, s + 1) or { 0, 0 }
+          table.move(v, 1, 2, #out + 1, out)
+        end
+        return out
+      end)
+    end })
+end
 case("reverse", { rows = true, inputs = { rows("T", 2) }, call = op.reverse, ref = function(x)
   return by_step(function(b, t) return row(x, b, lengths[b] + 1 - t) end)
 end })
@@ -1143,6 +1170,8 @@ local refusals = {
   softmax = { function(v) local _ = op.softmax(v.b) end, "x must have a feature dimension: [B]" },
   embedding = { function(v) local _ = op.embedding(v.ids, v.t2) end,
     "the table must be [V,w] in no space, not [T,B,2]" },
+  gather = { function(v) local _ = op.gather(v.s2, v.ids) end,
+    "values of two different sequences cannot meet: [S,B,2] and i32 [T,B]" },
   one_hot = { function(v) local _ = op.one_hot(v.t2, 3) end, "ids must be i32, not [T,B,2]" },
   cross_entropy = { function(v) local _ = op.cross_entropy(v.s2, v.ids) end,
     "x [S,B,2], ids i32 [T,B]" },

@@ -204,3 +204,29 @@ describe("fused attention and the same from primitive ops:", function()
     end
   end
 end)
+
+-- ---- gather ----
+
+-- What it picks is a sum over one-hot factors, too.
+it("gather and a product with one-hot ids are the same", function()
+  local batch, total = ragged { 3, 0, 5, 1 }
+  local function record(fused, params)
+    return neap.program(function(rec)
+      local at = rec:input("at", { space = "T", dtype = "i32" })
+      local x = op.embedding(at, rec:param("x", { total, 12 }))
+      local scores, parts = op.slice(x, 1, 4), op.reshape(op.slice(x, 1, 12), { 4, 3 })
+      local ids = op.argmax(op.reshape(op.sin(5 * op.slice(x, 1, 8)), { 2, 4 })) -- [T,B,2]
+      local score, part
+      if fused then
+        score, part = op.gather(scores, ids), op.gather(parts, ids)
+      else
+        local ones = op.one_hot(ids, 4)
+        score, part = op.sum(ones * op.reshape(scores, { 1, 4 })), op.bmm(ones, parts)
+      end
+      return { score = score, part = part, loss = help.loss(score, part) }
+    end, { params = params })
+  end
+  local fused = record(true)
+  help.scatter(fused.params, neap.rng(4))
+  compare(fused, record(false, fused.params), { at = batch }, "gather")
+end)
