@@ -4,7 +4,9 @@
 #include "safetensors.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -456,13 +458,18 @@ neap_status ni_archive_load(neap_archive **a, const char *path) {
   void *data = NULL;
   neap_status status;
   *a = NULL;
-  FILE *f = fopen(path, "rb");
-  if (!f)
-    return fail_io(path, "a file to read");
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a fifo does not keep us waiting */
+  FILE *f = fd < 0 ? NULL : fdopen(fd, "rb");
+  if (!f) {
+    status = fail_io(path, "a file to read");
+    if (fd >= 0)
+      close(fd);
+    return status;
+  }
   if (fstat(fileno(f), &about) != 0) {
     status = fail_io(path, "a size");
   } else if (!S_ISREG(about.st_mode)) {
-    status = ni_fail(NEAP_EIO, "%s: expected a file, came a directory or device", tail(path));
+    status = ni_fail(NEAP_EIO, "%s: expected a file, came a directory, fifo or device", tail(path));
   } else if ((uintmax_t)about.st_size > PTRDIFF_MAX) {
     status = ni_fail(NEAP_EIO, "%s: expected a file that fits memory, came %jd bytes", tail(path),
                      (intmax_t)about.st_size);
@@ -570,13 +577,42 @@ static bool write_all(FILE *f, const neap_archive *a, const ni_text *header, con
   return true;
 }
 
-/* Writes a file beside path and renames it; what is no ordinary file must not be replaced. */
+/* Where path leads in the end if it is a link (there may be nothing yet), else path itself. NULL with
+** errno for links in circles and for a path that is too long. */
+static const char *follow(const char *path, char to[PATH_MAX]) {
+  const char *at = path;
+  char link[PATH_MAX];
+  for (int hops = 0; hops < 40; hops++) {
+    ssize_t n = readlink(at, link, sizeof link - 1);
+    if (n < 0)
+      return at;
+    link[n] = '\0';
+    const char *slash = link[0] == '/' ? NULL : strrchr(at, '/');
+    size_t folder = slash ? (size_t)(slash - at) + 1 : 0;
+    if (folder + (size_t)n >= PATH_MAX) {
+      errno = ENAMETOOLONG;
+      return NULL;
+    }
+    memmove(to, at, folder);
+    memcpy(to + folder, link, (size_t)n + 1);
+    at = to;
+  }
+  errno = ELOOP;
+  return NULL;
+}
+
+/* Writes a file beside the one that path leads to and renames it; what is no ordinary file must not
+** be replaced. */
 static neap_status write_file(const char *path, const neap_archive *a, const ni_text *header,
                               const size_t *order) {
   struct stat about;
+  char led[PATH_MAX];
   bool direct = stat(path, &about) == 0 && !S_ISREG(about.st_mode);
+  const char *to = direct ? path : follow(path, led);
+  if (!to)
+    return fail_io(path, "a file to write");
   ni_text beside = {0};
-  ni_text_add(&beside, "%s.tmp-%ld", path, (long)getpid());
+  ni_text_add(&beside, "%s.tmp-%ld", to, (long)getpid());
   if (beside.failed) {
     ni_text_free(&beside);
     return NEAP_EMEM;
@@ -596,7 +632,7 @@ static neap_status write_file(const char *path, const neap_archive *a, const ni_
     errno = error;
     if (!good)
       status = fail_io(path, "to write on");
-    else if (!direct && rename(beside.s, path) != 0)
+    else if (!direct && rename(beside.s, to) != 0)
       status = fail_io(path, "to put the new file in its place");
     if (status && !direct)
       remove(beside.s);

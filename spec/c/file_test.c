@@ -453,7 +453,7 @@ static void test_world(void) {
   CHECK_FAILS(NEAP_EIO, "No such file", ni_archive_load(&b, in_folder("missing")));
   CHECK(strstr(ni_message(), "/missing: ") && !b);
   CHECK_FAILS(NEAP_EIO, "came a directory", ni_archive_load(&b, folder));
-  CHECK_FAILS(NEAP_EIO, "came a directory or device", ni_archive_load(&b, "/dev/zero"));
+  CHECK_FAILS(NEAP_EIO, "came a directory, fifo or device", ni_archive_load(&b, "/dev/zero"));
   char lengthy[5001];
   memset(lengthy, 'x', 5000);
   memcpy(lengthy + 4990, "/theend", 8);
@@ -474,6 +474,30 @@ static void test_world(void) {
   CHECK_FAILS(NEAP_EIO, "No such file", ni_archive_save(a, in_folder("no/where")));
   CHECK_FAILS(NEAP_EIO, "Not a directory", ni_archive_save(a, in_folder("kept/x")));
   CHECK_FAILS(NEAP_EIO, "a file to write", ni_archive_save(a, folder));
+
+  /* A fifo is refused at once, though nobody writes into it. */
+  CHECK(mkfifo(in_folder("fifo"), 0600) == 0);
+  alarm(20);
+  CHECK_FAILS(NEAP_EIO, "came a directory, fifo or device", ni_archive_load(&b, in_folder("fifo")));
+  alarm(0);
+
+  /* A link stays, and the file it leads to is replaced, or made. */
+  struct stat about;
+  char link_path[200], target[200];
+  snprintf(target, sizeof target, "%s", in_folder("target"));
+  CHECK(ni_archive_save(a, target) == NEAP_OK && truncate(target, 1) == 0);
+  for (int k = 0; k < 3; k++) {
+    snprintf(link_path, sizeof link_path, "%s", in_folder(k ? k == 1 ? "new" : "far" : "link"));
+    CHECK(symlink(k ? k == 1 ? "made" : "link" : target, link_path) == 0);
+    CHECK(ni_archive_save(a, link_path) == NEAP_OK && leftovers() == 0);
+    CHECK(lstat(link_path, &about) == 0 && S_ISLNK(about.st_mode));
+    CHECK(lstat(k == 1 ? in_folder("made") : target, &about) == 0 && S_ISREG(about.st_mode));
+    CHECK(about.st_size > 400000 && remove(k == 1 ? in_folder("made") : target) == 0);
+  }
+  CHECK(symlink("circle", in_folder("circle")) == 0);
+  CHECK_FAILS(NEAP_EIO, "circle: expected a file to write: Too many levels",
+              ni_archive_save(a, in_folder("circle")));
+  CHECK(lstat(in_folder("circle"), &about) == 0 && S_ISLNK(about.st_mode));
 
   /* A device is written to, not replaced; this one is always full. */
   struct stat full;
@@ -552,7 +576,8 @@ static void test_memory(void) {
 }
 
 int main(void) {
-  static const char *const made[] = {"exact", "round", "again", "flipped", "kept", "memory"};
+  static const char *const made[] = {"exact", "round",  "again", "flipped", "kept", "memory",
+                                     "fifo",  "link",   "new",   "far",     "circle", "target"};
   ni_memory_set(rationed, NULL);
   if (!mkdtemp(folder)) {
     printf("no folder for files\n0 passed, 1 failed\n");
