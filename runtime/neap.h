@@ -10,7 +10,9 @@
 **            in any order.
 ** Threads    A model whose weights nobody writes is read-only and shared by any number of threads;
 **            a run or a stream belongs to one thread at a time.
-** Counting   Everything here counts from 0.
+** Counting   Everything here counts from 0: arguments too, and so do messages about them. Only the
+**            rows, sequences and steps of data that a message names ("id 9 is not in 0..4,
+**            sequence 1, step 3") count from 1, as people do.
 */
 #ifndef NEAP_H
 #define NEAP_H
@@ -372,7 +374,8 @@ NEAP_API neap_status neap_run_param_shift_f64(neap_run *run, int id, size_t elem
 NEAP_API size_t neap_run_steps(const neap_run *run, int space);
 NEAP_API size_t neap_run_rows(const neap_run *run, int space);
 NEAP_API size_t neap_run_bytes(const neap_run *run);
-/* From any thread or signal handler: the run ends with ECANCELED at its next time step. */
+/* From any thread or signal handler: the run ends with ECANCELED at its next time step or, in a
+** large product, piece of some 10 to 50 ms. */
 NEAP_API void neap_run_cancel(neap_run *run);
 
 /* ---- streams ----------------------------------------------------------------------------- */
@@ -432,6 +435,8 @@ NEAP_API void neap_stream_reset(neap_stream *s);
 /* Rows of the batch from now on; the stream has as many rows, each reading its own, and starts
 ** anew. Pointers to buffers of the stream end. ERANGE, EMEM. */
 NEAP_API neap_status neap_stream_context_batch(neap_stream *s, size_t rows);
+/* As many as that batch has now. */
+NEAP_API size_t neap_stream_sources(const neap_stream *s);
 NEAP_API neap_status neap_stream_context_lengths(neap_stream *s, int space, const int32_t *lengths,
                                                  size_t n);
 NEAP_API neap_status neap_stream_context_f32(neap_stream *s, int value, neap_layout layout,

@@ -119,9 +119,16 @@ lua_Integer nb_integer_in(lua_State *L, int arg, lua_Integer low, lua_Integer hi
 }
 
 const char *nb_string(lua_State *L, int arg, size_t *length) {
+  size_t n;
   if (lua_type(L, arg) != LUA_TSTRING)
     nb_raise_type(L, arg, "string");
-  return lua_tolstring(L, arg, length);
+  const char *s = lua_tolstring(L, arg, &n);
+  if (length)
+    *length = n;
+  else if (strlen(s) != n) /* C would take the part before it for the whole */
+    nb_raise_argument(L, arg, lua_pushfstring(L, "string without zero bytes expected, got \"%s\" "
+                                              "and a zero byte", s));
+  return s;
 }
 
 int nb_id(lua_State *L, int arg) { return (int)nb_integer_in(L, arg, -1, INT32_MAX); }

@@ -124,6 +124,6 @@ neap_state *nb_state_or_null(lua_State *L, int arg);
 /* Push a box with a reference of its own; nb_state_push takes over the caller's. */
 void nb_state_push(lua_State *L, neap_state *s);
 /* A table of row numbers from 1 as int32 from 0, kept alive on the stack. */
-int32_t *nb_row_list(lua_State *L, int arg, size_t *n);
+int32_t *nb_row_list(lua_State *L, int arg, const char *who, size_t most, size_t *n);
 
 #endif

@@ -532,8 +532,7 @@ static int state_held(lua_State *L) {
   return 1;
 }
 
-/* A table of row numbers from 1 as int32 from 0, in a userdata on the stack. */
-int32_t *nb_row_list(lua_State *L, int arg, size_t *n) {
+int32_t *nb_row_list(lua_State *L, int arg, const char *who, size_t most, size_t *n) {
   nb_table(L, arg);
   *n = lua_rawlen(L, arg);
   int32_t *rows = lua_newuserdatauv(L, (*n + 1) * sizeof *rows, 0);
@@ -541,9 +540,11 @@ int32_t *nb_row_list(lua_State *L, int arg, size_t *n) {
     int whole;
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     lua_Integer r = lua_tointegerx(L, -1, &whole);
-    if (!whole || r < 1 || r > 0x7fffffff)
-      nb_raise(L, "row list: element %I is %s, expected a row number from 1", (LUAI_UACINT)i + 1,
+    if (!whole)
+      nb_raise(L, "%s %I is %s, expected a number from 1", who, (LUAI_UACINT)i + 1,
                luaL_tolstring(L, -1, NULL));
+    if (r < 1 || (lua_Unsigned)r > most)
+      nb_raise(L, "%s %I is not in 1..%I", who, (LUAI_UACINT)r, (LUAI_UACINT)most);
     rows[i] = (int32_t)(r - 1);
     lua_pop(L, 1);
   }
@@ -551,17 +552,16 @@ int32_t *nb_row_list(lua_State *L, int arg, size_t *n) {
 }
 
 static int state_reset(lua_State *L) {
-  state_of(L, 1);
-  size_t n = 0;
-  int32_t *rows = lua_isnoneornil(L, 2) ? NULL : nb_row_list(L, 2, &n);
+  size_t most = neap_state_rows(state_of(L, 1)), n = 0;
+  int32_t *rows =
+    lua_isnoneornil(L, 2) ? NULL : nb_row_list(L, 2, "state reset: row", most, &n);
   nb_check(L, neap_state_reset(state_of(L, 1), rows, n));
   return 0;
 }
 
 static int state_gather(lua_State *L) {
-  state_of(L, 1);
-  size_t n;
-  int32_t *rows = nb_row_list(L, 2, &n);
+  size_t most = neap_state_rows(state_of(L, 1)), n;
+  int32_t *rows = nb_row_list(L, 2, "state gather: row", most, &n);
   nb_check(L, neap_state_gather(state_of(L, 1), rows, n));
   return 0;
 }

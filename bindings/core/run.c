@@ -584,11 +584,12 @@ static int stream_context(lua_State *L) {
 
 /* rows(source, from or nil): tables of row numbers from 1 */
 static int stream_rows(lua_State *L) {
-  size_t n, m = 0;
-  stream_of(L, 1);
+  neap_stream *s = stream_of(L, 1);
+  size_t sources = neap_stream_sources(s), rows = neap_state_rows(neap_stream_state(s)), n, m = 0;
   lua_settop(L, 3);
-  int32_t *source = nb_row_list(L, 2, &n);
-  int32_t *from = lua_isnoneornil(L, 3) ? NULL : nb_row_list(L, 3, &m);
+  int32_t *source = nb_row_list(L, 2, "stream rows: source row", sources, &n);
+  int32_t *from =
+    lua_isnoneornil(L, 3) ? NULL : nb_row_list(L, 3, "stream rows: row", rows, &m);
   if (from && m != n)
     return nb_raise(L, "stream rows: %I sources, but %I rows to come from", (LUAI_UACINT)n,
                     (LUAI_UACINT)m);

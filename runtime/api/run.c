@@ -195,6 +195,9 @@ NEAP_API neap_status neap_stream_context_batch(neap_stream *s, size_t rows) {
   NEED(s, "stream context");
   return ni_stream_batch(s, rows);
 }
+NEAP_API size_t neap_stream_sources(const neap_stream *s) {
+  return s ? s->run->rows[0].rows : 0;
+}
 NEAP_API neap_status neap_stream_context_lengths(neap_stream *s, int space, const int32_t *lengths,
                                                  size_t n) {
   NEED(s, "stream context");

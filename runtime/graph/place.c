@@ -57,8 +57,8 @@ neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, siz
   size_t total = 0, longest = 0;
   for (size_t i = 0; i < n; i++) {
     if (lengths[i] < 0)
-      return ni_fail(NEAP_ERANGE, "lengths: length %zu of '%s' is %d, expected 0 or more", i, name,
-                     (int)lengths[i]);
+      return ni_fail(NEAP_ERANGE, "lengths: sequence %zu of '%s': expected a length of 0 or more, got %d",
+                     i + 1, name, (int)lengths[i]);
     total += (size_t)lengths[i];
     if ((size_t)lengths[i] > longest) longest = (size_t)lengths[i];
   }
@@ -146,9 +146,10 @@ static neap_status add_item(neap_run *run, size_t *n, size_t bytes, int from, in
   return NEAP_OK;
 }
 
-static neap_status hold(char **arena, size_t *cap, size_t bytes) {
+/* zeros: a stream's outputs may be looked at before its first step. */
+static neap_status hold(char **arena, size_t *cap, size_t bytes, bool zeros) {
   if (bytes <= *cap) return NEAP_OK;
-  char *fresh = ni_alloc(bytes);
+  char *fresh = zeros ? ni_calloc(1, bytes) : ni_alloc(bytes);
   if (!fresh) return ni_fail_before(NEAP_EMEM, "run: %zu bytes for this batch", bytes);
   ni_free(*arena);
   *arena = fresh;
@@ -410,8 +411,8 @@ neap_status ni_run_place(neap_run *run) {
     if (rc) return rc;
   }
   size_t still = 0, top = fit(run->item, n, share, &still);
-  neap_status rc = hold(&run->arena, &run->arena_cap, top);
-  if (!rc && !run->still_placed) rc = hold(&run->still, &run->still_cap, still);
+  neap_status rc = hold(&run->arena, &run->arena_cap, top, run->step_unit != NULL);
+  if (!rc && !run->still_placed) rc = hold(&run->still, &run->still_cap, still, true);
   if (rc) return rc;
   for (size_t i = 0; i < n; i++)
     *run->item[i].where = (run->item[i].still ? run->still : run->arena) + run->item[i].offset;

@@ -46,7 +46,10 @@ static inline void *rationed(void *ud, void *ptr, size_t osize, size_t nsize) {
     return NULL;
   if (atomic_load(&allowed) > 0)
     atomic_fetch_sub(&allowed, 1);
-  return realloc(ptr, nsize);
+  void *p = realloc(ptr, nsize);
+  if (p && !ptr)
+    memset(p, 0x7f, nsize); /* numbers that show if nobody has written there */
+  return p;
 }
 
 /* Runs use() with 0, 1, 2, ... allocations allowed until it succeeds. It gives back what it took.

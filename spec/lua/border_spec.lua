@@ -312,6 +312,14 @@ describe("the Lua border", function()
       refused("reset", "row", call(o.state.reset, o.state, rows))
       refused("rows", "row", call(o.stream.rows, o.stream, rows))
     end
+    -- rows are named as they were given, from 1
+    refused("reset", "state reset: row 3 is not in 1..2", call(o.state.reset, o.state, { 1, 3 }))
+    refused("gather", "state gather: row 9 is not in 1..2", call(o.state.gather, o.state, { 9 }))
+    refused("gather", "state gather: row 2 is x, expected a number from 1",
+      call(o.state.gather, o.state, { 1, "x" }))
+    refused("rows", "stream rows: source row 0 is not in 1..2", call(o.stream.rows, o.stream, { 0 }))
+    refused("rows", "stream rows: row 3 is not in 1..2",
+      call(o.stream.rows, o.stream, { 1 }, { 3 }))
     for _, frame in ipairs { {}, { 1, 2, 3, 4, 5 }, { 1, 2, 3, 4, 5, "x" },
       { 1, 2, 3, 4, 5, {} } } do
       refused("input", "input 1", call(o.stream.input, o.stream, 1, frame))
@@ -575,6 +583,19 @@ describe("the Lua border", function()
     gives("EFORMAT", "no state under 'no.'", o.optim:load(o.full, "no."))
     gives("EFORMAT", "it has no state", o.state:load(path))
     if io.open "/dev/full" then gives("EIO", "/dev/full", o.model:save "/dev/full") end
+    for _, name in ipairs { "a\0b", "\0" } do -- C would take the part before it
+      local words = ("string without zero bytes expected, got \"%s\""):format(name:match "^%Z*")
+      for _, wrong in ipairs { function() o.model:save(path .. name) end,
+        function() o.archive:save(path .. name) end, function() core.load_model(path .. name) end } do
+        local ok, message = pcall(wrong)
+        assert.is_false(ok)
+        assert.matches("string without zero bytes expected, got \"" .. path, message, 1, true)
+      end
+      local ok, message = pcall(core.load_archive, name)
+      assert.is_false(ok)
+      assert.matches(words, message, 1, true)
+    end
+    assert.is_nil(io.open(path .. "a"))
     os.remove(path)
   end)
 end)

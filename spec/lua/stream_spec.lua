@@ -1,6 +1,7 @@
 -- A stream's step in its short form (a list of calls, from the second step on) beside what the
 -- whole-sequence run gives, where something changes in between.
 local neap = require "neap"
+local run_help = require "run_help"
 local op = neap.op
 
 local function language(size)
@@ -61,6 +62,16 @@ describe("a stream's later steps", function()
         assert.is_false(ok)
         assert.matches("NaN or infinity in input 'x', step 2, row 2", message, 1, true)
         assert.same(values(twin), block:steps(x[1]:reshape { 1, 2, 2 }):totable()[1])
+      end
+    end
+  end)
+
+  it("come after outputs of zeros", function()
+    local pr = language(6)
+    for _, options in ipairs { {}, { rows = 3 }, { block = 2 } } do
+      local stream = pr:stream(options)
+      for k = 1, 2 do
+        for _, v in ipairs(run_help.flat(stream:output(k))) do assert.equal(0, v) end
       end
     end
   end)
