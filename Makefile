@@ -143,6 +143,10 @@ $(BUILD)/spec/%: spec/c/%.c $(BUILD)/libneap.a
 	@mkdir -p $(@D)
 	$(HOST) $(LIBS)
 
+# What it counts the library's calls of.
+$(BUILD)/spec/wrap_test: private LDFLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=cblas_sgemm \
+  -Wl,--wrap=ni_blas_is_fast,--wrap=ni_kernel_f32
+
 tests: $(SPECS_X)
 
 # For `neap bench`: what the machine can do, and other software (where it is installed).

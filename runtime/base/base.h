@@ -96,11 +96,13 @@ uint64_t ni_hash(const char *s);
 typedef void (*ni_task)(void *arg, size_t task);
 /* Calls fn(arg, 0..tasks-1), each once, on the pool's threads and the caller's; returns when all
 ** are done. Which thread runs what is open, so tasks write to places of their own. pool NULL: one
-** after the other. Not to be called from inside a task. Workers spin a short while, then sleep. */
+** after the other. Tasks are left out once the pool is stopped. Not to be called from inside a task. Workers spin a short while, then sleep. */
 void ni_pool_run(neap_pool *pool, size_t tasks, ni_task fn, void *arg);
 neap_status ni_pool_new(neap_pool **pool, int threads);
-void ni_pool_retain(neap_pool *pool);
+/* The same threads for work that ends when *stop is not 0 any more. pool NULL: the caller alone. */
+neap_status ni_pool_view(neap_pool **view, const neap_pool *pool, const _Atomic int *stop);
 void ni_pool_release(neap_pool *pool);
+bool ni_pool_stopped(const neap_pool *pool);
 int ni_pool_threads(const neap_pool *pool); /* NULL: 1 */
 
 /* Sets flush-to-zero for denormal numbers (MXCSR / FPCR) and returns the former mode; restore with

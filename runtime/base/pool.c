@@ -28,20 +28,27 @@
 #define MOST_THREADS 1024
 #define SPIN_NS 30000
 
-struct neap_pool {
+typedef struct crew {
   _Alignas(64) _Atomic uint64_t state;
   _Alignas(64) atomic_size_t next; /* the task to be drawn */
   _Alignas(64) ni_task fn;
   void *arg;
   size_t tasks;
+  const _Atomic int *stop;
   atomic_flag busy; /* a job runs */
-  atomic_int refs;
+  atomic_int refs;        /* pools that have it */
   int threads;            /* with the caller */
   atomic_size_t sleepers; /* written under lock */
   pthread_mutex_t lock;
   pthread_cond_t wake; /* workers: there is a job */
   pthread_cond_t idle; /* the caller: nobody is inside */
   pthread_t workers[];
+} crew;
+
+/* What is handed out: the threads, and what ends their work. */
+struct neap_pool {
+  crew *crew;              /* NULL: the caller alone */
+  const _Atomic int *stop; /* NULL: nothing does */
 };
 
 /* ---- denormal numbers ---- */
@@ -95,11 +102,11 @@ static bool wanted(uint64_t state, uint64_t last) {
 static bool left(uint64_t state) { return (state & COUNT) == 0; }
 
 /* Spins a short while until the state is wanted (caller false) or all have left (caller true). */
-static bool spin(neap_pool *pool, bool caller, uint64_t last) {
+static bool spin(crew *c, bool caller, uint64_t last) {
   int64_t end = now_ns() + SPIN_NS;
   do {
     for (int i = 0; i < 32; i++) {
-      uint64_t state = atomic_load(&pool->state);
+      uint64_t state = atomic_load(&c->state);
       if (caller ? left(state) : wanted(state, last))
         return true;
       relax();
@@ -110,141 +117,176 @@ static bool spin(neap_pool *pool, bool caller, uint64_t last) {
 
 /* ---- workers ---- */
 
-static void draw(neap_pool *pool) {
+static bool stopped(const _Atomic int *stop) {
+  return stop && atomic_load_explicit(stop, memory_order_relaxed);
+}
+
+static void draw(crew *c) {
   size_t task;
-  while ((task = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed)) < pool->tasks)
-    pool->fn(pool->arg, task);
+  while (!stopped(c->stop) &&
+         (task = atomic_fetch_add_explicit(&c->next, 1, memory_order_relaxed)) < c->tasks)
+    c->fn(c->arg, task);
 }
 
 /* sleepers is raised before state is read, and the caller does the reverse: one sees the other. */
-static void sleep_until_wanted(neap_pool *pool, uint64_t last) {
-  pthread_mutex_lock(&pool->lock);
-  atomic_fetch_add(&pool->sleepers, 1);
-  while (!wanted(atomic_load(&pool->state), last))
-    pthread_cond_wait(&pool->wake, &pool->lock);
-  atomic_fetch_sub(&pool->sleepers, 1);
-  pthread_mutex_unlock(&pool->lock);
+static void sleep_until_wanted(crew *c, uint64_t last) {
+  pthread_mutex_lock(&c->lock);
+  atomic_fetch_add(&c->sleepers, 1);
+  while (!wanted(atomic_load(&c->state), last))
+    pthread_cond_wait(&c->wake, &c->lock);
+  atomic_fetch_sub(&c->sleepers, 1);
+  pthread_mutex_unlock(&c->lock);
 }
 
 static void *work(void *arg) {
-  neap_pool *pool = arg;
+  crew *c = arg;
   uint64_t last = 0;
   ni_denormals_flush();
   for (;;) {
-    if (!spin(pool, false, last))
-      sleep_until_wanted(pool, last);
-    uint64_t state = atomic_load(&pool->state);
+    if (!spin(c, false, last))
+      sleep_until_wanted(c, last);
+    uint64_t state = atomic_load(&c->state);
     if (state & STOP)
       return NULL;
     if (!wanted(state, last) ||
-        !atomic_compare_exchange_strong(&pool->state, &state, state + INSIDE))
+        !atomic_compare_exchange_strong(&c->state, &state, state + INSIDE))
       continue;
     last = state / JOB;
-    draw(pool);
-    state = atomic_fetch_sub(&pool->state, INSIDE) - INSIDE;
+    draw(c);
+    state = atomic_fetch_sub(&c->state, INSIDE) - INSIDE;
     if (state & WAITING && left(state)) {
-      pthread_mutex_lock(&pool->lock);
-      pthread_cond_signal(&pool->idle);
-      pthread_mutex_unlock(&pool->lock);
+      pthread_mutex_lock(&c->lock);
+      pthread_cond_signal(&c->idle);
+      pthread_mutex_unlock(&c->lock);
     }
   }
 }
 
+bool ni_pool_stopped(const neap_pool *pool) { return pool && stopped(pool->stop); }
+
 void ni_pool_run(neap_pool *pool, size_t tasks, ni_task fn, void *arg) {
   unsigned mode = ni_denormals_flush();
-  /* A pool that is busy with another run is not waited for. */
-  if (tasks < 2 || !pool || pool->threads < 2 || atomic_flag_test_and_set(&pool->busy)) {
-    for (size_t i = 0; i < tasks; i++)
+  crew *c = pool ? pool->crew : NULL;
+  /* A crew that is busy with another run is not waited for. */
+  if (tasks < 2 || !c || c->threads < 2 || atomic_flag_test_and_set(&c->busy)) {
+    for (size_t i = 0; i < tasks && !ni_pool_stopped(pool); i++)
       fn(arg, i);
     ni_denormals_restore(mode);
     return;
   }
-  pool->fn = fn;
-  pool->arg = arg;
-  pool->tasks = tasks;
-  atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-  atomic_store(&pool->state, (atomic_load(&pool->state) / JOB + 1) * JOB | OPEN);
-  size_t sleepers = atomic_load(&pool->sleepers);
+  c->fn = fn;
+  c->arg = arg;
+  c->tasks = tasks;
+  c->stop = pool->stop;
+  atomic_store_explicit(&c->next, 0, memory_order_relaxed);
+  atomic_store(&c->state, (atomic_load(&c->state) / JOB + 1) * JOB | OPEN);
+  size_t sleepers = atomic_load(&c->sleepers);
   if (sleepers > 0) {
-    pthread_mutex_lock(&pool->lock);
+    pthread_mutex_lock(&c->lock);
     for (size_t i = 0; i < sleepers && i + 1 < tasks; i++)
-      pthread_cond_signal(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
+      pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->lock);
   }
-  draw(pool);
-  atomic_fetch_and(&pool->state, ~(uint64_t)OPEN);
-  if (!spin(pool, true, 0)) {
-    pthread_mutex_lock(&pool->lock);
-    atomic_fetch_or(&pool->state, WAITING);
-    while (!left(atomic_load(&pool->state)))
-      pthread_cond_wait(&pool->idle, &pool->lock);
-    pthread_mutex_unlock(&pool->lock);
+  draw(c);
+  atomic_fetch_and(&c->state, ~(uint64_t)OPEN);
+  if (!spin(c, true, 0)) {
+    pthread_mutex_lock(&c->lock);
+    atomic_fetch_or(&c->state, WAITING);
+    while (!left(atomic_load(&c->state)))
+      pthread_cond_wait(&c->idle, &c->lock);
+    pthread_mutex_unlock(&c->lock);
   }
-  atomic_flag_clear(&pool->busy);
+  atomic_flag_clear(&c->busy);
   ni_denormals_restore(mode);
 }
 
 /* ---- life ---- */
 
-/* Ends the first n workers and the pool. */
-static void end(neap_pool *pool, int n) {
-  pthread_mutex_lock(&pool->lock);
-  atomic_fetch_or(&pool->state, STOP);
-  pthread_cond_broadcast(&pool->wake);
-  pthread_mutex_unlock(&pool->lock);
+/* Ends the first n workers and the crew. */
+static void end(crew *c, int n) {
+  pthread_mutex_lock(&c->lock);
+  atomic_fetch_or(&c->state, STOP);
+  pthread_cond_broadcast(&c->wake);
+  pthread_mutex_unlock(&c->lock);
   for (int i = 0; i < n; i++)
-    pthread_join(pool->workers[i], NULL);
-  pthread_cond_destroy(&pool->idle);
-  pthread_cond_destroy(&pool->wake);
-  pthread_mutex_destroy(&pool->lock);
-  ni_free(pool);
+    pthread_join(c->workers[i], NULL);
+  pthread_cond_destroy(&c->idle);
+  pthread_cond_destroy(&c->wake);
+  pthread_mutex_destroy(&c->lock);
+  ni_free(c);
 }
 
-neap_status ni_pool_new(neap_pool **result, int threads) {
-  *result = NULL;
-  if (threads < 1 || threads > MOST_THREADS)
-    return ni_fail(NEAP_EARG, "pool: expected 1 to %d threads, came %d", MOST_THREADS, threads);
-  neap_pool *pool = ni_calloc(1, sizeof *pool + (size_t)(threads - 1) * sizeof(pthread_t));
-  if (!pool)
+static neap_status hire(crew **result, int threads) {
+  crew *c = ni_calloc(1, sizeof *c + (size_t)(threads - 1) * sizeof(pthread_t));
+  if (!c)
     return NEAP_EMEM;
-  int error = pthread_mutex_init(&pool->lock, NULL);
+  int error = pthread_mutex_init(&c->lock, NULL);
   if (error) {
-    ni_free(pool);
+    ni_free(c);
     return ni_fail(NEAP_EMEM, "pool: expected a lock: %s", strerror(error));
   }
   /* A condition variable without attributes needs nothing that could be short. */
-  pthread_cond_init(&pool->wake, NULL);
-  pthread_cond_init(&pool->idle, NULL);
-  atomic_flag_clear(&pool->busy);
-  atomic_init(&pool->refs, 1);
-  pool->threads = threads;
+  pthread_cond_init(&c->wake, NULL);
+  pthread_cond_init(&c->idle, NULL);
+  atomic_flag_clear(&c->busy);
+  atomic_init(&c->refs, 1);
+  c->threads = threads;
   /* Signals are for the host's own threads. */
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &before);
   int made = 0;
   while (!error && made < threads - 1) {
-    error = pthread_create(&pool->workers[made], NULL, work, pool);
+    error = pthread_create(&c->workers[made], NULL, work, c);
     made += !error;
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (error) {
-    end(pool, made);
+    end(c, made);
     return ni_fail(NEAP_EMEM, "pool: expected %d threads, came %d: %s", threads, made + 1,
                    strerror(error));
   }
-  *result = pool;
+  *result = c;
   return NEAP_OK;
 }
 
-void ni_pool_retain(neap_pool *pool) {
-  if (pool)
-    atomic_fetch_add_explicit(&pool->refs, 1, memory_order_relaxed);
+static void leave(crew *c) {
+  if (c && atomic_fetch_sub(&c->refs, 1) == 1)
+    end(c, c->threads - 1);
+}
+
+/* Takes the crew over, also when it fails. */
+static neap_status make(neap_pool **result, crew *c, const _Atomic int *stop) {
+  neap_pool *pool = *result = ni_calloc(1, sizeof *pool);
+  if (pool) {
+    *pool = (neap_pool){c, stop};
+    return NEAP_OK;
+  }
+  leave(c);
+  return NEAP_EMEM;
+}
+
+neap_status ni_pool_new(neap_pool **result, int threads) {
+  crew *c;
+  *result = NULL;
+  if (threads < 1 || threads > MOST_THREADS)
+    return ni_fail(NEAP_EARG, "pool: expected 1 to %d threads, came %d", MOST_THREADS, threads);
+  neap_status rc = hire(&c, threads);
+  return rc ? rc : make(result, c, NULL);
+}
+
+neap_status ni_pool_view(neap_pool **result, const neap_pool *pool, const _Atomic int *stop) {
+  crew *c = pool ? pool->crew : NULL;
+  if (c)
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+  return make(result, c, stop);
 }
 
 void ni_pool_release(neap_pool *pool) {
-  if (pool && atomic_fetch_sub(&pool->refs, 1) == 1)
-    end(pool, pool->threads - 1);
+  if (!pool)
+    return;
+  leave(pool->crew);
+  ni_free(pool);
 }
 
-int ni_pool_threads(const neap_pool *pool) { return pool ? pool->threads : 1; }
+int ni_pool_threads(const neap_pool *pool) { return pool && pool->crew ? pool->crew->threads : 1; }

@@ -115,15 +115,15 @@ static void prepare(context *c, const ni_node *n, bool backward) {
   c->run->stale[n->index] &= (uint8_t)~bit;
 }
 
-/* Rows worth a task of their own. */
-static size_t grain(const ni_exec *x, const ni_node *n) {
-  size_t width = 1;
+/* All rows of a node in shares: not too small for a task of their own, nor too large to wait for
+** when the run is canceled. At worst each element of the result takes a whole row of an input. */
+static void share_rows(const ni_exec *x, const ni_node *n, size_t rows, ni_share fn) {
+  size_t in = 1, out = x->view[n->out].width;
   for (int k = 0; k < n->n_in; k++)
-    if (n->in[k] >= 0 && x->view[n->in[k]].type.space >= 0 && x->view[n->in[k]].width > width)
-      width = x->view[n->in[k]].width;
-  if (x->view[n->out].width > width) width = x->view[n->out].width;
-  size_t g = 8192 / width;
-  return g < 16 ? 16 : g;
+    if (n->in[k] >= 0 && x->view[n->in[k]].type.space >= 0 && x->view[n->in[k]].width > in)
+      in = x->view[n->in[k]].width;
+  size_t grain = 8192 / (in > out ? in : out ? out : 1);
+  ni_exec_pieces(x, n, rows, grain < 16 ? 16 : grain, ni_piece(in * out), fn);
 }
 
 static void forward_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
@@ -140,7 +140,7 @@ static void node_forward(context *c, const ni_node *n) {
   if ((n->op->flags & NI_WHOLE) || x->view[n->out].type.space < 0)
     code_of(n)->forward(x, n, 0, rows);
   else
-    ni_exec_share(x, n, rows, grain(x, n), forward_share);
+    share_rows(x, n, rows, forward_share);
 }
 
 /* A gradient that begins, cleared unless a loop will clear it or it is another one too. */
@@ -191,7 +191,7 @@ static void node_backward(context *c, const ni_node *n) {
     if ((n->op->flags & NI_WHOLE) || x->view[n->out].type.space < 0)
       code->backward(x, n, 0, rows);
     else
-      ni_exec_share(x, n, rows, grain(x, n), backward_share);
+      share_rows(x, n, rows, backward_share);
   }
   if (code->backward_const) code->backward_const(x, n);
 }

@@ -29,14 +29,13 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   size_t nv = (size_t)pr->n_values + 1, nn = (size_t)pr->n_nodes + 1;
   run->pr = pr;
   ni_program_retain(pr);
-  run->pool = o->pool;
-  ni_pool_retain(o->pool);
   run->flags = o->flags;
   run->seed = o->seed;
   run->max_rows = o->max_rows;
   run->learning = (o->flags & NEAP_LEARN) != 0;
   run->real = o->flags & NEAP_DOUBLE ? sizeof(double) : sizeof(float);
-  neap_status rc = ni_schedule_new(&run->plan, pr);
+  neap_status rc = ni_pool_view(&run->pool, o->pool, &run->canceled);
+  if (!rc) rc = ni_schedule_new(&run->plan, pr);
   run->view = ni_calloc(nv, sizeof *run->view);
   run->grad = ni_calloc(nv, sizeof *run->grad);
   run->keep = ni_calloc(5, nv);

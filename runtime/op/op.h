@@ -122,6 +122,15 @@ static inline size_t ni_rows_of(const ni_exec *x, int value) {
 ** multiples of `grain`. For whole ops and backward_const. */
 typedef void (*ni_share)(const ni_exec *x, const ni_node *n, size_t from, size_t to);
 void ni_exec_share(const ni_exec *x, const ni_node *n, size_t count, size_t grain, ni_share fn);
+/* The same in pieces of at most `most`: a run that is canceled does not begin the next one. */
+void ni_exec_pieces(const ni_exec *x, const ni_node *n, size_t count, size_t grain, size_t most,
+                    ni_share fn);
+/* How many rows a piece may have if each takes so many multiplications: 10 to 50 ms of work, but
+** not so few rows that the weights would be read too often. */
+static inline size_t ni_piece(size_t cost) {
+  size_t rows = ((size_t)1 << 29) / (cost + 1);
+  return rows < 128 ? 128 : rows;
+}
 
 /* ---- code ---- */
 

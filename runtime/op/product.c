@@ -15,6 +15,10 @@
 */
 enum { CHUNK = 256, BLOCK = 512, TILE = 64, BLAS_TILE = 256, BAND = 128, RUN = 128 };
 
+/* Rows that OpenBLAS sums up at a time, so that a run can be canceled in between: whole blocks of
+** its kernels (320, 384 or 448 rows), so that the sums are those of one call. */
+enum { BLAS_ROWS = 13440 };
+
 /* Multiplications worth waking a thread for. */
 #define WORTH ((size_t)1 << 17)
 
@@ -61,6 +65,7 @@ void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const 
   /* several tasks for each thread, so that one that is held up leaves its share to others */
   size_t threads = (size_t)ni_pool_threads(pool), few = WORTH / (n * k + 1) + 1;
   size_t step = threads > 1 ? (m + 4 * threads - 1) / (4 * threads) : m;
+  step = least(step, ni_piece(n * k));
   if (step < few) step = few;
   product p = {.m = m, .n = n, .k = k, .step = step, .a = a, .bias = bias, .c = c, .w = packed,
                .accumulate = accumulate};
@@ -69,6 +74,7 @@ void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const 
 
 /* A product over rows: some of them at a time, what they are packed to, how C is cut. */
 typedef struct sums {
+  neap_pool *pool;
   size_t m, lda, rows, tile, tiles, blocks, b_blocks[2];
   const real *a;
   const NI_R(ni_factor) *factor;
@@ -113,16 +119,19 @@ static void tile_task(void *arg, size_t task) {
 static void blas_task(void *arg, size_t task) {
   const sums *p = arg;
   const ni_factor_f32 *b = &p->factor[task / p->tiles];
-  size_t i = task % p->tiles * BLAS_TILE;
-  ni_gemm_tn_f32(least(BLAS_TILE, p->m - i), b->n, p->rows, p->a + i, p->lda, b->b, b->n, true,
-                 b->c + i * b->n, b->n);
+  size_t i = task % p->tiles * BLAS_TILE, rows;
+  for (size_t r = 0; r < p->rows && !ni_pool_stopped(p->pool); r += rows) {
+    rows = p->rows - r < 2 * BLAS_ROWS ? p->rows - r : BLAS_ROWS;
+    ni_gemm_tn_f32(least(BLAS_TILE, p->m - i), b->n, rows, p->a + r * p->lda + i, p->lda,
+                   b->b + r * b->n, b->n, true, b->c + i * b->n, b->n);
+  }
 }
 #endif
 
 void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *a, size_t lda,
                             int factors, const NI_R(ni_factor) *factor, real *scratch) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  sums p = {.m = m, .lda = lda, .rows = rows, .a = a, .factor = factor, .turned = scratch};
+  sums p = {.pool = pool, .m = m, .lda = lda, .rows = rows, .a = a, .factor = factor, .turned = scratch};
   size_t width = 0;
   for (int f = 0; f < factors; f++) width += factor[f].n;
 #ifndef NI_F64

@@ -103,10 +103,16 @@ static void run_share(void *arg, size_t task) {
 }
 
 void ni_exec_share(const ni_exec *x, const ni_node *n, size_t count, size_t grain, ni_share fn) {
+  ni_exec_pieces(x, n, count, grain, count, fn);
+}
+
+void ni_exec_pieces(const ni_exec *x, const ni_node *n, size_t count, size_t grain, size_t most,
+                    ni_share fn) {
   if (!count) return;
   if (!grain) grain = 1;
-  size_t threads = x->pool ? (size_t)ni_pool_threads(x->pool) : 1;
+  size_t threads = (size_t)ni_pool_threads(x->pool);
   size_t grains = (count + grain - 1) / grain, each = (grains + threads - 1) / threads;
+  if (each > most / grain) each = most > grain ? most / grain : 1;
   share s = {x, n, count, each * grain, fn};
   size_t tasks = (count + s.step - 1) / s.step;
   if (tasks == 1)

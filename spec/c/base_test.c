@@ -368,12 +368,40 @@ static void test_too_many_threads(void) {
 #endif
 }
 
+/* Ends the work at its third task; what others have begun by then is done. */
+typedef struct ending {
+  atomic_int stop, done;
+} ending;
+
+static void end_at_third(void *arg, size_t task) {
+  ending *e = arg;
+  (void)task;
+  if (atomic_fetch_add(&e->done, 1) == 2) atomic_store(&e->stop, 1);
+}
+
+/* A view of a pool works as the pool does until it is stopped; the pool itself goes on. */
+static void test_stopped(neap_pool *pool) {
+  ending e = {0};
+  neap_pool *view;
+  CHECK(ni_pool_view(&view, pool, &e.stop) == NEAP_OK);
+  CHECK(ni_pool_threads(view) == ni_pool_threads(pool) && !ni_pool_stopped(view));
+  static job j;
+  CHECK(once_each(&j, view, 40));
+  ni_pool_run(view, 1000, end_at_third, &e);
+  int done = atomic_load(&e.done);
+  CHECK(done >= 3 && done < 3 + ni_pool_threads(pool) && ni_pool_stopped(view));
+  ni_pool_run(view, 1, end_at_third, &e);
+  CHECK(atomic_load(&e.done) == done && !ni_pool_stopped(pool) && once_each(&j, pool, 40));
+  ni_pool_release(view);
+}
+
 static void test_pool(void) {
   static job j;
   neap_pool *pool = NULL;
   CHECK_FAILS(NEAP_EARG, "came 0", ni_pool_new(&pool, 0));
   CHECK_FAILS(NEAP_EARG, "1 to 1024", ni_pool_new(&pool, 1 << 20));
   CHECK(ni_pool_threads(NULL) == 1 && once_each(&j, NULL, 7));
+  test_stopped(NULL);
   for (int threads = 1; threads <= 5; threads++) {
     CHECK(ni_pool_new(&pool, threads) == NEAP_OK && ni_pool_threads(pool) == threads);
     bool good = true;
@@ -391,8 +419,7 @@ static void test_pool(void) {
     j.pool = pool;
     ni_pool_run(pool, 100, nested, &j);
     CHECK(memchr(j.times, 0, 100) == NULL);
-    ni_pool_retain(pool);
-    ni_pool_release(pool);
+    test_stopped(pool);
     pthread_t others[2];
     for (int i = 0; i < 2; i++)
       CHECK(pthread_create(&others[i], NULL, other_caller, pool) == 0);
