@@ -51,7 +51,12 @@ static neap_status build(fixture *f) {
   if (!rc) rc = neap_archive_new(&f->archive);
   if (!rc) rc = neap_tensor_new(&f->tensor, NEAP_F32, 2, dims);
   if (!rc) rc = neap_archive_add(f->archive, "t", f->tensor);
+  if (!rc) rc = neap_model_save(f->model, path);
   if (rc) return rc;
+  FILE *file = fopen(path, "rb");
+  f->file = malloc(1 << 16);
+  f->bytes = file && f->file ? fread(f->file, 1, 1 << 16, file) : 0;
+  if (file) fclose(file);
   f->x = neap_program_find_input(f->pr, "x");
   f->y = neap_program_find_output(f->pr, "y");
   f->t = neap_program_find_space(f->pr, "T");
@@ -776,6 +781,82 @@ static neap_status call_block(fixture *f) {
   neap_stream_close(s);
   return rc;
 }
+static neap_status call_find(fixture *f) { /* the first backward: gradients are made */
+  neap_params *p;
+  neap_program *pr = NULL;
+  neap_run *run = NULL;
+  neap_run_options o = {.flags = NEAP_LEARN};
+  (void)f;
+  neap_status rc = neap_params_new(&p);
+  if (!rc) rc = record_large(&pr, p);
+  if (!rc) rc = neap_run_open(&run, pr, &o);
+  if (!rc) rc = feed_any(run, pr);
+  if (!rc) rc = neap_run_forward(run);
+  if (!rc) rc = neap_run_find_nonfinite(run, neap_program_find_output(pr, "loss"));
+  neap_run_close(run);
+  neap_program_release(pr);
+  neap_params_release(p);
+  return rc;
+}
+static neap_status call_stream_program(fixture *f) {
+  neap_stream *s;
+  neap_status rc = neap_stream_open_program(&s, f->pr, &(neap_stream_options){.rows = 3});
+  CHECK(!rc == (s != NULL));
+  if (!rc) rc = neap_stream_step(s);
+  neap_stream_close(s);
+  return rc;
+}
+
+/* ids (i32) [D,B] -> a cell that attends to a memory m [U,B,2], begun with the row k of a table. */
+static neap_status record_decoder(neap_program **pr, neap_params *p) {
+  recorder r;
+  start(&r, p);
+  param(&r, "e", 5, 2);
+  int u = space(&r, "U", 0), d = space(&r, "D", 0);
+  int m = input(&r, "m", NEAP_F32, u, 2), k = input(&r, "k", NEAP_I32, 0, 0);
+  int ids = input(&r, "ids", NEAP_I32, d, 0), first = OP2(&r, "embedding", k, weight(&r, "e"));
+  if (!r.rc) r.rc = neap_program_scan_begin(r.pr, d);
+  int h = state(&r, "h", NEAP_F32, 2, first), c = OP3(&r, "attend_dot", h, m, m);
+  int h1 = OP1(&r, "tanh", OP2(&r, "add", c, OP2(&r, "embedding", ids, weight(&r, "e"))));
+  next(&r, h, h1);
+  if (!r.rc) r.rc = neap_program_scan_end(r.pr);
+  output(&r, "h", h1);
+  return done(&r, pr);
+}
+
+static neap_status give_context(neap_stream *s, neap_program *pr, int rows) {
+  static const float m[40] = {0.5f, -1, 0.25f};
+  static const int32_t lengths[] = {2, 1, 3, 0, 2}, k[5] = {1, 2};
+  neap_status rc = neap_stream_context_batch(s, (size_t)rows);
+  if (!rc) rc = neap_stream_context_lengths(s, neap_program_find_space(pr, "U"), lengths,
+                                            (size_t)rows);
+  size_t n = 0;
+  for (int i = 0; i < rows; i++) n += 2 * (size_t)lengths[i];
+  if (!rc)
+    rc = neap_stream_context_f32(s, neap_program_find_input(pr, "m"), NEAP_CONCAT, m, n);
+  if (!rc)
+    rc = neap_stream_context_i32(s, neap_program_find_input(pr, "k"), NEAP_PADDED, k,
+                                 (size_t)rows);
+  if (!rc) CHECK(neap_stream_sources(s) == (size_t)rows);
+  return rc ? rc : neap_stream_step(s);
+}
+static neap_status call_context(fixture *f) {
+  neap_params *p;
+  neap_program *pr = NULL;
+  neap_stream *s = NULL;
+  (void)f;
+  neap_status rc = neap_params_new(&p);
+  if (!rc) rc = record_decoder(&pr, p);
+  if (!rc) rc = neap_stream_open_program(&s, pr, NULL);
+  if (!rc) rc = give_context(s, pr, 2);
+  if (!rc) rc = give_context(s, pr, 5);
+  if (!rc) rc = neap_stream_rows(s, (int32_t[]){0, 0, 1, 4, 4, 4}, NULL, 6);
+  if (!rc) rc = neap_stream_step(s);
+  neap_stream_close(s);
+  neap_program_release(pr);
+  neap_params_release(p);
+  return rc;
+}
 static neap_status call_rows(fixture *f) {
   const int32_t zeros[40] = {0}, one[] = {0};
   neap_status rc = neap_stream_rows(f->stream, zeros, NULL, 5);
@@ -811,6 +892,20 @@ static neap_status call_save(fixture *f) {
   rc = neap_model_load(&m, path);
   CHECK(!rc == (m != NULL));
   neap_model_release(m);
+  return rc;
+}
+static neap_status call_memory(fixture *f) { /* the bytes are there before */
+  neap_model *m;
+  neap_archive *a;
+  neap_status rc = neap_model_load_memory(&m, f->file, f->bytes);
+  CHECK(!rc == (m != NULL));
+  if (!rc) CHECK(neap_model_program(m, "predict") != NULL);
+  neap_model_release(m);
+  if (rc) return rc;
+  rc = neap_archive_load_memory(&a, f->file, f->bytes);
+  CHECK(!rc == (a != NULL));
+  if (!rc) CHECK(neap_archive_count(a) == neap_params_count(f->params));
+  neap_archive_release(a);
   return rc;
 }
 static neap_status call_archive(fixture *f) {
@@ -856,7 +951,9 @@ static void test_memory(void) {
       {"output", call_output}, {"print, json", call_text}, {"parse", call_parse},
       {"large", call_large}, {"state", call_state}, {"gather", call_gather}, {"run", call_run},
       {"bigger batch", call_bigger}, {"keep", call_keep}, {"attach", call_attach},
-      {"backward", call_backward}, {"stream", call_stream}, {"stream block", call_block},
+      {"backward", call_backward}, {"find", call_find}, {"stream", call_stream},
+      {"stream of a program", call_stream_program}, {"stream block", call_block},
+      {"stream context", call_context}, {"load from memory", call_memory},
       {"stream rows", call_rows},
       {"model", call_model}, {"save, load", call_save}, {"archive", call_archive},
       {"optim", call_optim}, {"pool", call_pool}};
@@ -1040,6 +1137,9 @@ static void test_state(fixture *f) {
   run_part(f, s, 1, (int32_t[]){2}, x, 2, y);
   CHECK(((int32_t *)neap_state_data(s, 3))[0] == 2);
   CHECK(neap_state_clone(&c, s) == NEAP_OK);
+  neap_state_retain(c); /* of two references one is given back */
+  neap_state_release(c);
+  CHECK(neap_state_rows(c) == 1 && ((int32_t *)neap_state_data(c, 3))[0] == 2);
   run_part(f, s, 1, (int32_t[]){3}, x + 6, 3, y + 4);
   CHECK(memcmp(whole, y, sizeof y) == 0 && ((int32_t *)neap_state_data(s, 3))[0] == 5);
   /* a run that fails leaves it as it was, a sequence without steps too */

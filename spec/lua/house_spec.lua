@@ -203,6 +203,15 @@ describe("the house", function()
     end
   end)
 
+  it("names nothing but ni_.. and neap_.. for other files", function()
+    local names, count = defined(build .. "/libneap.a", "-g"), 0
+    for name in pairs(names) do
+      count = count + 1
+      assert(name:find "^ni_" or name:find "^neap_", name)
+    end
+    assert(count > 300, count)
+  end)
+
   it("lets a Lua module show its luaopen function alone", function()
     assert.same({ "luaopen_neap_core" }, sorted(defined(build .. "/neap/core.so", "-D")))
     assert.same({ "luaopen_neap_line" }, sorted(defined(build .. "/neap/line.so", "-D")))
