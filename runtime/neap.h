@@ -392,6 +392,7 @@ typedef struct neap_stream_options {
   size_t rows;         /* rows stepped together; 0: 1 */
   uint64_t seed;
   size_t block;        /* steps that one call may make at most; 0: 1 */
+  size_t lookahead;    /* steps of the future that the program may read; 0: none */
 } neap_stream_options;
 
 /* options NULL: all zero. EUNSUPPORTED if a layer reads the future. */
@@ -420,11 +421,30 @@ NEAP_API neap_status neap_stream_step(neap_stream *s);
 NEAP_API neap_status neap_stream_steps(neap_stream *s, size_t n);
 /* The block it was opened with; 1 if none. */
 NEAP_API size_t neap_stream_block(const neap_stream *s);
+/*
+** A stream that looks ahead runs bidirectional layers too. It keeps the last `lookahead` steps it was
+** given, and the outputs of a step come when so many later ones are there: outputs [block, rows,
+** width] then hold those of neap_stream_given steps, the oldest first. Layers that go onward carry
+** their state, to the bits of a stream without look-ahead. Layers that go backwards start anew in
+** each call, from the last step that is there: what is farther in the future does not reach them,
+** and with a look-ahead that reaches the sequence's end the bits are those of a run over all of it.
+** At that end neap_stream_finish gives what is left. Refused (EUNSUPPORTED): what takes a whole
+** sequence together, as a mean over time does, and a context.
+*/
+/* Steps that outputs come late: the look-ahead. */
+NEAP_API size_t neap_stream_latency(const neap_stream *s);
+/* Steps whose outputs the last neap_stream_step, _steps or _finish has given. */
+NEAP_API size_t neap_stream_given(const neap_stream *s);
+/* Steps whose outputs are still to come: they were given to a stream that looks ahead. */
+NEAP_API size_t neap_stream_pending(const neap_stream *s);
+/* No more input comes: gives the outputs of the oldest pending steps, a block of them at most. To be
+** called until none are pending. Errors as neap_stream_steps. */
+NEAP_API neap_status neap_stream_finish(neap_stream *s);
 /* Sets a neap_program_scalar of the stream's program. EARG, ENONFINITE. */
 NEAP_API neap_status neap_stream_scalar(neap_stream *s, int value, double number);
 /* The stream's state; its rows follow a gather. Owned by the stream. */
 NEAP_API neap_state *neap_stream_state(neap_stream *s);
-/* All rows back to the initial state. */
+/* All rows back to the initial state; no step is pending. */
 NEAP_API void neap_stream_reset(neap_stream *s);
 
 /*

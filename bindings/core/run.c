@@ -346,9 +346,9 @@ static const luaL_Reg run_methods[] = {{"batch", run_batch},
 
 static neap_stream *stream_of(lua_State *L, int arg) { return nb_object(L, arg, &stream_type); }
 
-/* stream(program, {rows=, seed=, block=}) */
+/* stream(program, {rows=, seed=, block=, lookahead=}) */
 static int stream_new(lua_State *L) {
-  static const char *const names[] = {"rows", "seed", "block", NULL};
+  static const char *const names[] = {"rows", "seed", "block", "lookahead", NULL};
   neap_stream_options o = {.rows = 1};
   nb_program(L, 1);
   nb_options(L, 2, "stream", names);
@@ -360,6 +360,10 @@ static int stream_new(lua_State *L) {
     lua_Integer block = nb_option_integer(L, 2, "stream", "block", 1);
     if (block < 1) return nb_raise(L, "stream: option block: expected 1 or more, got %I", block);
     o.block = (size_t)block;
+    lua_Integer ahead = nb_option_integer(L, 2, "stream", "lookahead", 0);
+    if (ahead < 0)
+      return nb_raise(L, "stream: option lookahead: expected 0 or more, got %I", ahead);
+    o.lookahead = (size_t)ahead;
   }
   void **box = nb_box(L, &stream_type);
   neap_stream *s;
@@ -440,7 +444,8 @@ static int stream_input(lua_State *L) {
   return 0;
 }
 
-/* step([x [, y]]): x is what input 1 gets, the tensor y what takes up output 1; -> y */
+/* step([x [, y]]): x is what input 1 gets, the tensor y what takes up output 1; -> y, or nothing
+** while a stream that looks ahead has no output yet */
 static int stream_step(lua_State *L) {
   if (!lua_isnoneornil(L, 2)) {
     lua_settop(L, 3);
@@ -448,16 +453,28 @@ static int stream_step(lua_State *L) {
   }
   neap_stream *s = stream_of(L, 1);
   nb_check(L, neap_stream_step(s));
-  if (lua_isnoneornil(L, 3)) return 0;
+  if (lua_isnoneornil(L, 3) || !neap_stream_given(s)) return 0;
   take(L, s, 0, 3);
   return 1;
 }
 
+/* Output 1 at each step: its numbers and its width. */
+static const void *each_output(lua_State *L, neap_stream *s, neap_dtype *dtype, size_t *width) {
+  size_t n, lines = neap_stream_block(s) * neap_state_rows(neap_stream_state(s));
+  const void *data = neap_stream_output_f32(s, 0, &n);
+  *dtype = data ? NEAP_F32 : NEAP_I32;
+  if (!data) data = neap_stream_output_i32(s, 0, &n);
+  if (!data || n % lines || !n) nb_raise(L, "stream: output 1 is not one of each step");
+  *width = n / lines;
+  return data;
+}
+
 /* steps(x [, y]): x [n, rows, ...] is what input 1 gets at n steps; -> output 1 of each of them
-** [n, rows, width], in the tensor y if given */
+** [n, rows, width], in the tensor y if given. A stream that looks ahead has fewer outputs at first:
+** so many as there are come, in a y that has room for n steps too, with their number. */
 static int stream_steps(lua_State *L) {
   neap_stream *s = stream_of(L, 1);
-  size_t in, out, block = neap_stream_block(s), rows = neap_state_rows(neap_stream_state(s));
+  size_t in, block = neap_stream_block(s), rows = neap_state_rows(neap_stream_state(s));
   float *f = neap_stream_input_f32(s, 0, &in);
   int32_t *d = f ? NULL : neap_stream_input_i32(s, 0, &in);
   if (!f && !d) return nb_raise(L, "stream: there is no input 1, or its context is not set");
@@ -467,23 +484,55 @@ static int stream_steps(lua_State *L) {
   if (n < 1 || n > block || neap_tensor_size(x) != n * (in / block))
     return nb_raise(L, "stream: input 1 has %I numbers a step, for up to %I steps, got %s",
                     (LUAI_UACINT)(in / block), (LUAI_UACINT)block, nb_push_shape(L, x));
-  const float *g = neap_stream_output_f32(s, 0, &out);
-  const int32_t *e = g ? NULL : neap_stream_output_i32(s, 0, &out);
-  size_t width = out % (block * rows) ? 0 : out / (block * rows);
-  if ((!g && !e) || !width) return nb_raise(L, "stream: output 1 is not one of each step");
+  neap_dtype dtype;
+  size_t width, ahead = neap_stream_latency(s), left = neap_stream_pending(s) + n;
+  const void *from = each_output(L, s, &dtype, &width);
+  size_t given = left > ahead ? left - ahead : 0;
   neap_tensor *y;
   if (lua_isnil(L, 3)) {
-    y = nb_tensor_new(L, g ? NEAP_F32 : NEAP_I32, 3, (size_t[]){n, rows, width});
+    y = nb_tensor_new(L, dtype, 3, (size_t[]){given, rows, width});
     lua_replace(L, 3);
   } else {
-    y = nb_tensor_of(L, 3, g ? NEAP_F32 : NEAP_I32);
+    y = nb_tensor_of(L, 3, dtype);
     if (neap_tensor_size(y) != n * rows * width)
       return nb_raise(L, "stream: output 1 has %I numbers for these steps, the tensor has %I",
                       (LUAI_UACINT)(n * rows * width), (LUAI_UACINT)neap_tensor_size(y));
   }
+  s = stream_of(L, 1); /* a finalizer may have closed it */
   memcpy(f ? (void *)f : (void *)d, neap_tensor_data(x), neap_tensor_size(x) * 4);
   nb_check(L, neap_stream_steps(s, n));
-  memcpy(neap_tensor_data(y), g ? (const void *)g : (const void *)e, n * rows * width * 4);
+  if (given) memcpy(neap_tensor_data(y), from, given * rows * width * 4);
+  lua_pushinteger(L, (lua_Integer)given);
+  return 2;
+}
+
+/* finish() -> output 1 of all steps that are pending, [n, rows, width] */
+static int stream_finish(lua_State *L) {
+  neap_stream *s = stream_of(L, 1);
+  neap_dtype dtype;
+  size_t width, at = 0, rows = neap_state_rows(neap_stream_state(s));
+  const void *from = each_output(L, s, &dtype, &width);
+  neap_tensor *y =
+    nb_tensor_new(L, dtype, 3, (size_t[]){neap_stream_pending(s), rows, width});
+  s = stream_of(L, 1); /* a finalizer may have closed it */
+  while (neap_stream_pending(s)) {
+    nb_check(L, neap_stream_finish(s));
+    size_t bytes = neap_stream_given(s) * rows * width * 4;
+    memcpy((char *)neap_tensor_data(y) + at, from, bytes);
+    at += bytes;
+  }
+  return 1;
+}
+
+/* latency() -> steps that outputs come late */
+static int stream_latency(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)neap_stream_latency(stream_of(L, 1)));
+  return 1;
+}
+
+/* pending() -> steps whose outputs are still to come */
+static int stream_pending(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)neap_stream_pending(stream_of(L, 1)));
   return 1;
 }
 
@@ -600,6 +649,9 @@ static int stream_rows(lua_State *L) {
 static const luaL_Reg stream_methods[] = {{"input", stream_input},
                                           {"step", stream_step},
                                           {"steps", stream_steps},
+                                          {"finish", stream_finish},
+                                          {"latency", stream_latency},
+                                          {"pending", stream_pending},
                                           {"time_steps", stream_time_steps},
                                           {"output", stream_output},
                                           {"scalar", stream_scalar},

@@ -70,10 +70,12 @@ function methods:run(options)
   return setmetatable({ program = self, core = core.run(self.core, options) }, run_meta)
 end
 
---- Opens a stream: one step at a time, the state carried. `stream:input(name, x)` gives an input of
--- the step (a tensor or a table of numbers), `stream:step()` makes it, `stream:output(name)` reads
--- what came; both also take numbers from 1, in the program's order.
--- @tab[opt] options `{ rows = 1, seed = 0, block = 1 }`
+--- Opens a stream: one step at a time, the state carried; or up to `block` steps in a call. With a
+-- `lookahead` the program may read so many later steps, and outputs come so many steps late.
+-- `stream:input(name, x)` gives an input of the step (a tensor or a table of numbers),
+-- `stream:step()` makes it, `stream:output(name)` reads what came; both also take numbers from 1, in
+-- the program's order.
+-- @tab[opt] options `{ rows = 1, seed = 0, block = 1, lookahead = 0 }`
 function methods:stream(options) return core.stream(self.core, options) end
 
 --- A state for that many rows.

@@ -181,6 +181,13 @@ NEAP_API neap_status neap_stream_steps(neap_stream *s, size_t n) {
   NEED(s, "stream steps");
   return ni_stream_steps(s, n);
 }
+NEAP_API size_t neap_stream_latency(const neap_stream *s) { return s ? s->ahead : 0; }
+NEAP_API size_t neap_stream_given(const neap_stream *s) { return s ? s->given : 0; }
+NEAP_API size_t neap_stream_pending(const neap_stream *s) { return s ? s->pending : 0; }
+NEAP_API neap_status neap_stream_finish(neap_stream *s) {
+  NEED(s, "stream finish");
+  return ni_stream_finish(s);
+}
 NEAP_API size_t neap_stream_block(const neap_stream *s) { return s && s->block ? s->block : 1; }
 NEAP_API neap_status neap_stream_scalar(neap_stream *s, int value, double number) {
   NEED(s, "stream scalar");
@@ -189,7 +196,9 @@ NEAP_API neap_status neap_stream_scalar(neap_stream *s, int value, double number
 }
 NEAP_API neap_state *neap_stream_state(neap_stream *s) { return s ? s->state : NULL; }
 NEAP_API void neap_stream_reset(neap_stream *s) {
-  if (s) ni_state_reset(s->state, NULL, 0);
+  if (!s) return;
+  ni_state_reset(s->state, NULL, 0);
+  s->pending = 0;
 }
 NEAP_API neap_status neap_stream_context_batch(neap_stream *s, size_t rows) {
   NEED(s, "stream context");

@@ -317,7 +317,8 @@ static void loop_forward(void *arg, size_t share) {
     for (size_t p = p0; p < p1; p++) {
       uint32_t len = rows->len[rows->perm[p]];
       if (run->stream_space == space) len = 1;
-      if (!len) continue;
+      if (len <= c->x.ahead) continue;
+      len -= (uint32_t)c->x.ahead;
       size_t at = (rows->off[len - 1] + p) * v->width;
       if (v->type.dtype == NEAP_I32)
         memcpy((int32_t *)c->x.slot[s->slot].next + rows->state[p] * v->width,

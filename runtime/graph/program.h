@@ -136,5 +136,8 @@ void ni_schedule_free(ni_schedule *s);
 int ni_schedule_stream_space(const neap_program *pr);
 /* Why a stream along `space` cannot be (per-thread buffer); NULL if it can. */
 neap_status ni_schedule_future(const char **why, const neap_program *pr, int space);
+/* The same for a stream that looks ahead: what runs backwards may be in it. back[slot] becomes 1 for
+** the states of such layers. */
+neap_status ni_schedule_ahead(const char **why, uint8_t *back, const neap_program *pr, int space);
 
 #endif

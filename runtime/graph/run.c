@@ -349,7 +349,8 @@ static neap_status bind_state(neap_run *run) {
     size_t rows = run->rows[s->slot[i].space].parents;
     if (s->rows != rows)
       return ni_fail(NEAP_ESHAPE, "state: it has %zu rows, the batch has %zu", s->rows, rows);
-    run->slot[i] = (ni_slot){s->slot[i].data, s->slot[i].next, held, s->slot[i].width};
+    run->slot[i] = (ni_slot){s->slot[i].data, s->slot[i].next,
+                             run->anew && run->anew[i] ? run->none : held, s->slot[i].width};
   }
   return NEAP_OK;
 }
@@ -377,6 +378,7 @@ void ni_exec_set_up(ni_exec *x, neap_run *run) {
                  .learning = run->learning,
                  .keeps = run->flags & NEAP_LEARN,
                  .stream = run->stream_space,
+                 .ahead = run->ahead,
                  .canceled = &run->canceled,
                  .fault = &run->fault};
 }
@@ -445,7 +447,7 @@ neap_status ni_run_forward(neap_run *run) {
   }
   if (rc) return rc;
   if (run->state) {
-    ni_state_commit(run->state, run->rows, false);
+    ni_state_commit(run->state, run->rows, run->ahead, false);
     run->state_left = run->state->changes;
   }
   run->tick++;
@@ -475,7 +477,7 @@ neap_status ni_run_stream(neap_run *run, int step) {
   begin(run);
   rc = execute(run, false, step);
   if (rc || !step) return rc;
-  ni_state_commit(run->state, run->rows, true);
+  ni_state_commit(run->state, run->rows, 0, true);
   run->tick++;
   run->phase = NI_RAN;
   run->state_left = run->state->changes;

@@ -56,6 +56,9 @@ struct neap_run {
   ni_slot *slot;
   bool bound;            /* forward began with a state */
   int stream_space;      /* > 0 in a stream */
+  size_t ahead;          /* of a stream: as in ni_exec */
+  uint8_t *anew;         /* by slot: 1 begins at its initial state each time; NULL: none does */
+  const uint8_t *none;   /* which of its rows are held: none */
   uint8_t *step_unit;    /* by unit, in a stream: 1 runs at each step; NULL in a run */
   bool still_placed;     /* in a stream: what does not change with the steps has its place */
   char *still;           /* and lies in an arena of its own, so that rows may come and go */

@@ -144,8 +144,11 @@ int ni_schedule_stream_space(const neap_program *pr) {
   return found;
 }
 
-neap_status ni_schedule_future(const char **reason, const neap_program *pr, int space) {
-  static _Thread_local char text[400];
+/* ---- what reads the future ---- */
+
+static _Thread_local char text[400];
+
+static neap_status future(const char **reason, const neap_program *pr, int space, bool ahead) {
   *reason = NULL;
   if (pr->space[space].parent != 0) {
     *reason = "the sequence it would step along is a nested one";
@@ -164,7 +167,9 @@ neap_status ni_schedule_future(const char **reason, const neap_program *pr, int 
     bool reads = false;
     for (int k = 0; k < n->n_in; k++)
       if (n->in[k] >= 0) reads |= ni_program_below(pr, pr->value[n->in[k]].type.space, space);
-    if (n->n_in && n->in[0] >= 0 && reads && (n->op->flags & NI_FUTURE)) why = "reads later steps";
+    if (n->n_in && n->in[0] >= 0 && reads && (n->op->flags & NI_FUTURE) &&
+        !(ahead && strcmp(n->op->name, "reverse") == 0))
+      why = "reads later steps";
     if (reads && strncmp(n->op->name, "attend", 6) == 0 &&
         ni_program_below(pr, pr->value[n->in[1]].type.space, space))
       why = "attends to the whole sequence";
@@ -178,5 +183,66 @@ neap_status ni_schedule_future(const char **reason, const neap_program *pr, int 
   if (!why) return NEAP_OK;
   snprintf(text, sizeof text, "%s %s%s", ni_program_who(bad), why, ni_program_at(bad));
   *reason = text;
+  return NEAP_OK;
+}
+
+neap_status ni_schedule_future(const char **reason, const neap_program *pr, int space) {
+  return future(reason, pr, space, false);
+}
+
+/* Ways through time, as bits. */
+enum { ONWARD = 1, BACK = 2 };
+
+/* Which ways the sequences go that a cell's step is given. */
+static int ways_of_scan(const neap_program *pr, int scan, int space, const uint8_t *ways) {
+  int w = 0;
+  for (int i = 0; i < pr->n_nodes; i++)
+    for (int k = 0; pr->node[i].scan == scan && k < pr->node[i].n_in; k++) {
+      int v = pr->node[i].in[k];
+      if (v >= 0 && pr->value[v].type.space == space && pr->node[pr->value[v].node].scan != scan)
+        w |= ways[v];
+    }
+  return w;
+}
+
+neap_status ni_schedule_ahead(const char **reason, uint8_t *back, const neap_program *pr,
+                              int space) {
+  neap_status rc = future(reason, pr, space, true);
+  if (rc || *reason) return rc;
+  uint8_t *need = ni_calloc(1, (size_t)pr->n_nodes + (size_t)pr->n_values + 1);
+  if (!need) return NEAP_EMEM;
+  uint8_t *ways = need + pr->n_nodes;
+  mark_needed(pr, need);
+  const ni_node *bad = NULL;
+  const char *why = NULL;
+  for (int i = 0; i < pr->n_nodes && !why; i++) {
+    const ni_node *n = bad = &pr->node[i];
+    int w = 0;
+    for (int k = 0; k < n->n_in; k++) {
+      if (n->in[k] < 0) continue;
+      const ni_node *from = &pr->node[pr->value[n->in[k]].node];
+      w |= ways[n->in[k]];
+      if (need[i] && pr->value[n->in[k]].type.space != space && ways[n->in[k]])
+        bad = from, why = "takes whole sequences together";
+    }
+    if (n->op == &ni_op_input && pr->value[n->out].type.space == space) w = ONWARD;
+    if (n->op == &ni_op_state) w = ways_of_scan(pr, n->scan, space, ways);
+    if (strcmp(n->op->name, "reverse") == 0) w = w >> 1 | (w & 1) << 1;
+    if (need[i] && w == (ONWARD | BACK)) why = "mixes both ways through time";
+    for (int k = 0; k < n->n_out; k++) ways[n->out + k] = (uint8_t)w;
+    for (int k = 1; n->slot >= 0 && k < n->n_out; k++) back[n->slot + k - 1] = w == BACK;
+  }
+  for (int i = 0; i < pr->n_states; i++) back[pr->state[i].slot] = ways[pr->state[i].value] == BACK;
+  for (int o = 0; o < pr->n_outputs && !why; o++) {
+    int v = pr->output[o].value;
+    bad = &pr->node[pr->value[v].node];
+    if (ways[v] && pr->value[v].type.space != space) why = "takes whole sequences together";
+    if (ways[v] & BACK) why = "is an output that runs backwards";
+  }
+  if (why) {
+    snprintf(text, sizeof text, "%s %s%s", ni_program_who(bad), why, ni_program_at(bad));
+    *reason = text;
+  }
+  ni_free(need);
   return NEAP_OK;
 }

@@ -184,7 +184,7 @@ static void flip_data(neap_state *s) {
   }
 }
 
-void ni_state_commit(neap_state *s, const ni_rows *rows, bool stream) {
+void ni_state_commit(neap_state *s, const ni_rows *rows, size_t ahead, bool stream) {
   s->changes++;
   if (stream) {
     memset(s->held, 1, s->rows);
@@ -197,7 +197,7 @@ void ni_state_commit(neap_state *s, const ni_rows *rows, bool stream) {
     const ni_rows *at = &rows[l->space];
     size_t bytes = l->width * 4;
     for (size_t r = 0; r < s->rows; r++)
-      if (r < at->parents && at->len[r])
+      if (r < at->parents && at->len[r] > ahead)
         s->held[r] = 1;
       else
         memcpy((char *)l->next + r * bytes, (char *)l->data + r * bytes, bytes);

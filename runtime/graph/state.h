@@ -36,8 +36,8 @@ neap_status ni_state_reserve(neap_state *s, size_t rows);
 neap_status ni_state_mark(neap_state *s, size_t row);
 neap_status ni_state_reset(neap_state *s, const int32_t *rows, size_t n);
 neap_status ni_state_gather(neap_state *s, const int32_t *from, size_t n);
-/* Takes over next for the rows whose length in slot->space was not 0. */
-void ni_state_commit(neap_state *s, const ni_rows *rows, bool stream);
+/* Takes over next for the rows whose length in slot->space was more than `ahead`. */
+void ni_state_commit(neap_state *s, const ni_rows *rows, size_t ahead, bool stream);
 /* Back to what was before the last commit, which must be the last change; and forth again. */
 void ni_state_flip(neap_state *s);
 

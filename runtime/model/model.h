@@ -50,6 +50,10 @@ struct neap_stream {
   int32_t *lengths; /* [rows] */
   char **buffer;    /* by value; NULL: none */
   char *buffers;
+  uint8_t *back;    /* by slot: its layer goes backwards; then zeros by row. NULL: no look-ahead */
+  size_t ahead;     /* steps to look ahead: inputs [ahead, rows, ..] stand after their buffers */
+  size_t pending;   /* of them: those that are there */
+  size_t given;     /* steps whose outputs the last call gave */
 };
 neap_status ni_stream_open(neap_stream **s, neap_program *pr, const neap_stream_options *o);
 void ni_stream_close(neap_stream *s);
@@ -59,6 +63,7 @@ int ni_stream_output(const neap_stream *s, int index);
 void *ni_stream_buffer(const neap_stream *s, int value, neap_dtype dtype, size_t *count);
 neap_status ni_stream_step(neap_stream *s);
 neap_status ni_stream_steps(neap_stream *s, size_t n);
+neap_status ni_stream_finish(neap_stream *s);
 neap_status ni_stream_batch(neap_stream *s, size_t rows);
 neap_status ni_stream_lengths(neap_stream *s, int space, const int32_t *lengths, size_t n);
 neap_status ni_stream_context(neap_stream *s, int value, neap_layout layout, neap_dtype dtype,

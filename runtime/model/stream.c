@@ -1,7 +1,8 @@
 /*
 ** A stream is a run whose sequences are one step long and whose state is attached. What the steps
 ** do not change (encoder outputs, attention keys) is computed once, in memory of its own. With a
-** block the sequences are as long as the call says.
+** block the sequences are as long as the call says; if it looks ahead they begin with the steps that
+** were given before and whose outputs are still to come.
 */
 #include <string.h>
 
@@ -32,28 +33,38 @@ static int block_value(const neap_stream *s, int k) {
   return is_step_input(s, &pr->node[pr->value[v].node]) ? v : -1;
 }
 
-static size_t bytes_of(const neap_stream *s, int v) {
+/* Of n steps of a value; of all there is of one that the steps do not have. */
+static size_t bytes_of(const neap_stream *s, int v, size_t n) {
   const ni_view *view = &s->run->view[v];
-  return (view->type.space < 0 ? 1 : s->run->rows[view->type.space].rows) * view->width * 4;
+  int space = view->type.space;
+  return (space == s->space ? n * s->rows : space < 0 ? 1 : s->run->rows[space].rows) *
+         view->width * 4;
 }
 
-static neap_status open_block(neap_stream *s, size_t block) {
+static neap_status open_block(neap_stream *s, size_t block, size_t ahead) {
   const neap_program *pr = s->run->pr;
   if (s->own_context)
-    return ni_fail(NEAP_EUNSUPPORTED, "stream: a program with a context makes one step a call");
+    return ni_fail(NEAP_EUNSUPPORTED, "stream: a program with a context makes one step a call%s",
+                   ahead ? " and does not look ahead" : "");
   if (block > INT32_MAX)
     return ni_fail(NEAP_ERANGE, "stream: a block of %zu steps, expected at most %d", block, INT32_MAX);
+  if (ahead > INT32_MAX - block)
+    return ni_fail(NEAP_ERANGE, "stream: a look-ahead of %zu steps and a block of %zu, expected at "
+                   "most %d together", ahead, block, INT32_MAX);
   s->block = block;
+  s->ahead = ahead;
+  s->run->anew = s->back;
+  s->run->none = s->back ? s->back + pr->n_slots : NULL;
   s->lengths = ni_alloc(s->rows * sizeof *s->lengths + 1);
   s->buffer = ni_calloc((size_t)pr->n_values + 1, sizeof *s->buffer);
   if (!s->lengths || !s->buffer) return NEAP_EMEM;
-  neap_status rc = block_shape(s, block);
+  neap_status rc = block_shape(s, block + ahead);
   for (int pass = 0; !rc && pass < 2; pass++) {
     size_t at = 0;
     for (int k = 0, v; k < pr->n_inputs + pr->n_outputs; k++) {
       if ((v = block_value(s, k)) < 0) continue;
       if (pass) s->buffer[v] = s->buffers + at;
-      at += (bytes_of(s, v) + 63) & ~(size_t)63;
+      at += (bytes_of(s, v, block + (k < pr->n_inputs ? ahead : 0)) + 63) & ~(size_t)63;
     }
     if (!pass && !(s->buffers = ni_calloc(1, at + 1))) rc = NEAP_EMEM;
   }
@@ -87,13 +98,20 @@ neap_status ni_stream_open(neap_stream **out, neap_program *pr, const neap_strea
   int space = ni_schedule_stream_space(pr);
   if (space < 1) return NEAP_EUNSUPPORTED;
   const char *why;
-  neap_status rc = ni_schedule_future(&why, pr, space);
-  if (rc) return rc;
-  if (why) return ni_fail(NEAP_EUNSUPPORTED, "stream: cannot step: %s", why);
-  neap_stream *s = ni_calloc(1, sizeof *s);
-  if (!s) return NEAP_EMEM;
+  size_t rows = o->rows ? o->rows : 1, slots = (size_t)pr->n_slots;
+  uint8_t *back = o->lookahead && rows <= INT32_MAX ? ni_calloc(slots + rows, 1) : NULL;
+  if (o->lookahead && rows <= INT32_MAX && !back) return NEAP_EMEM;
+  neap_status rc = back ? ni_schedule_ahead(&why, back, pr, space)
+                        : ni_schedule_future(&why, pr, space);
+  if (!rc && why) rc = ni_fail(NEAP_EUNSUPPORTED, "stream: cannot step: %s", why);
+  neap_stream *s = rc ? NULL : ni_calloc(1, sizeof *s);
+  if (!s) {
+    ni_free(back);
+    return rc ? rc : NEAP_EMEM;
+  }
+  s->back = back;
   s->space = space;
-  size_t rows = s->rows = o->rows ? o->rows : 1;
+  s->rows = rows;
   neap_run_options ro = {.seed = o->seed};
   rc = ni_run_open(&s->run, pr, &ro);
   if (!rc) rc = ni_state_new(&s->state, pr, rows);
@@ -106,7 +124,9 @@ neap_status ni_stream_open(neap_stream **out, neap_program *pr, const neap_strea
   }
   for (int i = 1; i < pr->n_spaces; i++) s->own_context |= i != space && ni_run_needs(run, i);
   rc = ni_run_batch(run, rows);
-  if (!rc) rc = o->block > 1 ? open_block(s, o->block) : open_steps(s);
+  if (!rc)
+    rc = o->block > 1 || back ? open_block(s, o->block ? o->block : 1, o->lookahead)
+                              : open_steps(s);
   if (rc) goto fail;
   *out = s;
   return NEAP_OK;
@@ -123,6 +143,7 @@ void ni_stream_close(neap_stream *s) {
   ni_free(s->lengths);
   ni_free(s->buffer);
   ni_free(s->buffers);
+  ni_free(s->back);
   ni_free(s);
 }
 
@@ -153,37 +174,79 @@ void *ni_stream_buffer(const neap_stream *s, int value, neap_dtype dtype, size_t
   return run->view[value].data;
 }
 
-neap_status ni_stream_steps(neap_stream *s, size_t n) {
+static neap_status check_block(const neap_stream *s, size_t n) {
+  const neap_program *pr = s->run->pr;
+  for (int k = 0, v; k < pr->n_inputs; k++) {
+    if ((v = block_value(s, k)) < 0 || s->run->view[v].type.dtype != NEAP_F32) continue;
+    for (size_t r = 0, w = s->run->view[v].width; r < n * s->rows; r++)
+      if (!ni_finite((float *)s->buffer[v] + r * w, w))
+        return ni_fail(NEAP_ENONFINITE, "stream steps: NaN or infinity in input '%s', step %zu, row %zu",
+                       pr->input[k].name, r / s->rows + 1, r % s->rows + 1);
+  }
+  return NEAP_OK;
+}
+
+/* The pending steps and n new ones run; the outputs of the first `give` of them are given, and what
+** comes after those is pending then. */
+static neap_status run_block(neap_stream *s, size_t n, size_t give) {
   neap_run *run = s->run;
-  neap_status rc = NEAP_OK;
-  size_t most = s->block ? s->block : 1;
+  const neap_program *pr = run->pr;
+  size_t all = s->pending + n, left = all - give;
+  neap_status rc = check_block(s, n);
+  if (!rc && (run->rows[s->space].steps != all || run->phase == NI_SHAPED)) rc = block_shape(s, all);
+  if (rc) return rc;
+  for (int k = 0, v; k < pr->n_inputs; k++) {
+    if ((v = block_value(s, k)) < 0 || !run->view[v].data) continue;
+    size_t before = bytes_of(s, v, s->pending);
+    memcpy(run->view[v].data, s->buffer[v] + bytes_of(s, v, s->block), before);
+    memcpy((char *)run->view[v].data + before, s->buffer[v], bytes_of(s, v, n));
+    run->given[v] = 1;
+  }
+  run->ahead = left;
+  rc = ni_run_forward(run);
+  if (rc) return rc;
+  for (int k = pr->n_inputs, v; k < pr->n_inputs + pr->n_outputs; k++)
+    if ((v = block_value(s, k)) >= 0 && run->view[v].data)
+      memcpy(s->buffer[v], run->view[v].data, bytes_of(s, v, give));
+  for (int i = 0; s->back && i < s->state->n_slots; i++)
+    if (s->back[i]) memset(s->state->slot[i].data, 0, s->rows * s->state->slot[i].width * 4);
+  for (int k = 0, v; left && k < pr->n_inputs; k++) {
+    if ((v = block_value(s, k)) < 0) continue;
+    char *kept = s->buffer[v] + bytes_of(s, v, s->block);
+    size_t old = give < s->pending ? s->pending - give : 0; /* of them, those that stay */
+    memmove(kept, kept + bytes_of(s, v, s->pending - old), bytes_of(s, v, old));
+    memcpy(kept + bytes_of(s, v, old), s->buffer[v] + bytes_of(s, v, n - (left - old)),
+           bytes_of(s, v, left - old));
+  }
+  s->pending = left;
+  s->given = give;
+  return NEAP_OK;
+}
+
+neap_status ni_stream_steps(neap_stream *s, size_t n) {
+  size_t most = s->block ? s->block : 1, all = s->pending + n;
   if (n > most)
     return ni_fail(NEAP_ERANGE, "stream: %zu steps, but it was opened with a block of %zu", n, most);
-  if (n == 0) return NEAP_OK;
-  if (!s->block) return ni_stream_step(s);
-  if (run->rows[s->space].steps != n || run->phase == NI_SHAPED) rc = block_shape(s, n);
-  if (rc) return rc;
-  for (int k = 0, v; k < run->pr->n_inputs + run->pr->n_outputs; k++) {
-    if (k == run->pr->n_inputs && (rc = ni_run_forward(run)) != NEAP_OK) return rc;
-    if ((v = block_value(s, k)) < 0 || !run->view[v].data) continue;
-    bool in = k < run->pr->n_inputs;
-    if (in && run->view[v].type.dtype == NEAP_F32)
-      for (size_t r = 0, w = run->view[v].width; r < n * s->rows; r++)
-        if (!ni_finite((float *)s->buffer[v] + r * w, w))
-          return ni_fail(NEAP_ENONFINITE, "stream steps: NaN or infinity in input '%s', step %zu, row %zu",
-                         run->pr->input[k].name, r / s->rows + 1, r % s->rows + 1);
-    memcpy(in ? run->view[v].data : s->buffer[v], in ? s->buffer[v] : run->view[v].data,
-           bytes_of(s, v));
-    run->given[v] |= in;
-  }
-  return rc;
+  if (n && !s->block) return ni_stream_step(s);
+  if (n) return run_block(s, n, all > s->ahead ? all - s->ahead : 0);
+  s->given = 0;
+  return NEAP_OK;
+}
+
+neap_status ni_stream_finish(neap_stream *s) {
+  if (s->pending) return run_block(s, 0, s->pending < s->block ? s->pending : s->block);
+  s->given = 0;
+  return NEAP_OK;
 }
 
 neap_status ni_stream_step(neap_stream *s) {
   neap_run *run = s->run;
   neap_status rc;
   if (s->block) return ni_stream_steps(s, 1);
-  if (ni_calls_run(run)) return NEAP_OK;
+  if (ni_calls_run(run)) {
+    s->given = 1;
+    return NEAP_OK;
+  }
   if (run->phase == NI_SHAPED) return ni_fail(NEAP_ESTATE, "stream step: the context is not set");
   if (!s->still_done || run->packed_version != run->pr->params->version) {
     const neap_program *pr = run->pr;
@@ -196,7 +259,9 @@ neap_status ni_stream_step(neap_stream *s) {
     if ((rc = ni_run_stream(run, 0)) != NEAP_OK) return rc;
     s->still_done = true;
   }
-  return ni_run_stream(run, 1);
+  rc = ni_run_stream(run, 1);
+  if (!rc) s->given = 1;
+  return rc;
 }
 
 static neap_status check_rows_move(const neap_stream *s) {

@@ -95,6 +95,7 @@ typedef struct ni_exec {
   bool learning;          /* dropout on */
   bool keeps;             /* backward may follow */
   int stream;             /* > 0: the space whose sequences are one step long */
+  size_t ahead;           /* so many steps at the end come later again: states are left before them */
   _Atomic int *canceled;
   struct ni_fault *fault; /* the first error met while running */
 } ni_exec;

@@ -188,8 +188,10 @@ void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, 
   const ni_rows *r = l->rows;
   real *out = x->view[n->out + 1 + j].data;
   for (size_t p = p0; p < p1; p++) {
-    const real *last = NI_R(ni_layer_before)(l, r->len[r->perm[p]], p, slab, first);
+    size_t len = r->len[r->perm[p]];
+    const real *last = NI_R(ni_layer_before)(l, len, p, slab, first);
     memcpy(out + r->perm[p] * l->h, last, l->h * sizeof(real));
+    if (x->ahead) last = NI_R(ni_layer_before)(l, len > x->ahead ? len - x->ahead : 0, p, slab, first);
     NI_R(ni_state_last)(x, l->space, n->slot < 0 ? -1 : n->slot + j, p, l->h, last);
   }
 }

@@ -223,7 +223,9 @@ static void test_null(fixture *f) {
   CHECK(stream == NULL);
   NULL_FAILS(neap_stream_step(NULL));
   NULL_FAILS(neap_stream_steps(NULL, 1));
-  CHECK(neap_stream_block(NULL) == 1);
+  CHECK(neap_stream_block(NULL) == 1 && neap_stream_sources(NULL) == 0);
+  NULL_FAILS(neap_stream_finish(NULL));
+  CHECK(!neap_stream_latency(NULL) && !neap_stream_given(NULL) && !neap_stream_pending(NULL));
   NULL_FAILS(neap_stream_scalar(NULL, 0, 0));
   NULL_FAILS(neap_stream_context_batch(NULL, 1));
   NULL_FAILS(neap_stream_context_lengths(NULL, 1, i, 1));
@@ -528,6 +530,11 @@ static void test_wrong(fixture *f) {
               neap_stream_steps(f->stream, 2));
   CHECK_FAILS(NEAP_ERANGE, "at most", neap_stream_open(&stream, f->model,
                                                        &(neap_stream_options){.block = SIZE_MAX}));
+  CHECK_FAILS(NEAP_ERANGE, "a look-ahead of 2147483647 steps and a block of 1",
+              neap_stream_open(&stream, f->model, &(neap_stream_options){.lookahead = INT32_MAX}));
+  CHECK(!stream && neap_stream_latency(f->stream) == 0);
+  CHECK(neap_stream_finish(f->stream) == NEAP_OK && neap_stream_given(f->stream) == 0);
+  CHECK(neap_stream_step(f->stream) == NEAP_OK && neap_stream_given(f->stream) == 1);
   CHECK(neap_stream_open(&stream, f->model, &(neap_stream_options){.block = 4}) == NEAP_OK);
   CHECK(neap_stream_block(stream) == 4);
   CHECK_FAILS(NEAP_ERANGE, "5 steps, but it was opened with a block of 4",
@@ -857,6 +864,53 @@ static neap_status call_context(fixture *f) {
   neap_params_release(p);
   return rc;
 }
+/* y = gru(x) + its twin from the end on: it can be streamed with a look-ahead only. */
+static neap_status record_both(neap_program **pr, neap_params *p) {
+  recorder r;
+  start(&r, p);
+  param(&r, "w", 6, 3), param(&r, "u", 6, 2);
+  int x = input(&r, "x", NEAP_F32, space(&r, "T", 0), 3), w = weight(&r, "w"), u = weight(&r, "u");
+  int back = OP1(&r, "reverse", OP3(&r, "gru", OP1(&r, "reverse", x), w, u));
+  output(&r, "y", OP2(&r, "add", OP3(&r, "gru", x, w, u), back));
+  return done(&r, pr);
+}
+static neap_status call_ahead(fixture *f) {
+  neap_params *p;
+  neap_program *pr = NULL;
+  neap_stream *s = NULL;
+  size_t n, given = 0;
+  (void)f;
+  neap_status rc = neap_params_new(&p);
+  if (!rc) rc = record_both(&pr, p);
+  if (!rc)
+    rc = neap_stream_open_program(&s, pr, &(neap_stream_options){.block = 2, .lookahead = 3});
+  CHECK(!rc == (s != NULL));
+  long left = atomic_load(&allowed); /* all memory is taken at open */
+  for (int k = 0; !rc && k < 4; k++) {
+    float *x = neap_stream_input_f32(s, 0, &n);
+    CHECK(n == 6 && neap_stream_latency(s) == 3);
+    for (size_t i = 0; i < n; i++) x[i] = (float)(k + 1) / (float)(i + 2);
+    rc = neap_stream_steps(s, 2);
+    CHECK(neap_stream_given(s) == (k == 0 ? 0 : k == 1 ? 1 : 2));
+    CHECK(neap_stream_pending(s) == (k == 0 ? 2 : 3));
+    given += neap_stream_given(s);
+  }
+  while (!rc && neap_stream_pending(s)) {
+    rc = neap_stream_finish(s);
+    given += neap_stream_given(s);
+    CHECK(neap_stream_given(s) == (given == 7 ? 2 : 1));
+  }
+  if (!rc) {
+    CHECK(given == 8 && neap_stream_finish(s) == NEAP_OK && neap_stream_given(s) == 0);
+    CHECK(neap_stream_steps(s, 2) == NEAP_OK && neap_stream_pending(s) == 2);
+    neap_stream_reset(s);
+    CHECK(neap_stream_pending(s) == 0 && atomic_load(&allowed) == left);
+  }
+  neap_stream_close(s);
+  neap_program_release(pr);
+  neap_params_release(p);
+  return rc;
+}
 static neap_status call_rows(fixture *f) {
   const int32_t zeros[40] = {0}, one[] = {0};
   neap_status rc = neap_stream_rows(f->stream, zeros, NULL, 5);
@@ -953,7 +1007,7 @@ static void test_memory(void) {
       {"bigger batch", call_bigger}, {"keep", call_keep}, {"attach", call_attach},
       {"backward", call_backward}, {"find", call_find}, {"stream", call_stream},
       {"stream of a program", call_stream_program}, {"stream block", call_block},
-      {"stream context", call_context}, {"load from memory", call_memory},
+      {"stream ahead", call_ahead}, {"stream context", call_context}, {"load from memory", call_memory},
       {"stream rows", call_rows},
       {"model", call_model}, {"save, load", call_save}, {"archive", call_archive},
       {"optim", call_optim}, {"pool", call_pool}};

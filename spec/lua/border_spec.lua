@@ -133,6 +133,7 @@ local function takes(o, path)
       time_steps = { { "integer", 2 } }, steps = { { "tensor", neap.zeros { 1, 3, 2 } } },
       output = { { "integer|string", 1 } },
       scalar = { { "integer", o.rate }, { "number", 1 } }, reset = {}, state = {},
+      finish = {}, latency = {}, pending = {},
       set_state = { { "state", o.state } }, context_batch = { { "integer", 2 } },
       context_lengths = { fails = "stepped along", { "integer", o.T }, { "tensor", o.lengths } },
       context = { fails = "belongs to the steps", { "integer", o.x }, { "tensor", row },

@@ -261,6 +261,160 @@ describe("a block of steps", function()
     end
   end)
 
+  -- Steps from .. to of numbers, `each` of them a step.
+  local function part(flat, each, from, to)
+    return neap.tensor { table.unpack(flat, (from - 1) * each + 1, to * each) }
+  end
+
+  local function ahead_of(steps, back, size)
+    local pr = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = { 3 } })
+      local layer = { lstm = neap.lstm, gru = neap.gru, leaky = leaky, elman = neap.elman }
+      local first, second = layer[back[1]] { size = size }, layer[back[2]] { size = size }
+      if back.both then first, second = neap.bidir { first }, neap.bidir { second } end
+      return { y = (neap.linear { size = 4 } ((second((first(x)))))) }
+    end)
+    run_help.scatter(pr.params, neap.rng(7))
+    return pr, pr:stream(steps)
+  end
+
+  it("with a look-ahead to the end gives the bits of a run over the whole sequence", function()
+    local rng = neap.rng(4)
+    for _, layers in ipairs { { "lstm", "gru" }, { "leaky", "lstm" }, { "gru", "leaky" },
+      { "elman", "lstm" } } do
+      layers.both = true
+      for _, block in ipairs { 1, 4 } do
+        for _, n in ipairs { 1, 3, 11 } do
+          local pr, stream = ahead_of({ rows = 2, block = block, lookahead = 11 }, layers, 6)
+          local x, flat = random(rng, { n, 2, 3 })
+          local run = pr:run()
+          run:feed { x = x }:forward()
+          for _ = 1, 2 do -- after a reset again
+            for t = 1, n, block do
+              local m = math.min(block, n - t + 1)
+              local y, given = stream:steps(part(flat, 6, t, t + m - 1):reshape { m, 2, 3 })
+              assert.same({ 0, 2, 4 }, y:shape())
+              assert.equal(0, given)
+            end
+            assert.equal(n, stream:pending())
+            assert.equal(run:value "y":tobytes(), stream:finish():tobytes())
+            assert.same({ 0, 2, 4 }, stream:finish():shape())
+            stream:reset()
+          end
+        end
+      end
+    end
+  end)
+
+  it("looks no farther, and goes on from the state after the steps it has given", function()
+    local rng = neap.rng(5)
+    local n, ahead = 13, 3
+    for _, layers in ipairs { { "lstm", "gru" }, { "leaky", "leaky" } } do
+      layers.both = true
+      local pr, stream = ahead_of({ lookahead = ahead }, layers, 5)
+      local run, whole = pr:run(), pr:run()
+      local x, flat = random(rng, { n, 1, 3 })
+      whole:feed { x = x }:forward()
+      assert.equal(ahead, stream:latency())
+      local given = 0
+      -- what is given must be the first output of a run over the step and those ahead of it
+      local function check(state, y)
+        given = given + 1
+        run:state(state)
+        local to = math.min(n, given + ahead)
+        run:feed { x = part(flat, 3, given, to):reshape { to - given + 1, 1, 3 } }
+        assert.equal(run:forward():value("y", 1):tobytes(), y:tobytes())
+        if given == 1 then assert.not_equal(whole:value("y", 1):tobytes(), y:tobytes()) end
+      end
+      for t = 1, n do
+        local state = stream:state()
+        local y = stream:steps(part(flat, 3, t, t):reshape { 1, 1, 3 })
+        if #y > 0 then check(state, y[1]) end
+      end
+      local state, rest = stream:state(), stream:finish()
+      local y = rest[1]
+      check(state, y)
+      given = given + #rest - 1
+      assert.equal(n, given)
+    end
+  end)
+
+  it("with a look-ahead and no layer that runs backwards is the plain stream, so many steps late",
+    function()
+      local rng = neap.rng(6)
+      for _, layers in ipairs { { "lstm", "gru" }, { "leaky", "elman" } } do
+        for _, block in ipairs { 1, 5 } do
+          for _, ahead in ipairs { 1, 4, 9 } do
+            local pr, stream = ahead_of({ rows = 2, block = block, lookahead = ahead }, layers, 6)
+            local plain, expected, came = pr:stream { rows = 2 }, {}, {}
+            for _, n in ipairs { 5, 1, 3, 5, 2, 5 } do
+              n = math.min(n, block)
+              local x = random(rng, { n, 2, 3 })
+              for t = 1, n do
+                plain:step(x[t])
+                expected[#expected + 1] = plain:output(1):tobytes()
+              end
+              local y = stream:steps(x)
+              for t = 1, #y do came[#came + 1] = y[t]:tobytes() end
+              assert.equal(math.max(0, #expected - ahead), #came)
+              assert.equal(math.min(ahead, #expected), stream:pending())
+            end
+            local rest = stream:finish()
+            for t = 1, #rest do came[#came + 1] = rest[t]:tobytes() end
+            assert.same(expected, came)
+            local slots = plain:state():slots()
+            for slot in ipairs(slots) do -- the state, too, is that after the last step
+              assert.same(plain:state():get(slot):totable(), stream:state():get(slot):totable())
+            end
+          end
+        end
+      end
+    end)
+
+  it("keeps what it looked ahead at when a step is refused", function()
+    local pr, stream = ahead_of({ lookahead = 2 }, { "lstm", "gru", both = true }, 4)
+    local twin, y = pr:stream { lookahead = 2 }, neap.zeros { 1, 1, 4 }
+    for t = 1, 8 do
+      local ok, message = pcall(stream.step, stream, neap.tensor { t, 0 / 0, 1 })
+      assert.is_false(ok)
+      assert.matches("NaN or infinity in input 'x', step 1, row 1", message, 1, true)
+      local x = neap.tensor { t / 4, -t / 8, 1 }
+      local out = stream:step(x, y)
+      assert.equal(t > 2 and y or nil, out)
+      local expected = twin:steps(x:reshape { 1, 1, 3 })
+      if out then assert.equal(expected:tobytes(), out:tobytes()) end
+    end
+  end)
+
+  it("refuses to look ahead where that would not tell the future", function()
+    local function tanh(x) return op.tanh(x) end
+    local function refused(words, build, options)
+      local pr = neap.program(function(rec)
+        return { y = build(rec:input("x", { space = "T", dims = { 3 } }), rec) }
+      end)
+      local ok, message = pcall(pr.stream, pr, options or { lookahead = 4 })
+      assert.is_false(ok)
+      assert.matches(words, message, 1, true)
+    end
+    refused("reverse reads later steps", function(x) return op.reverse(x) end, {})
+    refused("reverse is an output that runs backwards", function(x) return op.reverse(x) end)
+    refused("mixes both ways through time", function(x) return x + op.reverse(x) end)
+    refused("mean_time reads later steps", function(x)
+      return x + op.spread(op.mean_time(x), x)
+    end)
+    refused("takes whole sequences together", function(x)
+      local y, last = neap.gru { size = 3 } (x)
+      return y + op.spread(last.h, y)
+    end)
+    refused("takes whole sequences together", function(x) return op.last(x) end)
+    refused("a context makes one step a call and does not look ahead", function(x, rec)
+      return x + op.spread(rec:input("b", { space = "B", dims = { 3 } }), x)
+    end)
+    refused("option lookahead: expected 0 or more, got -1", tanh, { lookahead = -1 })
+    refused("a look-ahead of 9007199254740992 steps", tanh, { lookahead = 1 << 53 })
+    refused("did you mean \"lookahead\"?", tanh, { lookahed = 1 })
+  end)
+
   it("takes ids, reports one out of range and has then done none of the steps", function()
     local pr = neap.program(function(rec)
       local x = op.embedding(rec:input("id", { space = "T", dtype = "i32" }),
