@@ -271,8 +271,13 @@ describe("a block of steps", function()
       local x = rec:input("x", { space = "T", dims = { 3 } })
       local layer = { lstm = neap.lstm, gru = neap.gru, leaky = leaky, elman = neap.elman }
       local first, second = layer[back[1]] { size = size }, layer[back[2]] { size = size }
+      local init
+      if back.learned then
+        init = { h = rec:param("first", { size }) }
+        init = { forward = init, backward = init }
+      end
       if back.both then first, second = neap.bidir { first }, neap.bidir { second } end
-      return { y = (neap.linear { size = 4 } ((second((first(x)))))) }
+      return { y = (neap.linear { size = 4 } ((second((first(x, init)))))) }
     end)
     run_help.scatter(pr.params, neap.rng(7))
     return pr, pr:stream(steps)
@@ -282,7 +287,7 @@ describe("a block of steps", function()
     local rng = neap.rng(4)
     for _, layers in ipairs { { "lstm", "gru" }, { "leaky", "lstm" }, { "gru", "leaky" },
       { "elman", "lstm" } } do
-      layers.both = true
+      layers.both, layers.learned = true, true
       for _, block in ipairs { 1, 4 } do
         for _, n in ipairs { 1, 3, 11 } do
           local pr, stream = ahead_of({ rows = 2, block = block, lookahead = 11 }, layers, 6)
