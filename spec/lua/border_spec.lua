@@ -318,7 +318,8 @@ describe("the Lua border", function()
     refused("gather", "state gather: row 9 is not in 1..2", call(o.state.gather, o.state, { 9 }))
     refused("gather", "state gather: row 2 is x, expected a number from 1",
       call(o.state.gather, o.state, { 1, "x" }))
-    refused("rows", "stream rows: source row 0 is not in 1..2", call(o.stream.rows, o.stream, { 0 }))
+    refused("rows", "stream rows: source row 0 is not in 1..2",
+      call(o.stream.rows, o.stream, { 0 }))
     refused("rows", "stream rows: row 3 is not in 1..2",
       call(o.stream.rows, o.stream, { 1 }, { 3 }))
     for _, frame in ipairs { {}, { 1, 2, 3, 4, 5 }, { 1, 2, 3, 4, 5, "x" },
@@ -587,7 +588,8 @@ describe("the Lua border", function()
     for _, name in ipairs { "a\0b", "\0" } do -- C would take the part before it
       local words = ("string without zero bytes expected, got \"%s\""):format(name:match "^%Z*")
       for _, wrong in ipairs { function() o.model:save(path .. name) end,
-        function() o.archive:save(path .. name) end, function() core.load_model(path .. name) end } do
+        function() o.archive:save(path .. name) end,
+        function() core.load_model(path .. name) end } do
         local ok, message = pcall(wrong)
         assert.is_false(ok)
         assert.matches("string without zero bytes expected, got \"" .. path, message, 1, true)
