@@ -701,7 +701,7 @@ describe("forecaster", function()
     raises("batch: series 2, step 1: expected a finite number, came inf", function()
       two:batch { { { 1, 2 }, { 3, 4 } }, { { 1, 1 / 0 }, { 3, 4 } } }
     end)
-    raises("batch: series 2 has 1 steps, at least 2 are needed", function()
+    raises("batch: series 2 has 1 step, at least 2 are needed", function()
       one:batch { { 1, 2 }, { 1 } }
     end)
     raises("batch: expected at least one series, came none", function() one:batch {} end)
