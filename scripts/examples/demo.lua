@@ -7,7 +7,7 @@ local here = arg[0]:match "^.*/" or ""
 local common = dofile(here .. "common.lua")
 
 local parser = argparse("demo.lua", "Three task modes on real data, then a C program.")
-parser:option "--minutes":argname "M":default "3.5":convert(common.range("--minutes", { low = 0 }))
+parser:option "--minutes":argname "M":default "4.7":convert(common.range("--minutes", { low = 0 }))
   :description "For learning, all three together; each learns one epoch even if that takes longer."
 local minutes = parser:parse().minutes
 
