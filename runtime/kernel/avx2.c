@@ -10,7 +10,8 @@
 #define LEVEL avx2
 #define W 8
 #define ROWS 6
-#define STEP_ROWS 3
+#define LSTM_ROWS 3
+#define GRU_ROWS 4
 
 typedef __m256 vec;
 

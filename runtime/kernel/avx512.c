@@ -10,7 +10,8 @@
 #define LEVEL avx512
 #define W 16
 #define ROWS 14
-#define STEP_ROWS 6
+#define LSTM_ROWS 6
+#define GRU_ROWS 8
 
 typedef __m512 vec;
 

@@ -380,7 +380,7 @@ static void pack_gates(size_t gates, size_t h, size_t k, const float *w, size_t 
 }
 
 enum { STEP_SUMS = 9 }; /* vectors of sums in flight for a single row */
-typedef vec step_sums[STEP_ROWS][STEP_SUMS];
+typedef vec step_sums[GRU_ROWS][STEP_SUMS];
 
 /* sum += A * panels over k steps of K. */
 INLINE void step_add(const size_t rows, const size_t gates, const size_t panels, size_t k,
@@ -443,7 +443,7 @@ INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *
                      size_t j0) {
   const size_t h = s->units;
   step_sums sum;
-  vec nx[STEP_ROWS][STEP_SUMS / 3];
+  vec nx[GRU_ROWS][STEP_SUMS / 3];
   step_start(rows, 3, panels, s, r0, j0, sum);
   UNROLL for (size_t r = 0; r < rows; r++)
     UNROLL for (size_t p = 0; p < panels; p++) {
@@ -471,27 +471,38 @@ INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *
 
 typedef void step_tile(const ni_step_f32 *s, size_t r0, size_t j0);
 
-#define STEP_TILE(rows)                                                          \
-  static void lstm_##rows(const ni_step_f32 *s, size_t r0, size_t j0) {          \
-    lstm_tile(rows, 1, s, r0, j0);                                               \
-  }                                                                              \
-  static void gru_##rows(const ni_step_f32 *s, size_t r0, size_t j0) {           \
-    gru_tile(rows, 1, s, r0, j0);                                                \
+#define LSTM_TILE(rows)                                                 \
+  static void lstm_##rows(const ni_step_f32 *s, size_t r0, size_t j0) { \
+    lstm_tile(rows, 1, s, r0, j0);                                      \
+  }
+#define GRU_TILE(rows)                                                 \
+  static void gru_##rows(const ni_step_f32 *s, size_t r0, size_t j0) { \
+    gru_tile(rows, 1, s, r0, j0);                                      \
   }
 /* 0: one row, several panels */
 static void lstm_0(const ni_step_f32 *s, size_t r0, size_t j0) { lstm_tile(1, 2, s, r0, j0); }
 static void gru_0(const ni_step_f32 *s, size_t r0, size_t j0) { gru_tile(1, 3, s, r0, j0); }
-STEP_TILE(1) STEP_TILE(2) STEP_TILE(3)
-#if STEP_ROWS > 3
-STEP_TILE(4) STEP_TILE(5) STEP_TILE(6)
-static step_tile *const lstm_tiles[] = {lstm_0, lstm_1, lstm_2, lstm_3, lstm_4, lstm_5, lstm_6};
-static step_tile *const gru_tiles[] = {gru_0, gru_1, gru_2, gru_3, gru_4, gru_5, gru_6};
-#else
-static step_tile *const lstm_tiles[] = {lstm_0, lstm_1, lstm_2, lstm_3};
-static step_tile *const gru_tiles[] = {gru_0, gru_1, gru_2, gru_3};
+LSTM_TILE(1) LSTM_TILE(2) LSTM_TILE(3)
+GRU_TILE(1) GRU_TILE(2) GRU_TILE(3) GRU_TILE(4)
+#if LSTM_ROWS > 3
+LSTM_TILE(4) LSTM_TILE(5) LSTM_TILE(6)
+GRU_TILE(5) GRU_TILE(6) GRU_TILE(7) GRU_TILE(8)
 #endif
+static step_tile *const lstm_tiles[] = {
+  lstm_0, lstm_1, lstm_2, lstm_3,
+#if LSTM_ROWS > 3
+  lstm_4, lstm_5, lstm_6,
+#endif
+};
+static step_tile *const gru_tiles[] = {
+  gru_0, gru_1, gru_2, gru_3, gru_4,
+#if GRU_ROWS > 4
+  gru_5, gru_6, gru_7, gru_8,
+#endif
+};
 
-INLINE void step_all(size_t m, const size_t panels, const ni_step_f32 *s, step_tile *const *by_rows) {
+INLINE void step_all(size_t m, const size_t panels, const size_t most, const ni_step_f32 *s,
+                     step_tile *const *by_rows) {
   const size_t wide = m == 1 ? panels * W : W, strips = (s->units + wide - 1) / wide;
   for (size_t i = 0; i < strips; i++) {
     size_t j = (s->downwards ? strips - 1 - i : i) * wide;
@@ -503,15 +514,15 @@ INLINE void step_all(size_t m, const size_t panels, const ni_step_f32 *s, step_t
       continue;
     }
     for (size_t r = 0, rows; r < m; r += rows) {
-      size_t parts = (m - r + STEP_ROWS - 1) / STEP_ROWS;
+      size_t parts = (m - r + most - 1) / most;
       rows = (m - r + parts - 1) / parts;
       by_rows[rows](s, r, j);
     }
   }
 }
 
-static void lstm(size_t m, const ni_step_f32 *s) { step_all(m, 2, s, lstm_tiles); }
-static void gru(size_t m, const ni_step_f32 *s) { step_all(m, 3, s, gru_tiles); }
+static void lstm(size_t m, const ni_step_f32 *s) { step_all(m, 2, LSTM_ROWS, s, lstm_tiles); }
+static void gru(size_t m, const ni_step_f32 *s) { step_all(m, 3, GRU_ROWS, s, gru_tiles); }
 
 static void lstm_back(size_t h, float *g, const float *c_prev, const float *tc, const float *dh,
                       float *dc) {

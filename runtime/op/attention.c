@@ -202,7 +202,8 @@ static void backward_const(const ni_exec *x, const ni_node *n) {
   ni_exec_share(x, n, w.memory->parents, 1, memory_back);
   if (w.u && x->view[n->in[U]].grad)
     NI_R(ni_product_sum)(x->pool, w.width, w.memory->parents,
-                         w.scores + ni_rows_of(x, n->in[Q]) * w.longest, x->view[n->in[U]].grad,
+                         w.scores + ni_rows_of(x, n->in[Q]) * w.longest, w.width,
+                         x->view[n->in[U]].grad,
                          NULL);
 }
 

@@ -159,7 +159,7 @@ void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *
 }
 
 typedef struct columns {
-  size_t n, rows;
+  size_t n, rows, lda;
   const real *a;
   real *to, *also;
 } columns;
@@ -173,16 +173,16 @@ static void sum_task(void *arg, size_t band) {
   for (size_t r = 0; r < s->rows;) {
     memset(part, 0, sizeof part);
     for (size_t end = least(s->rows, r + RUN); r < end; r++)
-      k->add(n, part, s->a + r * s->n + j, part);
+      k->add(n, part, s->a + r * s->lda + j, part);
     k->add(n, sum, part, sum);
   }
   if (s->to) k->add(n, s->to + j, sum, s->to + j);
   if (s->also) k->add(n, s->also + j, sum, s->also + j);
 }
 
-void NI_R(ni_product_sum)(neap_pool *pool, size_t n, size_t rows, const real *a, real *to,
-                          real *also) {
-  columns s = {n, rows, a, to, also};
+void NI_R(ni_product_sum)(neap_pool *pool, size_t n, size_t rows, const real *a, size_t lda,
+                          real *to, real *also) {
+  columns s = {n, rows, lda, a, to, also};
   if (n * rows < WORTH) pool = NULL;
   if (to || also) ni_pool_run(pool, (n + BAND - 1) / BAND, sum_task, &s);
 }
@@ -295,7 +295,7 @@ static void backward_const(const ni_exec *x, const ni_node *n, bool linear) {
   if (dw && !linear)
     NI_R(ni_product_outer)(x->pool, w.k, m, data, w.k, 1, &(NI_R(ni_factor)){w.n, dy, dw}, scratch);
   if (n->n_in > 2 && n->in[2] >= 0)
-    NI_R(ni_product_sum)(x->pool, w.n, m, dy, x->view[n->in[2]].grad, NULL);
+    NI_R(ni_product_sum)(x->pool, w.n, m, dy, w.n, x->view[n->in[2]].grad, NULL);
 }
 
 #define CODE(name, linear)                                                                      \

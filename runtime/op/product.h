@@ -31,8 +31,9 @@ typedef struct NI_R(ni_factor) {
 } NI_R(ni_factor);
 void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *a, size_t lda,
                             int factors, const NI_R(ni_factor) *factor, real *scratch);
-/* Adds the sum of the rows of A [rows,N] to `to` and to `also`; either may be NULL. */
-void NI_R(ni_product_sum)(neap_pool *pool, size_t n, size_t rows, const real *a, real *to,
-                          real *also);
+/* Adds the sum of the rows of A [rows,N], row stride lda, to `to` and to `also`; either may be
+** NULL. */
+void NI_R(ni_product_sum)(neap_pool *pool, size_t n, size_t rows, const real *a, size_t lda,
+                          real *to, real *also);
 
 #endif

@@ -234,6 +234,9 @@ void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer
     NI_R(ni_product_outer)(x->pool, l->h, rows, dgh + same, l->n, 1, &of_h, scratch);
   }
   real *db = gradient(x, n, 3), *dc = gradient(x, n, 4);
-  NI_R(ni_product_sum)(x->pool, l->n, rows, dgx, db, dgh == dgx ? dc : NULL);
-  if (dgh != dgx) NI_R(ni_product_sum)(x->pool, l->n, rows, dgh, dc, NULL);
+  size_t both_sums = dgh == dgx ? l->n : same;
+  NI_R(ni_product_sum)(x->pool, both_sums, rows, dgx, l->n, db, dc);
+  if (both_sums == l->n) return;
+  NI_R(ni_product_sum)(x->pool, l->h, rows, dgx + same, l->n, db ? db + same : NULL, NULL);
+  NI_R(ni_product_sum)(x->pool, l->h, rows, dgh + same, l->n, dc ? dc + same : NULL, NULL);
 }
