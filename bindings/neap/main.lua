@@ -58,6 +58,42 @@ if has_info then
   parser:command("info", "Show what a model file holds."):argument("model", "The file."):args "?"
 end
 
+-- What argparse shall make of an option that counts.
+local function count(option, high)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if n and n >= 1 and n <= high then return n end
+    return nil, ("apply: %s: expected an integer from 1 to %d, came %s"):format(option, high, text)
+  end
+end
+
+local apply_command = parser:command("apply", "Apply a model to lines of text."):epilog [[
+A line is cut into symbols as the model's vocabulary says: into characters, or into words between
+blanks. A model that reads numbers takes them with blanks or commas between; where its steps have
+several, one step follows the other. What is answered depends on the model's task:
+   seq2class       the class, a tab, its probability
+   synced_seq2seq  a tag for each symbol, with blanks between
+   async_seq2seq   what the model writes; --length: at most so many symbols
+   language_model  how many nats each symbol takes, on average, from the second on;
+                   with --length: the line and so many of the likeliest symbols after it
+   forecaster      the next step; with --length so many steps, with tabs between
+Answers come in the order of the lines, one for each. That to an empty line is empty, and so is that
+to a line that does not fit: standard error tells its number and what was expected, and the exit
+status is 1.
+
+   neap run scripts/examples/g2p.lua --quick --model g2p.safetensors
+   echo sean | neap apply g2p.safetensors --beam 4]]
+apply_command:argument("model", "The file."):args "?"
+apply_command:argument("file", "The lines; without it, or with -, standard input."):args "?"
+apply_command:option "--length":argname "N":convert(count("--length", 1000000))
+  :description "How many symbols or steps are written; see below."
+apply_command:option "--beam":argname "N":convert(count("--beam", 1000))
+  :description "Of async_seq2seq: how many beginnings are kept (default: 1)."
+apply_command:option "--threads":argname "N":convert(count("--threads", 1024))
+  :description "How many threads compute (default: 1)."
+apply_command:option "--batch":argname "N":convert(count("--batch", 1000000))
+  :description "Lines that are answered together (default: 64; 1 on a terminal)."
+
 parser:command("doctor", "Look at this machine: what is slow or missing, and how to mend it.")
   :epilog "Ends with 1 if there is something that you can mend."
 
@@ -133,6 +169,19 @@ elseif options.command == "bench" then
   options.programs = (os.getenv "NEAP_BUILD" or home .. "build") .. "/bench"
   local ok, message = line.protect(require "neap.bench", options)
   if not ok then fail(require "neap.report" (message)) end
+elseif options.command == "apply" then
+  if not options.model then
+    fail("apply: expected a model file, such as one that model:save has written", 2)
+  end
+  cancel_everywhere()
+  if not options.batch and not options.file and line.interactive() then options.batch = 1 end
+  local ok, fit, message = line.protect(require "neap.apply", options)
+  if not ok then
+    fail(require "neap.report" (fit), message and 130 or 1)
+  elseif fit == nil then
+    fail(message)
+  end
+  os.exit(fit, true)
 elseif options.command == "info" then
   if not options.model then
     fail("info: expected a model file, such as one that model:save has written", 2)
