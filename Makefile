@@ -19,6 +19,9 @@ BUILD ?= build
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 # address,undefined or thread: what the sanitizer builds use, each in a BUILD of its own.
 SAN ?=
+# For how long `make fuzz` goes on, and its first seed (if not given, the clock's).
+SECONDS ?= 60
+SEED ?=
 export CC LUA
 
 VERSION := $(shell sed -n 's/^.define NEAP_VERSION "\(.*\)"/\1/p' runtime/neap.h)
@@ -60,7 +63,7 @@ CORE_O := $(CORE:%.c=$(OBJ)/%.o)
 SPECS_X := $(SPECS:spec/c/%.c=$(BUILD)/spec/%)
 EMBED_X := $(EMBED:scripts/embed/%.c=$(BUILD)/embed/%)
 
-.PHONY: all tests deps test test-long bench bench-programs demo docs asan tsan lint install install-lua uninstall clean help
+.PHONY: all tests deps test test-long bench bench-programs demo docs asan fuzz tsan lint install install-lua uninstall clean help
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -193,6 +196,12 @@ asan:
 	@scripts/tools/deps build test
 	@$(MAKE_ALL) BUILD=build/asan SAN=address,undefined CFLAGS='-O1 -g' all tests
 	@scripts/tools/test --build build/asan --asan
+# What takes its cases from a seed: files that are damaged, programs that are made up.
+FUZZ := model_file_test file_test
+fuzz:
+	@scripts/tools/deps build
+	@$(MAKE_ALL) BUILD=build/asan SAN=address,undefined CFLAGS='-O1 -g' $(FUZZ:%=build/asan/spec/%)
+	@scripts/tools/fuzz $(SECONDS) "$(SEED)" $(FUZZ:%=build/asan/spec/%)
 tsan:
 	@scripts/tools/deps build
 	@$(MAKE_ALL) BUILD=build/tsan SAN=thread CFLAGS='-O1 -g' tests
@@ -235,6 +244,7 @@ help:
 	  bench 'builds, and times this machine beside what other software is installed' \
 	  docs 'docs/ops.md and the manual, $(BUILD)/docs/index.html' \
 	  asan 'the specs under AddressSanitizer and UndefinedBehaviorSanitizer' \
+	  fuzz 'damaged model files under the same, for SECONDS=60, from SEED' \
 	  tsan 'the thread specs under ThreadSanitizer' \
 	  lint 'clang, warnings as errors' \
 	  install 'to PREFIX ($(PREFIX)), below DESTDIR' \

@@ -1,8 +1,10 @@
 /*
 ** Floor 6: model files that are damaged or mean harm: cut, with bits flipped, with lengths that lie
 ** and programs that cannot be. Each is refused with a message or is a valid model, which then runs
-** without a fault and gives all its memory back. An argument: how many programs to make up.
+** without a fault and gives all its memory back. Arguments: how many files and programs to make up,
+** and the seed of it; without them, the rest is done too.
 */
+#include "mutate.h"
 #include "record.h"
 
 #include <unistd.h>
@@ -19,11 +21,6 @@ static void *bounded(void *ud, void *ptr, size_t osize, size_t nsize) {
   }
   return nsize > (size_t)1 << 26 ? NULL : realloc(ptr, nsize);
 }
-
-typedef struct bytes {
-  unsigned char *p;
-  size_t n;
-} bytes;
 
 /* ---- using whatever was loaded ---- */
 
@@ -187,6 +184,18 @@ static void test_lengths(bytes b) {
     CHECK(!try_bytes(b.p, b.n, false));
   }
   memcpy(b.p, kept, 8);
+}
+
+/* By chance; few are a model still. */
+static void test_mutated(bytes b, uint64_t seed, long count) {
+  long good = 0;
+  for (long i = 0; i < count; i++) {
+    shake(seed, i);
+    bytes e = mutated(b);
+    good += try_bytes(e.p, e.n, true);
+    free(e.p);
+  }
+  CHECK(good > 0 && good < count / 2);
 }
 
 /* ---- edits ---- */
@@ -462,12 +471,6 @@ static void test_chain(void) {
 
 /* ---- made-up programs: numbers, ops and lines of a good one changed ---- */
 
-static uint64_t dice;
-static size_t roll(size_t n) {
-  dice = dice * 6364136223846793005u + 1442695040888963407u;
-  return (size_t)(dice >> 33) % n;
-}
-
 static char *splice(char *s, size_t at, size_t drop, const char *with) {
   size_t n = strlen(s), k = strlen(with);
   char *t = malloc(n - drop + k + 1);
@@ -531,8 +534,7 @@ static void test_made_up(neap_status (*record)(neap_program **, neap_params *), 
   CHECK(neap_params_grad(p, 0) != NULL); /* so that it is not counted below */
   long good = 0, ran = 0;
   for (long i = 0; i < count; i++) {
-    dice = seed * 1000003 + (uint64_t)i;
-    roll(2);
+    shake(seed, i);
     char *s = strdup(text);
     for (size_t k = roll(3) + 1; k-- > 0;) {
       size_t what = roll(10);
@@ -567,6 +569,7 @@ int main(int argc, char **argv) {
     test_many();
     test_chain();
   }
+  test_mutated(b, seed, count);
   free(b.p);
   test_made_up(record_small, seed, count);
   test_made_up(record_large, seed, count);
