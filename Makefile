@@ -35,8 +35,14 @@ ifneq ($(SAN),)
 FLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 # At -O2 the checks in unrolled kernels take the compiler minutes a file.
 HOT := -O1
+WARM := -O1
 else
 HOT := -O3
+# Loops of ops gain by vectors, but not by being unrolled and written out for each case.
+WARM := -O2 -ftree-vectorize $(shell $(CC) -Werror -fvect-cost-model=dynamic -x c -c /dev/null \
+                               -o /dev/null 2>/dev/null && echo -fvect-cost-model=dynamic)
+# Double is for gradient checks: what is small will do.
+COLD := -O2 -fno-tree-vectorize
 NO_UNDEFINED := -Wl,--no-undefined
 endif
 LIBS := $(BLAS_LIBS) -lm -lpthread
@@ -80,8 +86,8 @@ $(BUILD)/deps.ok: scripts/tools/deps
 # Other flags make everything anew.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(FLAGS) $(HOT) $(LUA_INCDIR)' | cmp -s - $@ || \
-	  echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(FLAGS) $(HOT) $(LUA_INCDIR)' > $@
+	@echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(FLAGS) $(LEAN) $(HOT) $(WARM) $(COLD) $(LUA_INCDIR)' | cmp -s - $@ || \
+	  echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(FLAGS) $(LEAN) $(HOT) $(WARM) $(COLD) $(LUA_INCDIR)' > $@
 FORCE:
 
 # A line for each thing made; V=1 shows the commands.
@@ -94,11 +100,13 @@ $(OBJ)/%.o: %.c $(BUILD)/flags | $(BUILD)/deps.ok
 	$(COMPILE)
 $(OBJ)/%_f64.o: %.c $(BUILD)/flags | $(BUILD)/deps.ok
 	@mkdir -p $(@D)
-	$(COMPILE) -DNI_F64
+	$(COMPILE) -DNI_F64 $(COLD)
 
-$(OBJ)/runtime/%: OWN = -fvisibility=hidden
-$(OBJ)/runtime/op/%: OWN = -fvisibility=hidden $(HOT)
-$(OBJ)/runtime/kernel/%: OWN = -fvisibility=hidden $(HOT) $(CPU)
+# Nothing unwinds through the library; debuggers have their own tables (-g).
+LEAN := -fvisibility=hidden -fno-asynchronous-unwind-tables
+$(OBJ)/runtime/%: OWN = $(LEAN)
+$(OBJ)/runtime/op/%: OWN = $(LEAN) $(WARM)
+$(OBJ)/runtime/kernel/%: OWN = $(LEAN) $(HOT) $(CPU)
 $(OBJ)/bindings/%: OWN = -Iruntime -I$(LUA_INCDIR)
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
 $(OBJ)/runtime/kernel/avx2.o: CPU = -mavx2 -mfma

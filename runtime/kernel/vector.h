@@ -414,6 +414,50 @@ INLINE void step_start(const size_t rows, const size_t gates, const size_t panel
              s->w + j0 * gates * s->inputs, sum);
 }
 
+/* From the sums of a row's units j.. to its new state. */
+INLINE void lstm_units(const ni_step_f32 *s, size_t row, size_t j, const vec *sum) {
+  const size_t h = s->units, left = h - j, at = row * h + j;
+  vec in = sigmoid_of(sum[0]), forget = sigmoid_of(sum[1]);
+  vec cell = tanh_of(sum[2]), out = sigmoid_of(sum[3]);
+  vec state = fused(forget, get(s->c_before + at, left), in * cell), t = tanh_of(state);
+  put(s->c + at, left, state);
+  put(s->h + at, left, out * t);
+  if (s->also) put(s->also + at, left, out * t);
+  if (s->kept) put(s->kept + at, left, t);
+  if (!s->gates) return;
+  float *g = s->gates + row * 4 * h + j;
+  put(g, left, in);
+  put(g + h, left, forget);
+  put(g + 2 * h, left, cell);
+  put(g + 3 * h, left, out);
+}
+
+/* nx: what reset leaves alone in gate n. */
+INLINE void gru_units(const ni_step_f32 *s, size_t row, size_t j, const vec *sum, vec nx) {
+  const size_t h = s->units, left = h - j, at = row * h + j;
+  vec reset = sigmoid_of(sum[0]), z = sigmoid_of(sum[1]);
+  vec n = tanh_of(fused(reset, sum[2], nx));
+  vec out = fused(z, get(s->before + at, left), (1 - z) * n);
+  put(s->h + at, left, out);
+  if (s->also) put(s->also + at, left, out);
+  if (s->kept) put(s->kept + row * 3 * h + 2 * h + j, left, sum[2]);
+  if (!s->gates) return;
+  float *to = s->gates + row * 3 * h + j;
+  put(to, left, reset);
+  put(to + h, left, z);
+  put(to + 2 * h, left, n);
+}
+
+/* The same as calls: a tile of many rows need not have their code as often as it has rows. */
+static __attribute__((noinline)) void lstm_row(const ni_step_f32 *s, size_t row, size_t j,
+                                               const vec *sum) {
+  lstm_units(s, row, j, sum);
+}
+static __attribute__((noinline)) void gru_row(const ni_step_f32 *s, size_t row, size_t j,
+                                              const vec *sum) {
+  gru_units(s, row, j, sum, sum[3]);
+}
+
 INLINE void lstm_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
                       size_t j0) {
   const size_t h = s->units;
@@ -422,20 +466,12 @@ INLINE void lstm_tile(const size_t rows, const size_t panels, const ni_step_f32 
   step_add(rows, 4, panels, h, s->before + r0 * h, h, s->u + j0 * 4 * h, sum);
   UNROLL for (size_t r = 0; r < rows; r++)
     UNROLL for (size_t p = 0; p < panels; p++) {
-      size_t j = j0 + p * W, left = h - j, at = (r0 + r) * h + j;
-      vec in = sigmoid_of(sum[r][4 * p]), forget = sigmoid_of(sum[r][4 * p + 1]);
-      vec cell = tanh_of(sum[r][4 * p + 2]), out = sigmoid_of(sum[r][4 * p + 3]);
-      vec state = fused(forget, get(s->c_before + at, left), in * cell), t = tanh_of(state);
-      put(s->c + at, left, state);
-      put(s->h + at, left, out * t);
-      if (s->also) put(s->also + at, left, out * t);
-      if (s->kept) put(s->kept + at, left, t);
-      if (!s->gates) continue;
-      float *g = s->gates + (r0 + r) * 4 * h + j;
-      put(g, left, in);
-      put(g + h, left, forget);
-      put(g + 2 * h, left, cell);
-      put(g + 3 * h, left, out);
+      vec four[4]; /* a copy, so that the sums themselves stay in registers */
+      UNROLL for (size_t v = 0; v < 4; v++) four[v] = sum[r][4 * p + v];
+      if (rows > 1)
+        lstm_row(s, r0 + r, j0 + p * W, four);
+      else
+        lstm_units(s, r0 + r, j0 + p * W, four);
     }
 }
 
@@ -454,18 +490,11 @@ INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *
   step_add(rows, 3, panels, h, s->before + r0 * h, h, s->u + j0 * 3 * h, sum);
   UNROLL for (size_t r = 0; r < rows; r++)
     UNROLL for (size_t p = 0; p < panels; p++) {
-      size_t j = j0 + p * W, left = h - j, at = (r0 + r) * h + j;
-      vec reset = sigmoid_of(sum[r][3 * p]), z = sigmoid_of(sum[r][3 * p + 1]);
-      vec n = tanh_of(fused(reset, sum[r][3 * p + 2], nx[r][p]));
-      vec out = fused(z, get(s->before + at, left), (1 - z) * n);
-      put(s->h + at, left, out);
-      if (s->also) put(s->also + at, left, out);
-      if (s->kept) put(s->kept + (r0 + r) * 3 * h + 2 * h + j, left, sum[r][3 * p + 2]);
-      if (!s->gates) continue;
-      float *to = s->gates + (r0 + r) * 3 * h + j;
-      put(to, left, reset);
-      put(to + h, left, z);
-      put(to + 2 * h, left, n);
+      vec four[4] = {sum[r][3 * p], sum[r][3 * p + 1], sum[r][3 * p + 2], nx[r][p]};
+      if (rows > 1)
+        gru_row(s, r0 + r, j0 + p * W, four);
+      else
+        gru_units(s, r0 + r, j0 + p * W, four, four[3]);
     }
 }
 
