@@ -96,7 +96,8 @@ uint64_t ni_hash(const char *s);
 typedef void (*ni_task)(void *arg, size_t task);
 /* Calls fn(arg, 0..tasks-1), each once, on the pool's threads and the caller's; returns when all
 ** are done. Which thread runs what is open, so tasks write to places of their own. pool NULL: one
-** after the other. Tasks are left out once the pool is stopped. Not to be called from inside a task. Workers spin a short while, then sleep. */
+** after the other. Tasks are left out once the pool is stopped. Not to be called from inside a
+** task. Workers spin a short while, then sleep. */
 void ni_pool_run(neap_pool *pool, size_t tasks, ni_task fn, void *arg);
 neap_status ni_pool_new(neap_pool **pool, int threads);
 /* The same threads for work that ends when *stop is not 0 any more. pool NULL: the caller alone. */

@@ -334,8 +334,11 @@ neap_status ni_run_place(neap_run *run) {
       return i == 0 ? ni_fail(NEAP_ESTATE, "run: the number of rows of the batch is not set")
                     : ni_fail(NEAP_ESTATE, "run: the lengths of '%s' are not set",
                               pr->space[i].name);
-  mark_need(run);
-  mark_local(run);
+  if (!run->marked) {
+    mark_need(run);
+    mark_local(run);
+    run->marked = true;
+  }
   int units = run->plan.n_units, end = 2 * units + 1;
   bool learn = run->flags & NEAP_LEARN, share = !run->step_unit;
   ni_exec x = {.view = run->view, .rows = run->rows, .fixed = run->fixed, .work = run->work};

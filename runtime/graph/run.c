@@ -150,6 +150,7 @@ neap_status ni_run_keep(neap_run *run, int value, int gradient) {
   neap_status rc = check_value(run, "keep", value);
   if (rc) return rc;
   run->keep[value] |= gradient ? 3 : 1;
+  run->marked = false;
   run->phase = NI_SHAPED;
   return NEAP_OK;
 }
@@ -481,9 +482,9 @@ neap_status ni_run_stream(neap_run *run, int step) {
   run->tick++;
   run->phase = NI_RAN;
   run->state_left = run->state->changes;
-  rc = bind_state(run);
-  ni_calls_build(run);
-  return NEAP_OK;
+  rc = bind_state(run); /* what is next has become now */
+  if (!rc) ni_calls_build(run);
+  return rc;
 }
 
 neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const float *grad,

@@ -60,6 +60,7 @@ struct neap_run {
   uint8_t *anew;         /* by slot: 1 begins at its initial state each time; NULL: none does */
   const uint8_t *none;   /* which of its rows are held: none */
   uint8_t *step_unit;    /* by unit, in a stream: 1 runs at each step; NULL in a run */
+  bool marked;           /* need, local and same are known: they do not change with the batch */
   bool still_placed;     /* in a stream: what does not change with the steps has its place */
   char *still;           /* and lies in an arena of its own, so that rows may come and go */
   size_t still_cap;

@@ -130,7 +130,7 @@ void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l) 
 
 NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
   const real *fixed = x->fixed[n->index];
-  return (NI_R(ni_step)){.units = l->h, .inputs = l->direct || x->stream == l->space ? l->inputs : 0, .w = fixed + l->w,
+  return (NI_R(ni_step)){.units = l->h, .inputs = l->direct ? l->inputs : 0, .w = fixed + l->w,
                          .u = fixed + l->u[0], .bias = fixed + l->bias};
 }
 
@@ -142,6 +142,7 @@ bool ni_layer_bind(ni_call *c, const ni_layer *l) {
   c->slot = &c->x->slot[c->n->slot];
   c->bytes = c->rows * l->h * sizeof(float);
   c->step = ni_layer_step_f32(c->x, c->n, l);
+  c->step.inputs = l->inputs;
   c->step.x = c->x->view[c->n->in[0]].data;
   c->step.h = y->data;
   return true;
@@ -220,10 +221,12 @@ void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer
   if (dx)
     NI_R(ni_product_rows)(x->pool, rows, l->inputs, l->n, dgx, fixed + l->w_back, NULL, true, dx);
   NI_R(ni_factor) of_x = {l->inputs, x->view[n->in[0]].data, dw};
-  NI_R(ni_factor) of_h = {l->h, work + l->before, du}, both[2] = {of_x, of_h};
-  if (dw && du) NI_R(ni_product_outer)(x->pool, same, rows, dgx, l->n, 2, both, scratch);
-  else if (dw) NI_R(ni_product_outer)(x->pool, same, rows, dgx, l->n, 1, &of_x, scratch);
-  else if (du) NI_R(ni_product_outer)(x->pool, same, rows, dgx, l->n, 1, &of_h, scratch);
+  NI_R(ni_factor) of_h = {l->h, work + l->before, du}, wanted[2];
+  int factors = 0;
+  if (dw) wanted[factors++] = of_x;
+  if (du) wanted[factors++] = of_h;
+  if (factors)
+    NI_R(ni_product_outer)(x->pool, same, rows, dgx, l->n, factors, wanted, scratch);
   if (dw && same < l->n) {
     of_x.c += same * l->inputs;
     NI_R(ni_product_outer)(x->pool, l->h, rows, dgx + same, l->n, 1, &of_x, scratch);
