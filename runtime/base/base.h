@@ -99,6 +99,13 @@ typedef void (*ni_task)(void *arg, size_t task);
 ** after the other. Tasks are left out once the pool is stopped. Not to be called from inside a
 ** task. Workers spin a short while, then sleep. */
 void ni_pool_run(neap_pool *pool, size_t tasks, ni_task fn, void *arg);
+/* Calls fn(arg, 0..shares-1, step) for step 0..steps-1, each once, and a step's when all those of the
+** step before have returned. A thread keeps to its share from step to step, so that it finds in its
+** cache what it had there, but a thread that does not come holds up nobody: its share is taken over.
+** Of more than NI_MOST_SHARES shares those beyond are not run. Otherwise as ni_pool_run. */
+enum { NI_MOST_SHARES = 64 };
+typedef void (*ni_step_task)(void *arg, size_t share, size_t step);
+void ni_pool_steps(neap_pool *pool, size_t shares, size_t steps, ni_step_task fn, void *arg);
 neap_status ni_pool_new(neap_pool **pool, int threads);
 /* The same threads for work that ends when *stop is not 0 any more. pool NULL: the caller alone. */
 neap_status ni_pool_view(neap_pool **view, const neap_pool *pool, const _Atomic int *stop);

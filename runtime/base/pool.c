@@ -10,6 +10,7 @@
 #include "base.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -198,6 +199,54 @@ void ni_pool_run(neap_pool *pool, size_t tasks, ni_task fn, void *arg) {
   }
   atomic_flag_clear(&c->busy);
   ni_denormals_restore(mode);
+}
+
+/* ---- steps ---- */
+
+/* Pauses before a share that its thread has not begun is taken over, or the processor yielded. */
+enum { PATIENCE = 32, LONG = 4096 };
+
+typedef struct march {
+  size_t shares, steps;
+  ni_step_task fn;
+  void *arg;
+  const _Atomic int *stop;
+  _Alignas(64) atomic_size_t done; /* shares of all steps that have returned */
+  struct {
+    _Alignas(64) atomic_size_t next; /* the step that is not begun */
+  } share[NI_MOST_SHARES];
+} march;
+
+static bool take(march *m, size_t share, size_t step) {
+  size_t next = step;
+  if (atomic_load_explicit(&m->share[share].next, memory_order_relaxed) != step ||
+      !atomic_compare_exchange_strong(&m->share[share].next, &next, step + 1))
+    return false;
+  m->fn(m->arg, share, step);
+  atomic_fetch_add_explicit(&m->done, 1, memory_order_release);
+  return true;
+}
+
+static void keep_step(void *arg, size_t own) {
+  march *m = arg;
+  size_t step = 0, pauses = 0;
+  while (!stopped(m->stop)) {
+    size_t done = atomic_load_explicit(&m->done, memory_order_acquire);
+    for (; done >= (step + 1) * m->shares; pauses = 0)
+      if (++step == m->steps) return;
+    if (take(m, own, step)) continue;
+    relax();
+    if (++pauses % LONG == 0) sched_yield();
+    for (size_t s = 0; s < m->shares && pauses >= PATIENCE; s++)
+      if (take(m, s, step)) pauses = 0;
+  }
+}
+
+void ni_pool_steps(neap_pool *pool, size_t shares, size_t steps, ni_step_task fn, void *arg) {
+  if (steps == 0 || shares == 0) return;
+  march m = {.shares = shares < NI_MOST_SHARES ? shares : NI_MOST_SHARES, .steps = steps, .fn = fn,
+             .arg = arg, .stop = pool ? pool->stop : NULL};
+  ni_pool_run(pool, m.shares, keep_step, &m);
 }
 
 /* ---- life ---- */

@@ -156,9 +156,9 @@ static void step_start(const NI_R(ni_step) *s, size_t gates, size_t r, size_t j0
 static void lstm(size_t m, const NI_R(ni_step) *s) {
   size_t h = s->units;
   for (size_t r = 0; r < m; r++)
-    for (size_t j0 = 0, units; j0 < h; j0 += units) {
+    for (size_t j0 = s->from, units; j0 < s->to; j0 += units) {
       real g[4][UNITS];
-      units = h - j0 < UNITS ? h - j0 : UNITS;
+      units = s->to - j0 < UNITS ? s->to - j0 : UNITS;
       step_start(s, 4, r, j0, units, g);
       step_add(s, 4, h, s->before + r * h, s->u, j0, units, g);
       for (size_t j = 0; j < units; j++) {
@@ -178,10 +178,10 @@ static void lstm(size_t m, const NI_R(ni_step) *s) {
     }
 }
 
-static void lstm_back(size_t h, real *g, const real *c_prev, const real *tc, const real *dh,
-                      real *dc) {
+static void lstm_back(size_t n, size_t h, real *g, const real *c_prev, const real *tc,
+                      const real *dh, real *dc) {
   real *f = g + h, *u = f + h, *o = u + h;
-  for (size_t i = 0; i < h; i++) {
+  for (size_t i = 0; i < n; i++) {
     real in = g[i], forget = f[i], cell = u[i], out = o[i];
     real d = dc[i] + dh[i] * out * (1 - tc[i] * tc[i]);
     g[i] = d * cell * (in * (1 - in));
@@ -195,9 +195,9 @@ static void lstm_back(size_t h, real *g, const real *c_prev, const real *tc, con
 static void gru(size_t m, const NI_R(ni_step) *s) {
   size_t h = s->units;
   for (size_t r = 0; r < m; r++)
-    for (size_t j0 = 0, units; j0 < h; j0 += units) {
+    for (size_t j0 = s->from, units; j0 < s->to; j0 += units) {
       real g[4][UNITS], n[UNITS];
-      units = h - j0 < UNITS ? h - j0 : UNITS;
+      units = s->to - j0 < UNITS ? s->to - j0 : UNITS;
       step_start(s, 3, r, j0, units, g);
       for (size_t j = 0; j < units; j++) {
         n[j] = g[2][j];
@@ -218,12 +218,12 @@ static void gru(size_t m, const NI_R(ni_step) *s) {
     }
 }
 
-static void gru_back(size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,
-                     real *dgh, real *dh_prev) {
-  for (size_t i = 0; i < h; i++) {
-    real r = gx[i], z = gx[h + i], n = gx[2 * h + i], d = dh[i];
-    real dn = d * (1 - z) * (1 - n * n);
-    real dz = d * (h_prev[i] - n) * (z * (1 - z));
+static void gru_back(size_t n, size_t h, real *gx, const real *gh_n, const real *h_prev,
+                     const real *dh, real *dgh, real *dh_prev) {
+  for (size_t i = 0; i < n; i++) {
+    real r = gx[i], z = gx[h + i], new = gx[2 * h + i], d = dh[i];
+    real dn = d * (1 - z) * (1 - new * new);
+    real dz = d * (h_prev[i] - new) * (z * (1 - z));
     real dr = dn * gh_n[i] * (r * (1 - r));
     gx[i] = dgh[i] = dr;
     gx[h + i] = dgh[h + i] = dz;

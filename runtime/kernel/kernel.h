@@ -22,6 +22,7 @@
 */
 typedef struct NI_R(ni_step) {
   size_t units, inputs; /* H, I */
+  size_t from, to;      /* of the units those to be computed; from is a multiple of panel */
   bool downwards;       /* the last units first: steps that take turns find in the cache what the
                         ** step before has read last; no number depends on it */
   const real *w, *u;    /* weight_ih (if inputs), weight_hh: panels of pack_gates */
@@ -40,6 +41,8 @@ typedef struct NI_R(ni_step) {
 
 typedef struct NI_R(ni_kernels) {
   const char *level; /* "generic", "avx2", "avx512" */
+  size_t panel;      /* N, and the units of a step, may be cut at multiples of it, since packed
+                     ** columns stand together: from column j on at j*K. 0: not at all */
 
   /* ---- products ---- */
 
@@ -94,18 +97,19 @@ typedef struct NI_R(ni_kernels) {
   ** c = f*c' + i*g; h = o*tanh(c).
   */
   void (*lstm)(size_t m, const NI_R(ni_step) *step);
-  /* Backward of one row: g holds activations on entry and d(sums) on return; dh the gradient of h;
-  ** dc the gradient of c from the next step on entry, of c_prev on return. */
-  void (*lstm_back)(size_t h, real *g, const real *c_prev, const real *tc, const real *dh, real *dc);
+  /* Backward of n units of one row: g holds activations on entry and d(sums) on return, one gate H
+  ** after the other; dh the gradient of h; dc the gradient of c from the next step on entry, of
+  ** c_prev on return. */
+  void (*lstm_back)(size_t n, size_t h, real *g, const real *c_prev, const real *tc, const real *dh, real *dc);
   /*
   ** GRU (Cho et al. 2014), reset after the product as in PyTorch, m rows; gates r z n:
   ** n = tanh(W x + b + r*(U h' + bias_u)); h = (1-z)*n + z*h'. bias holds both biases of r and z,
   ** but of n only that of the inputs.
   */
   void (*gru)(size_t m, const NI_R(ni_step) *step);
-  /* gx holds r z n on entry and d(gx) on return; gh_n [H] is block n of gh; dgh [3H] receives
+  /* n units of one row: gx holds r z n on entry and d(gx) on return; gh_n is block n of gh; dgh receives
   ** d(gh) (blocks r, z equal those of d(gx)); dh_prev = dh*z (the rest comes through dgh). */
-  void (*gru_back)(size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,
+  void (*gru_back)(size_t n, size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,
                    real *dgh, real *dh_prev);
 
   /* ---- optimizers; n parameters ---- */

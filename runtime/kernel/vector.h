@@ -51,15 +51,19 @@ INLINE void put(float *p, size_t left, vec x) {
 /*
 ** A panel holds PANEL columns, row after row of K. A tile of up to ROWS rows by a panel keeps its
 ** sums in registers over a block of K; the next block goes on from what stands in C, which changes
-** no bit. BLOCK_K rows of a panel fit the first cache and BLOCK_N columns of them the second. The
-** rows of A are first copied, so that they are contiguous and, whatever the stride of A, do not
-** fall on the same lines of the cache. Few rows take several panels at once: that many sums are in
-** flight as the multiplier is deep.
+** no bit. BLOCK_K rows of a panel fit the first cache, where BAND tiles take them up one after the
+** other, and BLOCK_N columns of them the second. The rows of A are first copied, so that they are
+** contiguous and, whatever the stride of A, do not fall on the same lines of the cache. Few rows
+** take several panels at once: that many sums are in flight as the multiplier is deep.
+**
+** A tile asks for what comes next while it computes: rows of C, which lie too far apart for the
+** processor to guess, and a line of the next panel now and then, from where it guesses the others.
 */
 enum {
   PANEL = 2 * W,
   BLOCK_K = 256,
   BLOCK_N = 512,
+  BAND = 2,
   LINE = BLOCK_K + 16 /* from one copied row to the next */
 };
 
@@ -97,13 +101,19 @@ static void pack(size_t n, size_t k, const float *w, size_t ldw, bool transposed
 /* Loaded once, not as part of each instruction that uses it. */
 #define KEEP(x) __asm__("" : "+v"(x))
 
+/* What a tile calls into the caches for those after it: lines of a panel, rows of C. Addresses only:
+** nothing need be there. */
+typedef struct ahead {
+  const float *panel, *c;
+} ahead;
+
 /*
 ** C[rows,cols] = start + A * panels over k steps of K; a is the copy, stride is from panel to
 ** panel. start is NULL for zeros, else its row r is at start + r*step.
 */
 INLINE void tile(const size_t rows, const size_t panels, const size_t across_a, size_t k, size_t cols,
                  const float *a, const float *b, size_t stride, const float *start, size_t step, float *c,
-                 size_t ldc) {
+                 size_t ldc, ahead soon) {
   const bool whole = cols >= panels * PANEL;
   vec sum[ROWS][8], w[8];
   if (!start)
@@ -112,7 +122,13 @@ INLINE void tile(const size_t rows, const size_t panels, const size_t across_a, 
     EACH_SUM sum[r][v] = load(start + r * step + v * W);
   else
     EACH_SUM sum[r][v] = get(start + r * step + v * W, PAST(cols, v * W));
+  if (rows > 1)
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      __builtin_prefetch(soon.c + r * ldc, 1);
+      __builtin_prefetch(soon.c + r * ldc + PANEL - 1, 1);
+    }
   for (size_t i = 0; i < k; i++) {
+    if (rows > 1) __builtin_prefetch(soon.panel + (i & ~(size_t)3) * PANEL, 0, 2);
     UNROLL for (size_t v = 0; v < 2 * panels; v++) {
       w[v] = load(b + v / 2 * stride + i * PANEL + v % 2 * W);
       if (rows > 1) KEEP(w[v]);
@@ -129,13 +145,13 @@ INLINE void tile(const size_t rows, const size_t panels, const size_t across_a, 
 }
 
 typedef void tile_fn(size_t k, size_t cols, const float *a, const float *b, size_t stride,
-                     const float *start, size_t step, float *c, size_t ldc);
+                     const float *start, size_t step, float *c, size_t ldc, ahead soon);
 
 #define TILE_(rows, panels, way, turned)                                                       \
   static void tile_##rows##_##panels##way(size_t k, size_t cols, const float *a, const float *b, \
                                           size_t stride, const float *start, size_t step,       \
-                                          float *c, size_t ldc) {                               \
-    tile(rows, panels, turned, k, cols, a, b, stride, start, step, c, ldc);                     \
+                                          float *c, size_t ldc, ahead soon) {                   \
+    tile(rows, panels, turned, k, cols, a, b, stride, start, step, c, ldc, soon);               \
   }
 #define TILE(rows, panels) TILE_(rows, panels, , 0) TILE_(rows, panels, t, 1)
 
@@ -163,29 +179,38 @@ static const struct {
 
 static void gemm(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *packed_w,
                  const float *bias, bool accumulate, float *c, size_t ldc) {
-  float copy[ROWS * LINE];
+  float copy[BAND][ROWS * LINE];
   size_t k0 = 0;
   do {
     size_t steps = k - k0 < BLOCK_K ? k - k0 : BLOCK_K;
     bool onto = accumulate || k0 > 0;
     for (size_t n0 = 0; n0 < n; n0 += BLOCK_N) {
-      size_t n1 = n - n0 < BLOCK_N ? n : n0 + BLOCK_N;
-      for (size_t m0 = 0, rows; m0 < m; m0 += rows) {
-        /* as even a division of the rows as ROWS allows */
-        size_t parts = (m - m0 + ROWS - 1) / ROWS;
-        rows = (m - m0 + parts - 1) / parts;
-        for (size_t r = 0; r < rows; r++) {
-          const float *from = a + (m0 + r) * lda + k0;
-          EACH(steps, vec x = get(from + i, left); KEEP(x); store(copy + r * LINE + i, x););
+      size_t n1 = n - n0 < BLOCK_N ? n : n0 + BLOCK_N, row[BAND + 1] = {0}, tall;
+      for (; row[0] < m; row[0] = row[tall]) {
+        for (tall = 0; tall < BAND && row[tall] < m; tall++) {
+          /* as even a division of the rows as ROWS allows */
+          size_t rest = m - row[tall], parts = (rest + ROWS - 1) / ROWS;
+          row[tall + 1] = row[tall] + (rest + parts - 1) / parts;
+          for (size_t r = row[tall]; r < row[tall + 1]; r++) {
+            float *to = copy[tall] + (r - row[tall]) * LINE;
+            EACH(steps, vec x = get(a + r * lda + k0 + i, left); KEEP(x); store(to + i, x););
+          }
         }
-        for (size_t j = n0, panels; j < n1; j += panels * PANEL) {
-          bool many = n1 - j > (tiles[rows].wide - 1) * PANEL;
-          panels = many ? tiles[rows].wide : 1;
-          float *to = c + m0 * ldc + j;
-          const float *start = onto ? to : bias ? bias + j : NULL;
-          (many ? tiles[rows].many : tiles[rows].one)[0](steps, n - j, copy,
-                                                         packed_w + j * k + k0 * PANEL, k * PANEL,
-                                                         start, onto ? ldc : 0, to, ldc);
+        /* tiles of several bands are more than half as high as they may be: one panel at a time */
+        size_t wide = tall == 1 ? tiles[row[1] - row[0]].wide : 1, panels = wide;
+        for (size_t j = n0; j < n1; j += panels * PANEL) {
+          const float *b = packed_w + j * k + k0 * PANEL;
+          bool many = n1 - j > (wide - 1) * PANEL;
+          if (!many) panels = 1;
+          for (size_t t = 0; t < tall; t++) {
+            size_t rows = row[t + 1] - row[t];
+            float *to = c + row[t] * ldc + j;
+            const float *start = onto ? to : bias ? bias + j : NULL;
+            ahead soon = {j + PANEL < n1 ? b + k * PANEL + t * W : b,
+                          t + 1 < tall ? to + rows * ldc : c + row[0] * ldc + j + PANEL};
+            (many ? tiles[rows].many : tiles[rows].one)[0](steps, n - j, copy[t], b, k * PANEL,
+                                                           start, onto ? ldc : 0, to, ldc, soon);
+          }
         }
       }
     }
@@ -217,7 +242,8 @@ static void outer(size_t m, size_t n, size_t k, const float *a, const float *pac
       bool many = n - j > (tiles[rows].wide - 1) * PANEL;
       panels = many ? tiles[rows].wide : 1;
       (many ? tiles[rows].many : tiles[rows].one)[1](k, n - j, a, packed_w + j * k, k * PANEL,
-                                                     c + j, ldc, c + j, ldc);
+                                                     c + j, ldc, c + j, ldc,
+                                                     (ahead){packed_w + j * k, c + j + PANEL});
     }
   }
 }
@@ -252,7 +278,7 @@ static void axpy(size_t n, float a, const float *x, float *y) {
   EACH(n, put(y + i, left, fused(splat(a), get(x + i, left), get(y + i, left))););
 }
 
-/* ---- elementwise; exp within 1.02 ulp, tanh and sigmoid within 1.75 ---- */
+/* ---- elementwise; within 1.02, 1.75 and 2 ulp ---- */
 
 /*
 ** e^x = 2^n e^r with n = round(x/ln 2), |r| <= ln(2)/2 (ln 2 in two parts: Cody and Waite 1980),
@@ -283,22 +309,31 @@ INLINE vec exp_of(vec x) {
 
 /*
 ** Quotients by one step of Newton's from a reciprocal of 13 bits or more. What is left of the
-** numerator goes by e and by u themselves: what rounding does to 1 + e and u + 2 does not count.
+** numerator goes by e and by u themselves: what rounding does to 1 + e and u + 1 does not count.
 */
 
-/* 1/(1 + e), e = e^-|x|, or e times that: small results keep their precision. */
+/* 1/(1 + e), e = e^-x. Below the normal numbers the result is that of -88, which runs flush to 0. */
 INLINE vec sigmoid_of(vec x) {
-  vec e = exp_of(OR(x, SIGN)), over = negative(x, e, splat(1));
-  vec r = reciprocal(1 + e), y = over * r;
-  return fused(fused(-y, e, over - y), r, y);
+  vec n, p = reduce(-larger(splat(-88), smaller(splat(104), x)), &n), e = scale(p + 1, n);
+  vec r = reciprocal(1 + e);
+  return fused(fused(-r, e, 1 - r), r, r);
 }
 
-/* u/(u + 2) with u = e^2|x| - 1 = 2^n p + (2^n - 1), which keeps its precision near 0. */
+/* u/(u + 1) with u = (e^2|x| - 1)/2 = 2^n p + (2^n - 1)/2, which keeps its precision near 0. Half
+** the argument goes into reduce's polynomial for p = (e^2r - 1)/2; ln 2 as a float is near enough,
+** since the slope falls faster than n rises. */
 INLINE vec tanh_of(vec x) {
-  vec size = smaller(splat(10), (vec)((bits)x & ~(bits)SIGN));
-  vec n, p = reduce(size + size, &n), two = scale(splat(1), n);
-  vec u = fused(two, p, two - 1), r = reciprocal(u + 2), y = u * r;
-  return OR(fused(fused(-y, u, fused(splat(-2), y, u)), r, y), AND(x, SIGN));
+  vec size = smaller(splat(10), (vec)((bits)x & ~(bits)SIGN)), magic = splat(0x1.8p23f);
+  vec n = fused(size, splat(0x1.715476p1f), magic) - magic;
+  vec r = fused(n, splat(-0x1.62e43p-2f), size);
+  vec q = fused(splat(0x1.6d53cap-5f), r, splat(0x1.123e7p-3f));
+  q = fused(q, r, splat(0x1.5554e2p-2f));
+  q = fused(q, r, splat(0x1.55548ap-1f));
+  q = fused(q, r, splat(1));
+  vec p = fused(r * r, q, r), two = scale(splat(1), n);
+  vec u = fused(two, p, fused(two, splat(0.5f), splat(-0.5f)));
+  vec k = reciprocal(u + 1), y = u * k;
+  return OR(fused(fused(-y, u, u - y), k, y), AND(x, SIGN));
 }
 
 static void exp_each(size_t n, const float *x, float *y) {
@@ -382,12 +417,17 @@ static void pack_gates(size_t gates, size_t h, size_t k, const float *w, size_t 
 enum { STEP_SUMS = 9 }; /* vectors of sums in flight for a single row */
 typedef vec step_sums[GRU_ROWS][STEP_SUMS];
 
-/* sum += A * panels over k steps of K. */
+/* sum += A * panels over k steps of K. What stands at `soon` will be needed next. */
 INLINE void step_add(const size_t rows, const size_t gates, const size_t panels, size_t k,
-                     const float *a, size_t lda, const float *w, step_sums sum) {
+                     const float *a, size_t lda, const float *w, const float *soon,
+                     step_sums sum) {
   const size_t stride = k * gates * W;
   vec each[STEP_SUMS];
   for (size_t i = 0; i < k; i++) {
+    if (rows > 1) {
+      __builtin_prefetch(soon + i * 2 * W, 0, 2);
+      __builtin_prefetch(soon + i * 2 * W + W, 0, 2);
+    }
     UNROLL for (size_t v = 0; v < gates * panels; v++) {
       each[v] = load(w + v / gates * stride + (i * gates + v % gates) * W);
       if (rows > 1) KEEP(each[v]);
@@ -411,7 +451,7 @@ INLINE void step_start(const size_t rows, const size_t gates, const size_t panel
     }
   if (s->inputs)
     step_add(rows, gates, panels, s->inputs, s->x + r0 * s->inputs, s->inputs,
-             s->w + j0 * gates * s->inputs, sum);
+             s->w + j0 * gates * s->inputs, s->w, sum);
 }
 
 /* From the sums of a row's units j.. to its new state. */
@@ -448,35 +488,35 @@ INLINE void gru_units(const ni_step_f32 *s, size_t row, size_t j, const vec *sum
   put(to + 2 * h, left, n);
 }
 
-/* The same as calls: a tile of many rows need not have their code as often as it has rows. */
-static __attribute__((noinline)) void lstm_row(const ni_step_f32 *s, size_t row, size_t j,
-                                               const vec *sum) {
-  lstm_units(s, row, j, sum);
+/* The rows of a tile as a call: so that its code is there once and not for each number of rows. */
+static __attribute__((noinline)) void lstm_rows(const ni_step_f32 *s, size_t row, size_t rows,
+                                                size_t j, const vec (*sum)[4]) {
+  for (size_t r = 0; r < rows; r++) lstm_units(s, row + r, j, sum[r]);
 }
-static __attribute__((noinline)) void gru_row(const ni_step_f32 *s, size_t row, size_t j,
-                                              const vec *sum) {
-  gru_units(s, row, j, sum, sum[3]);
+static __attribute__((noinline)) void gru_rows(const ni_step_f32 *s, size_t row, size_t rows,
+                                               size_t j, const vec (*sum)[4]) {
+  for (size_t r = 0; r < rows; r++) gru_units(s, row + r, j, sum[r], sum[r][3]);
 }
 
 INLINE void lstm_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
-                      size_t j0) {
+                      size_t j0, const float *soon) {
   const size_t h = s->units;
   step_sums sum;
   step_start(rows, 4, panels, s, r0, j0, sum);
-  step_add(rows, 4, panels, h, s->before + r0 * h, h, s->u + j0 * 4 * h, sum);
-  UNROLL for (size_t r = 0; r < rows; r++)
-    UNROLL for (size_t p = 0; p < panels; p++) {
-      vec four[4]; /* a copy, so that the sums themselves stay in registers */
-      UNROLL for (size_t v = 0; v < 4; v++) four[v] = sum[r][4 * p + v];
-      if (rows > 1)
-        lstm_row(s, r0 + r, j0 + p * W, four);
-      else
-        lstm_units(s, r0 + r, j0 + p * W, four);
-    }
+  step_add(rows, 4, panels, h, s->before + r0 * h, h, s->u + j0 * 4 * h, soon, sum);
+  vec four[GRU_ROWS][4]; /* a copy, so that the sums themselves stay in registers */
+  UNROLL for (size_t p = 0; p < panels; p++) {
+    UNROLL for (size_t r = 0; r < rows; r++)
+      UNROLL for (size_t v = 0; v < 4; v++) four[r][v] = sum[r][4 * p + v];
+    if (rows > 1)
+      lstm_rows(s, r0, rows, j0, (const vec (*)[4])four);
+    else
+      lstm_units(s, r0, j0 + p * W, four[0]);
+  }
 }
 
 INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
-                     size_t j0) {
+                     size_t j0, const float *soon) {
   const size_t h = s->units;
   step_sums sum;
   vec nx[GRU_ROWS][STEP_SUMS / 3];
@@ -487,30 +527,31 @@ INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *
       size_t j = j0 + p * W;
       sum[r][3 * p + 2] = s->bias_u ? get(s->bias_u + j, h - j) : splat(0);
     }
-  step_add(rows, 3, panels, h, s->before + r0 * h, h, s->u + j0 * 3 * h, sum);
-  UNROLL for (size_t r = 0; r < rows; r++)
-    UNROLL for (size_t p = 0; p < panels; p++) {
-      vec four[4] = {sum[r][3 * p], sum[r][3 * p + 1], sum[r][3 * p + 2], nx[r][p]};
-      if (rows > 1)
-        gru_row(s, r0 + r, j0 + p * W, four);
-      else
-        gru_units(s, r0 + r, j0 + p * W, four, four[3]);
+  step_add(rows, 3, panels, h, s->before + r0 * h, h, s->u + j0 * 3 * h, soon, sum);
+  vec four[GRU_ROWS][4];
+  UNROLL for (size_t p = 0; p < panels; p++) {
+    UNROLL for (size_t r = 0; r < rows; r++) {
+      UNROLL for (size_t v = 0; v < 3; v++) four[r][v] = sum[r][3 * p + v];
+      four[r][3] = nx[r][p];
     }
+    if (rows > 1)
+      gru_rows(s, r0, rows, j0, (const vec (*)[4])four);
+    else
+      gru_units(s, r0, j0 + p * W, four[0], four[0][3]);
+  }
 }
 
-typedef void step_tile(const ni_step_f32 *s, size_t r0, size_t j0);
+typedef void step_tile(const ni_step_f32 *s, size_t r0, size_t j0, const float *soon);
 
-#define LSTM_TILE(rows)                                                 \
-  static void lstm_##rows(const ni_step_f32 *s, size_t r0, size_t j0) { \
-    lstm_tile(rows, 1, s, r0, j0);                                      \
+#define STEP_TILE(name, tile, rows, panels)                                         \
+  static void name(const ni_step_f32 *s, size_t r0, size_t j0, const float *soon) { \
+    tile(rows, panels, s, r0, j0, soon);                                            \
   }
-#define GRU_TILE(rows)                                                 \
-  static void gru_##rows(const ni_step_f32 *s, size_t r0, size_t j0) { \
-    gru_tile(rows, 1, s, r0, j0);                                      \
-  }
+#define LSTM_TILE(rows) STEP_TILE(lstm_##rows, lstm_tile, rows, 1)
+#define GRU_TILE(rows) STEP_TILE(gru_##rows, gru_tile, rows, 1)
 /* 0: one row, several panels */
-static void lstm_0(const ni_step_f32 *s, size_t r0, size_t j0) { lstm_tile(1, 2, s, r0, j0); }
-static void gru_0(const ni_step_f32 *s, size_t r0, size_t j0) { gru_tile(1, 3, s, r0, j0); }
+STEP_TILE(lstm_0, lstm_tile, 1, 2)
+STEP_TILE(gru_0, gru_tile, 1, 3)
 LSTM_TILE(1) LSTM_TILE(2) LSTM_TILE(3)
 GRU_TILE(1) GRU_TILE(2) GRU_TILE(3) GRU_TILE(4)
 #if LSTM_ROWS > 3
@@ -530,33 +571,36 @@ static step_tile *const gru_tiles[] = {
 #endif
 };
 
-INLINE void step_all(size_t m, const size_t panels, const size_t most, const ni_step_f32 *s,
-                     step_tile *const *by_rows) {
-  const size_t wide = m == 1 ? panels * W : W, strips = (s->units + wide - 1) / wide;
+/* The tiles of a step: panel by panel, and in each all rows. */
+INLINE void step_all(size_t m, const size_t gates, const size_t panels, const size_t most,
+                     const ni_step_f32 *s, step_tile *const *by_rows) {
+  const size_t wide = m == 1 ? panels * W : W, strips = (s->to - s->from + wide - 1) / wide;
   for (size_t i = 0; i < strips; i++) {
-    size_t j = (s->downwards ? strips - 1 - i : i) * wide;
+    size_t j = s->from + (s->downwards ? strips - 1 - i : i) * wide;
     if (m == 1) {
-      if (s->units - j > wide - W)
-        by_rows[0](s, 0, j);
+      if (s->to - j > wide - W)
+        by_rows[0](s, 0, j, s->u);
       else
-        for (; j < s->units; j += W) by_rows[1](s, 0, j);
+        for (; j < s->to; j += W) by_rows[1](s, 0, j, s->u);
       continue;
     }
-    for (size_t r = 0, rows; r < m; r += rows) {
+    const float *own = s->u + j * gates * s->units, *next = own;
+    if (i + 1 < strips) next = s->u + (s->downwards ? j - W : j + W) * gates * s->units;
+    for (size_t r = 0, rows, t = 0; r < m; r += rows, t++) {
       size_t parts = (m - r + most - 1) / most;
       rows = (m - r + parts - 1) / parts;
-      by_rows[rows](s, r, j);
+      by_rows[rows](s, r, j, t < 2 ? next + t * 2 * W * s->units : own);
     }
   }
 }
 
-static void lstm(size_t m, const ni_step_f32 *s) { step_all(m, 2, LSTM_ROWS, s, lstm_tiles); }
-static void gru(size_t m, const ni_step_f32 *s) { step_all(m, 3, GRU_ROWS, s, gru_tiles); }
+static void lstm(size_t m, const ni_step_f32 *s) { step_all(m, 4, 2, LSTM_ROWS, s, lstm_tiles); }
+static void gru(size_t m, const ni_step_f32 *s) { step_all(m, 3, 3, GRU_ROWS, s, gru_tiles); }
 
-static void lstm_back(size_t h, float *g, const float *c_prev, const float *tc, const float *dh,
-                      float *dc) {
+static void lstm_back(size_t n, size_t h, float *g, const float *c_prev, const float *tc,
+                      const float *dh, float *dc) {
   float *f = g + h, *u = f + h, *o = u + h;
-  EACH(h, {
+  EACH(n, {
     vec in = get(g + i, left), forget = get(f + i, left), cell = get(u + i, left);
     vec out = get(o + i, left), t = get(tc + i, left), d = get(dh + i, left);
     vec dstate = fused(d * out, tanh_slope(t), get(dc + i, left));
@@ -568,13 +612,13 @@ static void lstm_back(size_t h, float *g, const float *c_prev, const float *tc, 
   });
 }
 
-static void gru_back(size_t h, float *gx, const float *gh_n, const float *h_prev, const float *dh,
-                     float *dgh, float *dh_prev) {
-  EACH(h, {
-    vec r = get(gx + i, left), z = get(gx + h + i, left), n = get(gx + 2 * h + i, left);
+static void gru_back(size_t n, size_t h, float *gx, const float *gh_n, const float *h_prev,
+                     const float *dh, float *dgh, float *dh_prev) {
+  EACH(n, {
+    vec r = get(gx + i, left), z = get(gx + h + i, left), new = get(gx + 2 * h + i, left);
     vec d = get(dh + i, left);
-    vec dn = d * (1 - z) * tanh_slope(n);
-    vec dz = d * (get(h_prev + i, left) - n) * sigmoid_slope(z);
+    vec dn = d * (1 - z) * tanh_slope(new);
+    vec dz = d * (get(h_prev + i, left) - new) * sigmoid_slope(z);
     vec dr = dn * get(gh_n + i, left) * sigmoid_slope(r);
     put(gx + i, left, dr);
     put(gx + h + i, left, dz);
@@ -605,6 +649,7 @@ static void adam(size_t n, float *p, const float *grad, float scaling, float *m,
 
 const ni_kernels_f32 JOIN(ni_kernels_, LEVEL) = {
   .level = TEXT(LEVEL),
+  .panel = PANEL,
   .packed = packed,
   .pack = pack,
   .gemm = gemm,

@@ -53,59 +53,76 @@ static void activate_back(int activation, size_t n, const real *h, const real *d
     for (size_t i = 0; i < n; i++) ds[i] = activation == IDENTITY || h[i] > 0 ? dh[i] : 0;
 }
 
-static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
-  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  ni_layer l = ni_layer_of(x, n, &cell);
-  const real *fixed = x->fixed[n->index];
-  real *work = x->work[n->index], *y = x->view[n->out].data, *first = work + l.narrow[FIRST];
-  NI_R(ni_state_first)(x, l.space, n->slot, ni_layer_input(n, 5), p0, p1, l.h, first);
-  for (size_t t = 0, m; (m = ni_layer_alive(&l, t, p0, p1)) > 0; t++) {
-    if (ni_layer_stop(x)) return;
-    size_t row = l.rows->off[t] + p0;
-    real *s = work + l.gates + row * l.h;
-    k->gemm(m, l.h, l.h, NI_R(ni_layer_before)(&l, t, p0, y, first), l.h, fixed + l.u[0], NULL,
-            true, s, l.h);
-    activate((int)n->attr[0], m * l.h, s, y + row * l.h);
-  }
-  NI_R(ni_layer_last)(x, n, &l, 0, p0, p1, y, first);
+static void begin(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  real *first = (real *)w->x->work[w->n->index] + w->l.narrow[FIRST];
+  NI_R(ni_state_first)(w->x, w->l.space, w->n->slot, ni_layer_input(w->n, 5), p0, p1, w->l.h, first);
 }
 
-static void walk_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
-  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  ni_layer l = ni_layer_of(x, n, &cell);
-  const real *fixed = x->fixed[n->index], *y = x->view[n->out].data, *dy = x->view[n->out].grad;
-  real *work = x->work[n->index], *dh = work + l.narrow[DH];
-  size_t alive = 0;
-  for (size_t t = l.rows->steps; t-- > 0;) {
-    size_t m = ni_layer_alive(&l, t, p0, p1), row = l.rows->off[t] + p0;
-    if (m == 0) continue;
-    if (ni_layer_stop(x)) return;
-    NI_R(ni_layer_last_back)(x, n, &l, 0, p0 + alive, p0 + m, dh);
-    alive = m;
-    real *d = dh + p0 * l.h, *ds = work + l.gates + row * l.h;
-    if (dy) k->add(m * l.h, d, dy + row * l.h, d);
-    activate_back((int)n->attr[0], m * l.h, y + row * l.h, d, ds);
-    memcpy(work + l.before + row * l.h,
-           NI_R(ni_layer_before)(&l, t, p0, y, work + l.narrow[FIRST]), m * l.h * sizeof(real));
-    k->gemm(m, l.h, l.h, ds, l.h, fixed + l.u_back[0], NULL, false, d, l.h);
-  }
-  NI_R(ni_layer_last_back)(x, n, &l, 0, p0 + alive, p1, dh);
-  NI_R(ni_state_first_back)(x, l.space, n->slot, ni_layer_input(n, 5), p0, p1, l.h, dh);
+static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t u0, size_t u1) {
+  const ni_layer *l = &w->l;
+  size_t h = l->h, m = ni_layer_alive(l, t, p0, p1), row = l->rows->off[t] + p0;
+  if (m == 0) return;
+  const real *fixed = w->x->fixed[w->n->index];
+  real *work = w->x->work[w->n->index], *y = w->x->view[w->n->out].data;
+  real *s = work + l->gates + row * h;
+  NI_R(ni_kernel)()->gemm(m, u1 - u0, h,
+                          NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST]), h,
+                          fixed + l->u[0] + u0 * h, NULL, true, s + u0, h);
+  y += row * h;
+  if (u1 - u0 == h) u1 = m * h, m = 1; /* the rows are one line */
+  for (size_t r = 0; r < m; r++)
+    activate((int)w->n->attr[0], u1 - u0, s + r * h + u0, y + r * h + u0);
+}
+
+static void end(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  NI_R(ni_layer_last)(w->x, w->n, &w->l, 0, p0, p1, w->x->view[w->n->out].data,
+                      (real *)w->x->work[w->n->index] + w->l.narrow[FIRST]);
+}
+
+/* The product that leads from d(sums) of step t + 1 to dh of step t, then step t itself: so a share
+** of the units reads of others only what they wrote one step of the walk before. */
+static void step_back(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, size_t u0, size_t u1) {
+  const ni_layer *l = &w->l;
+  size_t h = l->h, t = l->rows->steps - 1 - i, later = ni_layer_alive(l, t + 1, p0, p1);
+  const real *fixed = w->x->fixed[w->n->index];
+  real *work = w->x->work[w->n->index], *dh = work + l->narrow[DH], *ds = work + l->gates;
+  if (later > 0)
+    NI_R(ni_kernel)()->gemm(later, u1 - u0, h, ds + (l->rows->off[t + 1] + p0) * h, h,
+                            fixed + l->u_back[0] + u0 * h, NULL, false, dh + p0 * h + u0, h);
+  if (i == l->rows->steps) return;
+  size_t m = NI_R(ni_layer_step_back)(w, t, p0, p1, u0, u1, work + l->narrow[FIRST], dh);
+  size_t row = l->rows->off[t] + p0;
+  const real *y = (const real *)w->x->view[w->n->out].data + row * h;
+  ds += row * h;
+  dh += p0 * h;
+  if (u1 - u0 == h) u1 = m * h, m = m > 0;
+  for (size_t r = 0; r < m; r++)
+    activate_back((int)w->n->attr[0], u1 - u0, y + r * h + u0, dh + r * h + u0, ds + r * h + u0);
+}
+
+static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  const ni_layer *l = &w->l;
+  real *dh = (real *)w->x->work[w->n->index] + l->narrow[DH];
+  size_t ran = ni_layer_alive(l, 0, p0, p1);
+  NI_R(ni_layer_last_back)(w, 0, p0 + ran, p1, 0, l->h, dh); /* of empty sequences */
+  NI_R(ni_state_first_back)(w->x, l->space, w->n->slot, ni_layer_input(w->n, 5), p0, p1, l->h, dh);
 }
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  ni_layer l = ni_layer_of(x, n, &cell);
-  NI_R(ni_layer_sums)(x, n, &l);
-  NI_R(ni_layer_walk)(x, n, &l, walk);
+  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .begin = begin, .step = step, .end = end};
+  w.count = w.l.rows->steps;
+  NI_R(ni_layer_sums)(x, n, &w.l);
+  NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  ni_layer l = ni_layer_of(x, n, &cell);
-  real *work = x->work[n->index];
-  NI_R(ni_layer_walk)(x, n, &l, walk_back);
-  NI_R(ni_layer_gradients)(x, n, &l, work + l.gates, work + l.gates, NULL);
+  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .step = step_back, .end = end_back};
+  real *gates = (real *)x->work[n->index] + w.l.gates;
+  w.count = w.l.rows->steps + 1;
+  NI_R(ni_layer_walk)(&w);
+  NI_R(ni_layer_gradients)(x, n, &w.l, gates, gates, NULL);
 }
 
 #ifdef NI_F64

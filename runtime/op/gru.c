@@ -58,16 +58,7 @@ static void step_before(const ni_layer *l, const real *fixed, size_t m, real *g,
   }
 }
 
-/* From dh to d(sums), in g and gh, and the gradient of hp, in dhp. */
-static void back_after(const ni_layer *l, const real *fixed, size_t m, real *g, real *gh,
-                       const real *hp, const real *dh, real *dhp) {
-  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  for (size_t i = 0; i < m; i++)
-    k->gru_back(l->h, g + i * l->n, gh + i * l->n + 2 * l->h, hp + i * l->h, dh + i * l->h,
-                gh + i * l->n, dhp + i * l->h);
-  k->gemm(m, l->h, l->n, gh, l->n, fixed + l->u_back[0], NULL, true, dhp, l->h);
-}
-
+/* From dh to d(sums), in g, and the gradient of hp, in dhp. */
 static void back_before(const ni_layer *l, const real *fixed, size_t m, real *g, real *drh,
                         const real *hp, const real *dh, real *dhp) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
@@ -96,76 +87,102 @@ static void back_before(const ni_layer *l, const real *fixed, size_t m, real *g,
 
 /* ---- all steps ---- */
 
-static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
-  ni_layer l = layer(x, n);
-  NI_R(ni_step) step = NI_R(ni_layer_step)(x, n, &l);
-  const real *bias = ni_layer_data(x, n, 4);
-  real *work = x->work[n->index], *y = x->view[n->out].data, *first = work + l.narrow[FIRST];
-  if (bias) step.bias_u = bias + 2 * l.h;
-  NI_R(ni_state_first)(x, l.space, n->slot, ni_layer_input(n, 5), p0, p1, l.h, first);
-  for (size_t t = 0, m; (m = ni_layer_alive(&l, t, p0, p1)) > 0; t++) {
-    if (ni_layer_stop(x)) return;
-    size_t row = l.rows->off[t] + p0;
-    real *g = work + l.gates + row * l.n, *kept = work + l.wide[KEPT];
-    const real *hp = NI_R(ni_layer_before)(&l, t, p0, y, first);
-    if (reset_before(n)) {
-      step_before(&l, x->fixed[n->index], m, g, kept + row * l.h, hp, y + row * l.h);
-      continue;
-    }
-    step.x = (const real *)x->view[n->in[0]].data + row * l.inputs;
-    step.sums = g;
-    step.gates = x->keeps ? g : NULL;
-    step.kept = x->keeps ? kept + row * l.n : NULL;
-    step.before = hp;
-    step.h = y + row * l.h;
-    step.downwards = t & 1;
-    NI_R(ni_kernel)()->gru(m, &step);
-  }
-  NI_R(ni_layer_last)(x, n, &l, 0, p0, p1, y, first);
+static void begin(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  real *first = (real *)w->x->work[w->n->index] + w->l.narrow[FIRST];
+  NI_R(ni_state_first)(w->x, w->l.space, w->n->slot, ni_layer_input(w->n, 5), p0, p1, w->l.h, first);
 }
 
-static void walk_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
-  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  ni_layer l = layer(x, n);
-  const real *fixed = x->fixed[n->index], *y = x->view[n->out].data, *dy = x->view[n->out].grad;
-  real *work = x->work[n->index], *dh = work + l.narrow[DH], *dhp = work + l.narrow[DH_BEFORE];
-  size_t alive = 0;
-  for (size_t t = l.rows->steps; t-- > 0;) {
-    size_t m = ni_layer_alive(&l, t, p0, p1), row = l.rows->off[t] + p0, at = p0 * l.h;
-    if (m == 0) continue;
-    if (ni_layer_stop(x)) return;
-    NI_R(ni_layer_last_back)(x, n, &l, 0, p0 + alive, p0 + m, dh);
-    alive = m;
-    real *g = work + l.gates + row * l.n, *hp = work + l.before + row * l.h;
-    memcpy(hp, NI_R(ni_layer_before)(&l, t, p0, y, work + l.narrow[FIRST]),
-           m * l.h * sizeof(real));
-    if (dy) k->add(m * l.h, dh + at, dy + row * l.h, dh + at);
-    if (reset_before(n))
-      back_before(&l, fixed, m, g, work + l.narrow[D_RESET] + at, hp, dh + at, dhp + at);
-    else
-      back_after(&l, fixed, m, g, work + l.wide[KEPT] + row * l.n, hp, dh + at, dhp + at);
-    real *swap = dh;
-    dh = dhp;
-    dhp = swap;
+static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t u0, size_t u1) {
+  const ni_exec *x = w->x;
+  const ni_layer *l = &w->l;
+  size_t m = ni_layer_alive(l, t, p0, p1), row = l->rows->off[t] + p0;
+  if (m == 0) return;
+  real *work = x->work[w->n->index], *y = x->view[w->n->out].data;
+  real *g = work + l->gates + row * l->n, *kept = work + l->wide[KEPT];
+  const real *bias = ni_layer_data(x, w->n, 4);
+  const real *hp = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST]);
+  if (reset_before(w->n)) {
+    step_before(l, x->fixed[w->n->index], m, g, kept + row * l->h, hp, y + row * l->h);
+    return;
   }
-  NI_R(ni_layer_last_back)(x, n, &l, 0, p0 + alive, p1, dh);
-  NI_R(ni_state_first_back)(x, l.space, n->slot, ni_layer_input(n, 5), p0, p1, l.h, dh);
+  NI_R(ni_step) s = NI_R(ni_layer_step)(x, w->n, l);
+  s.from = u0;
+  s.to = u1;
+  s.bias_u = bias ? bias + 2 * l->h : NULL;
+  s.x = (const real *)x->view[w->n->in[0]].data + row * l->inputs;
+  s.sums = g;
+  s.gates = x->keeps ? g : NULL;
+  s.kept = x->keeps ? kept + row * l->n : NULL;
+  s.before = hp;
+  s.h = y + row * l->h;
+  s.downwards = t & 1;
+  NI_R(ni_kernel)()->gru(m, &s);
+}
+
+static void end(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  NI_R(ni_layer_last)(w->x, w->n, &w->l, 0, p0, p1, w->x->view[w->n->out].data,
+                      (real *)w->x->work[w->n->index] + w->l.narrow[FIRST]);
+}
+
+/* The gradients of h and of h before take turns in two slabs: which is that of h at step i of the
+** walk. */
+static real *gradient_of_h(const NI_R(ni_walk) *w, size_t i) {
+  return (real *)w->x->work[w->n->index] + w->l.narrow[i % 2 ? DH_BEFORE : DH];
+}
+
+/* The product that leads from d(sums) of step t + 1 to dh of step t, then step t itself: so a share
+** of the units reads of others only what they wrote one step of the walk before. */
+static void step_back(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, size_t u0, size_t u1) {
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  const ni_layer *l = &w->l;
+  size_t h = l->h, t = l->rows->steps - 1 - i, later = ni_layer_alive(l, t + 1, p0, p1);
+  real *work = w->x->work[w->n->index], *fixed = w->x->fixed[w->n->index];
+  real *dh = gradient_of_h(w, i), *dhp = gradient_of_h(w, i + 1), *kept = work + l->wide[KEPT];
+  if (later > 0 && !reset_before(w->n))
+    k->gemm(later, u1 - u0, l->n, kept + (l->rows->off[t + 1] + p0) * l->n, l->n,
+            fixed + l->u_back[0] + u0 * l->n, NULL, true, dh + p0 * h + u0, h);
+  if (i == l->rows->steps) return;
+  size_t m = NI_R(ni_layer_step_back)(w, t, p0, p1, u0, u1, work + l->narrow[FIRST], dh);
+  size_t row = l->rows->off[t] + p0;
+  const real *hp = work + l->before + row * h;
+  if (reset_before(w->n)) {
+    back_before(l, fixed, m, work + l->gates + row * l->n, work + l->narrow[D_RESET] + p0 * h, hp,
+                dh + p0 * h, dhp + p0 * h);
+    return;
+  }
+  for (size_t r = 0; r < m; r++) {
+    real *gx = work + l->gates + (row + r) * l->n + u0, *gh = kept + (row + r) * l->n + u0;
+    k->gru_back(u1 - u0, h, gx, gh + 2 * h, hp + r * h + u0, dh + (p0 + r) * h + u0, gh,
+                dhp + (p0 + r) * h + u0);
+  }
+}
+
+static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  const ni_layer *l = &w->l;
+  real *dh = gradient_of_h(w, l->rows->steps);
+  size_t ran = ni_layer_alive(l, 0, p0, p1);
+  NI_R(ni_layer_last_back)(w, 0, p0 + ran, p1, 0, l->h, dh); /* of empty sequences */
+  NI_R(ni_state_first_back)(w->x, l->space, w->n->slot, ni_layer_input(w->n, 5), p0, p1, l->h, dh);
 }
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  ni_layer l = layer(x, n);
-  NI_R(ni_layer_sums)(x, n, &l);
-  NI_R(ni_layer_walk)(x, n, &l, walk);
+  NI_R(ni_walk) w = {x, n, layer(x, n), .whole = reset_before(n), .begin = begin, .step = step,
+                     .end = end};
+  w.count = w.l.rows->steps;
+  NI_R(ni_layer_sums)(x, n, &w.l);
+  NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  ni_layer l = layer(x, n);
-  real *gates = (real *)x->work[n->index] + l.gates;
-  real *kept = (real *)x->work[n->index] + l.wide[KEPT];
-  NI_R(ni_layer_walk)(x, n, &l, walk_back);
-  NI_R(ni_layer_gradients)(x, n, &l, gates, reset_before(n) ? gates : kept,
+  NI_R(ni_walk) w = {x, n, layer(x, n), .whole = reset_before(n), .step = step_back,
+                     .end = end_back};
+  real *gates = (real *)x->work[n->index] + w.l.gates;
+  real *kept = (real *)x->work[n->index] + w.l.wide[KEPT];
+  w.count = w.l.rows->steps + 1;
+  NI_R(ni_layer_walk)(&w);
+  NI_R(ni_layer_gradients)(x, n, &w.l, gates, reset_before(n) ? gates : kept,
                            reset_before(n) ? kept : NULL);
 }
 

@@ -28,75 +28,90 @@ static void prepare(const ni_exec *x, const ni_node *n, bool backward) {
 
 static int slot(const ni_node *n, int j) { return n->slot < 0 ? -1 : n->slot + j; }
 
-static void walk(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
-  ni_layer l = ni_layer_of(x, n, &cell);
-  NI_R(ni_step) step = NI_R(ni_layer_step)(x, n, &l);
-  real *work = x->work[n->index], *y = x->view[n->out].data;
-  real *c = work + l.wide[C], *tc = work + l.wide[TANH_C];
-  real *h0 = work + l.narrow[FIRST_H], *c0 = work + l.narrow[FIRST_C];
-  NI_R(ni_state_first)(x, l.space, slot(n, 0), ni_layer_input(n, 5), p0, p1, l.h, h0);
-  NI_R(ni_state_first)(x, l.space, slot(n, 1), ni_layer_input(n, 6), p0, p1, l.h, c0);
-  for (size_t t = 0, m; (m = ni_layer_alive(&l, t, p0, p1)) > 0; t++) {
-    if (ni_layer_stop(x)) return;
-    size_t row = l.rows->off[t] + p0;
-    step.x = (const real *)x->view[n->in[0]].data + row * l.inputs;
-    step.sums = work + l.gates + row * l.n;
-    step.gates = x->keeps ? work + l.gates + row * l.n : NULL;
-    step.kept = x->keeps ? tc + row * l.h : NULL;
-    step.before = NI_R(ni_layer_before)(&l, t, p0, y, h0);
-    step.c_before = NI_R(ni_layer_before)(&l, t, p0, c, c0);
-    step.c = c + row * l.h;
-    step.h = y + row * l.h;
-    step.downwards = t & 1;
-    NI_R(ni_kernel)()->lstm(m, &step);
-  }
-  NI_R(ni_layer_last)(x, n, &l, 0, p0, p1, y, h0);
-  NI_R(ni_layer_last)(x, n, &l, 1, p0, p1, c, c0);
+static void begin(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  real *work = w->x->work[w->n->index];
+  NI_R(ni_state_first)(w->x, w->l.space, slot(w->n, 0), ni_layer_input(w->n, 5), p0, p1, w->l.h,
+                       work + w->l.narrow[FIRST_H]);
+  NI_R(ni_state_first)(w->x, w->l.space, slot(w->n, 1), ni_layer_input(w->n, 6), p0, p1, w->l.h,
+                       work + w->l.narrow[FIRST_C]);
 }
 
-static void walk_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
+static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t u0, size_t u1) {
+  const ni_exec *x = w->x;
+  const ni_layer *l = &w->l;
+  size_t m = ni_layer_alive(l, t, p0, p1), row = l->rows->off[t] + p0;
+  if (m == 0) return;
+  real *work = x->work[w->n->index], *y = x->view[w->n->out].data, *c = work + l->wide[C];
+  NI_R(ni_step) s = NI_R(ni_layer_step)(x, w->n, l);
+  s.from = u0;
+  s.to = u1;
+  s.x = (const real *)x->view[w->n->in[0]].data + row * l->inputs;
+  s.sums = work + l->gates + row * l->n;
+  s.gates = x->keeps ? work + l->gates + row * l->n : NULL;
+  s.kept = x->keeps ? work + l->wide[TANH_C] + row * l->h : NULL;
+  s.before = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST_H]);
+  s.c_before = NI_R(ni_layer_before)(l, t, p0, c, work + l->narrow[FIRST_C]);
+  s.c = c + row * l->h;
+  s.h = y + row * l->h;
+  s.downwards = t & 1;
+  NI_R(ni_kernel)()->lstm(m, &s);
+}
+
+static void end(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  real *work = w->x->work[w->n->index];
+  NI_R(ni_layer_last)(w->x, w->n, &w->l, 0, p0, p1, w->x->view[w->n->out].data,
+                      work + w->l.narrow[FIRST_H]);
+  NI_R(ni_layer_last)(w->x, w->n, &w->l, 1, p0, p1, work + w->l.wide[C],
+                      work + w->l.narrow[FIRST_C]);
+}
+
+/* The product that leads from d(sums) of step t + 1 to dh of step t, then step t itself: so a share
+** of the units reads of others only what they wrote one step of the walk before. */
+static void step_back(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, size_t u0, size_t u1) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  ni_layer l = ni_layer_of(x, n, &cell);
-  const real *fixed = x->fixed[n->index], *y = x->view[n->out].data, *dy = x->view[n->out].grad;
-  real *work = x->work[n->index], *dh = work + l.narrow[DH], *dc = work + l.narrow[DC];
-  const real *c = work + l.wide[C], *tc = work + l.wide[TANH_C];
-  size_t alive = 0;
-  for (size_t t = l.rows->steps; t-- > 0;) {
-    size_t m = ni_layer_alive(&l, t, p0, p1), row = l.rows->off[t] + p0;
-    if (m == 0) continue;
-    if (ni_layer_stop(x)) return;
-    NI_R(ni_layer_last_back)(x, n, &l, 0, p0 + alive, p0 + m, dh);
-    NI_R(ni_layer_last_back)(x, n, &l, 1, p0 + alive, p0 + m, dc);
-    alive = m;
-    real *d = dh + p0 * l.h, *g = work + l.gates + row * l.n;
-    const real *cp = NI_R(ni_layer_before)(&l, t, p0, c, work + l.narrow[FIRST_C]);
-    if (dy) k->add(m * l.h, d, dy + row * l.h, d);
-    for (size_t i = 0; i < m; i++)
-      k->lstm_back(l.h, g + i * l.n, cp + i * l.h, tc + (row + i) * l.h, d + i * l.h,
-                   dc + (p0 + i) * l.h);
-    memcpy(work + l.before + row * l.h,
-           NI_R(ni_layer_before)(&l, t, p0, y, work + l.narrow[FIRST_H]), m * l.h * sizeof(real));
-    k->gemm(m, l.h, l.n, g, l.n, fixed + l.u_back[0], NULL, false, d, l.h);
-  }
-  NI_R(ni_layer_last_back)(x, n, &l, 0, p0 + alive, p1, dh);
-  NI_R(ni_layer_last_back)(x, n, &l, 1, p0 + alive, p1, dc);
-  NI_R(ni_state_first_back)(x, l.space, slot(n, 0), ni_layer_input(n, 5), p0, p1, l.h, dh);
-  NI_R(ni_state_first_back)(x, l.space, slot(n, 1), ni_layer_input(n, 6), p0, p1, l.h, dc);
+  const ni_layer *l = &w->l;
+  size_t h = l->h, t = l->rows->steps - 1 - i, later = ni_layer_alive(l, t + 1, p0, p1);
+  real *work = w->x->work[w->n->index], *fixed = w->x->fixed[w->n->index];
+  real *dh = work + l->narrow[DH], *dc = work + l->narrow[DC];
+  if (later > 0)
+    k->gemm(later, u1 - u0, l->n, work + l->gates + (l->rows->off[t + 1] + p0) * l->n, l->n,
+            fixed + l->u_back[0] + u0 * l->n, NULL, false, dh + p0 * h + u0, h);
+  if (i == l->rows->steps) return;
+  size_t m = NI_R(ni_layer_step_back)(w, t, p0, p1, u0, u1, work + l->narrow[FIRST_H], dh);
+  NI_R(ni_layer_last_back)(w, 1, p0 + later, p0 + m, u0, u1, dc);
+  size_t row = l->rows->off[t] + p0;
+  const real *cp = NI_R(ni_layer_before)(l, t, p0, work + l->wide[C], work + l->narrow[FIRST_C]);
+  for (size_t r = 0; r < m; r++)
+    k->lstm_back(u1 - u0, h, work + l->gates + (row + r) * l->n + u0, cp + r * h + u0,
+                 work + l->wide[TANH_C] + (row + r) * h + u0, dh + (p0 + r) * h + u0,
+                 dc + (p0 + r) * h + u0);
+}
+
+static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
+  const ni_layer *l = &w->l;
+  real *work = w->x->work[w->n->index], *dh = work + l->narrow[DH], *dc = work + l->narrow[DC];
+  size_t ran = ni_layer_alive(l, 0, p0, p1);
+  NI_R(ni_layer_last_back)(w, 0, p0 + ran, p1, 0, l->h, dh); /* of empty sequences */
+  NI_R(ni_layer_last_back)(w, 1, p0 + ran, p1, 0, l->h, dc);
+  NI_R(ni_state_first_back)(w->x, l->space, slot(w->n, 0), ni_layer_input(w->n, 5), p0, p1, l->h, dh);
+  NI_R(ni_state_first_back)(w->x, l->space, slot(w->n, 1), ni_layer_input(w->n, 6), p0, p1, l->h, dc);
 }
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  ni_layer l = ni_layer_of(x, n, &cell);
-  NI_R(ni_layer_sums)(x, n, &l);
-  NI_R(ni_layer_walk)(x, n, &l, walk);
+  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .begin = begin, .step = step, .end = end};
+  w.count = w.l.rows->steps;
+  NI_R(ni_layer_sums)(x, n, &w.l);
+  NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  ni_layer l = ni_layer_of(x, n, &cell);
-  real *work = x->work[n->index];
-  NI_R(ni_layer_walk)(x, n, &l, walk_back);
-  NI_R(ni_layer_gradients)(x, n, &l, work + l.gates, work + l.gates, NULL);
+  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .step = step_back, .end = end_back};
+  real *gates = (real *)x->work[n->index] + w.l.gates;
+  w.count = w.l.rows->steps + 1;
+  NI_R(ni_layer_walk)(&w);
+  NI_R(ni_layer_gradients)(x, n, &w.l, gates, gates, NULL);
 }
 
 #ifdef NI_F64

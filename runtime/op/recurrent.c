@@ -130,7 +130,7 @@ void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l) 
 
 NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
   const real *fixed = x->fixed[n->index];
-  return (NI_R(ni_step)){.units = l->h, .inputs = l->direct ? l->inputs : 0, .w = fixed + l->w,
+  return (NI_R(ni_step)){.units = l->h, .to = l->h, .inputs = l->direct ? l->inputs : 0, .w = fixed + l->w,
                          .u = fixed + l->u[0], .bias = fixed + l->bias};
 }
 
@@ -155,33 +155,72 @@ void ni_layer_bound_last(const ni_call *c, int states) {
 
 #endif
 
-typedef struct walk {
-  const ni_exec *x;
-  const ni_node *n;
-  const ni_rows *rows;
+/* ---- walks ---- */
+
+typedef struct shared {
+  const NI_R(ni_walk) *w;
   size_t shares;
-  ni_share fn;
-} walk;
+} shared;
 
 /* The first position of a share. Every position counts one more than its length. */
-static size_t cut(const walk *w, size_t share) {
-  uint64_t all = (uint64_t)w->rows->rows + w->rows->parents, before = 0;
+static size_t cut(const shared *s, size_t share) {
+  const ni_rows *r = s->w->l.rows;
+  uint64_t all = (uint64_t)r->rows + r->parents, before = 0;
   size_t p = 0;
-  while (p < w->rows->parents && before * w->shares < all * share)
-    before += 1 + (uint64_t)w->rows->len[w->rows->perm[p++]];
-  return share == w->shares ? w->rows->parents : p;
+  while (p < r->parents && before * s->shares < all * share)
+    before += 1 + (uint64_t)r->len[r->perm[p++]];
+  return share == s->shares ? r->parents : p;
 }
 
-static void walk_task(void *arg, size_t share) {
-  const walk *w = arg;
-  size_t from = cut(w, share), to = cut(w, share + 1);
-  if (from < to) w->fn(w->x, w->n, from, to);
+static void walk_rows(void *arg, size_t share) {
+  const shared *s = arg;
+  const NI_R(ni_walk) *w = s->w;
+  size_t from = cut(s, share), to = cut(s, share + 1);
+  if (from == to) return;
+  if (w->begin) w->begin(w, from, to);
+  for (size_t i = 0; i < w->count; i++) {
+    if (ni_layer_stop(w->x)) return;
+    w->step(w, i, from, to, 0, w->l.h);
+  }
+  w->end(w, from, to);
 }
 
-void NI_R(ni_layer_walk)(const ni_exec *x, const ni_node *n, const ni_layer *l, ni_share fn) {
-  size_t threads = (size_t)ni_pool_threads(x->pool), worth = l->rows->rows * l->n * l->h >> 17;
-  walk w = {x, n, l->rows, threads < worth ? threads : worth ? worth : 1, fn};
-  ni_pool_run(x->pool, w.shares, walk_task, &w);
+static size_t cut_units(const shared *s, size_t share) {
+  size_t panel = NI_R(ni_kernel)()->panel, panels = (s->w->l.h + panel - 1) / panel;
+  size_t at = panels * share / s->shares * panel;
+  return at < s->w->l.h ? at : s->w->l.h;
+}
+
+static void walk_units(void *arg, size_t share, size_t step) {
+  const shared *s = arg;
+  s->w->step(s->w, step, 0, s->w->l.rows->parents, cut_units(s, share), cut_units(s, share + 1));
+}
+
+/* Shares of the units, 0 where rows are to be shared: where there are enough to fill the tiles of
+** every thread, or weights that the second cache holds beside other things, or where a step is too
+** short to wait after it. */
+static size_t unit_shares(const NI_R(ni_walk) *w, size_t threads) {
+  const ni_rows *r = w->l.rows;
+  size_t rows = r->steps ? r->rows / r->steps : 0, weights = w->l.n * w->l.h;
+  size_t panel = NI_R(ni_kernel)()->panel, most = panel ? w->l.h / panel : 0;
+  if (w->whole || rows >= 16 * threads || (rows >= threads && weights <= (size_t)1 << 18)) return 0;
+  size_t worth = (rows ? rows : 1) * weights >> 15;
+  most = most < worth ? most : worth;
+  most = most < threads ? most : threads;
+  return most < 2 ? 0 : most < NI_MOST_SHARES ? most : NI_MOST_SHARES;
+}
+
+void NI_R(ni_layer_walk)(const NI_R(ni_walk) *w) {
+  size_t threads = (size_t)ni_pool_threads(w->x->pool), worth = w->l.rows->rows * w->l.n * w->l.h >> 17;
+  shared s = {w, unit_shares(w, threads)};
+  if (s.shares > 0) {
+    if (w->begin) w->begin(w, 0, w->l.rows->parents);
+    ni_pool_steps(w->x->pool, s.shares, w->count, walk_units, &s);
+    if (!ni_layer_stop(w->x)) w->end(w, 0, w->l.rows->parents);
+    return;
+  }
+  s.shares = threads < worth ? threads : worth ? worth : 1;
+  ni_pool_run(w->x->pool, s.shares, walk_rows, &s);
 }
 
 void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j, size_t p0,
@@ -197,14 +236,39 @@ void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, 
   }
 }
 
-void NI_R(ni_layer_last_back)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j,
-                              size_t p0, size_t p1, real *d) {
-  const real *grad = x->view[n->out + 1 + j].grad;
+void NI_R(ni_units_copy)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst) {
+  if (u1 - u0 == h) u1 = m * h, m = m > 0;
+  for (size_t r = 0; r < m; r++) memcpy(dst + r * h + u0, src + r * h + u0, (u1 - u0) * sizeof(real));
+}
+
+void NI_R(ni_units_add)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst) {
+  if (u1 - u0 == h) u1 = m * h, m = m > 0;
+  for (size_t r = 0; r < m; r++)
+    NI_R(ni_kernel)()->add(u1 - u0, dst + r * h + u0, src + r * h + u0, dst + r * h + u0);
+}
+
+void NI_R(ni_layer_last_back)(const NI_R(ni_walk) *w, int j, size_t p0, size_t p1, size_t u0,
+                              size_t u1, real *d) {
+  const real *grad = w->x->view[w->n->out + 1 + j].grad;
+  size_t h = w->l.h;
   for (size_t p = p0; p < p1; p++)
     if (grad)
-      memcpy(d + p * l->h, grad + l->rows->perm[p] * l->h, l->h * sizeof(real));
+      memcpy(d + p * h + u0, grad + w->l.rows->perm[p] * h + u0, (u1 - u0) * sizeof(real));
     else
-      memset(d + p * l->h, 0, l->h * sizeof(real));
+      memset(d + p * h + u0, 0, (u1 - u0) * sizeof(real));
+}
+
+size_t NI_R(ni_layer_step_back)(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t u0,
+                                size_t u1, const real *first, real *d) {
+  const ni_layer *l = &w->l;
+  const ni_view *y = &w->x->view[w->n->out];
+  size_t later = ni_layer_alive(l, t + 1, p0, p1), m = ni_layer_alive(l, t, p0, p1);
+  size_t row = l->rows->off[t] + p0;
+  NI_R(ni_layer_last_back)(w, 0, p0 + later, p0 + m, u0, u1, d);
+  if (y->grad) NI_R(ni_units_add)(m, l->h, u0, u1, (real *)y->grad + row * l->h, d + p0 * l->h);
+  NI_R(ni_units_copy)(m, l->h, u0, u1, NI_R(ni_layer_before)(l, t, p0, y->data, first),
+                      (real *)w->x->work[w->n->index] + l->before + row * l->h);
+  return m;
 }
 
 static real *gradient(const ni_exec *x, const ni_node *n, int k) {

@@ -78,14 +78,40 @@ bool ni_layer_bind(ni_call *c, const ni_layer *l);
 /* After it: the last states as values of the program. */
 void ni_layer_bound_last(const ni_call *c, int states);
 #endif
-/* Cuts the sorted positions into one share for each thread, of about equally many rows. */
-void NI_R(ni_layer_walk)(const ni_exec *x, const ni_node *n, const ni_layer *l, ni_share fn);
+/*
+** All steps of a layer, one after the other. Where rows abound each thread takes sorted positions of
+** its own through all steps and waits for nobody; where they do not, and a step is long, each takes
+** units of its own and waits for the others after each step. The functions are told which.
+*/
+typedef struct NI_R(ni_walk) NI_R(ni_walk);
+struct NI_R(ni_walk) {
+  const ni_exec *x;
+  const ni_node *n;
+  ni_layer l;
+  size_t count;    /* of steps to walk */
+  bool whole;      /* units cannot be cut */
+  /* Before the first step (NULL: nothing) and after the last one, for positions p0..p1-1. */
+  void (*begin)(const NI_R(ni_walk) *w, size_t p0, size_t p1);
+  void (*end)(const NI_R(ni_walk) *w, size_t p0, size_t p1);
+  /* Step i of the walk for positions p0..p1-1 and units u0..u1-1. It may read of all units what
+  ** earlier steps have written. */
+  void (*step)(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, size_t u0, size_t u1);
+};
+void NI_R(ni_layer_walk)(const NI_R(ni_walk) *w);
 /* Last state j of positions p0..p1-1, from a slab of rows and the first state. */
 void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j, size_t p0,
                          size_t p1, const real *slab, const real *first);
-/* d [B,H], positions p0..p1-1, becomes the gradient of last state j. */
-void NI_R(ni_layer_last_back)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j,
-                              size_t p0, size_t p1, real *d);
+/* d [B,H], positions p0..p1-1 and units u0..u1-1, becomes the gradient of last state j. */
+void NI_R(ni_layer_last_back)(const NI_R(ni_walk) *w, int j, size_t p0, size_t p1, size_t u0,
+                              size_t u1, real *d);
+/* What backward does at step t before a layer's own: units u0..u1-1 of d become the gradient of h,
+** those of sequences that end here included, and h of the step before is copied to its rows. Returns
+** the rows alive. */
+size_t NI_R(ni_layer_step_back)(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t u0,
+                                size_t u1, const real *first, real *d);
+/* dst[r][u0..u1-1] (+)= src[r][u0..u1-1] for m rows of H units. */
+void NI_R(ni_units_copy)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
+void NI_R(ni_units_add)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
 /*
 ** Gradients of x, weights and biases from d(sums): dgx [rows,n] of those with x, dgh of those with
 ** h (stride n); they differ in their last H columns at most. There dgh stands against `other`

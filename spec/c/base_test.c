@@ -395,6 +395,56 @@ static void test_stopped(neap_pool *pool) {
   ni_pool_release(view);
 }
 
+/* Each share of a step adds up what all shares wrote in the step before. */
+enum { SHARES = 5, MARCH = 300 };
+typedef struct march {
+  uint32_t of[MARCH + 1][SHARES];
+  atomic_int times[MARCH][SHARES];
+  bool slow; /* share 0 is long now and then, and the others are done before it */
+} march;
+
+static void step(void *arg, size_t share, size_t at) {
+  march *m = arg;
+  uint32_t sum = (uint32_t)share;
+  for (int s = 0; s < SHARES; s++) sum = sum * 31 + m->of[at][s];
+  if (m->slow && share == 0 && at % 64 == 0) pause_ms(1);
+  m->of[at + 1][share] = sum;
+  atomic_fetch_add(&m->times[at][share], 1);
+}
+
+static void test_steps(neap_pool *pool) {
+  static march alone, m;
+  memset(&alone, 0, sizeof alone);
+  for (size_t at = 0; at < MARCH; at++)
+    for (size_t s = 0; s < SHARES; s++) step(&alone, s, at);
+  for (int slow = 0; slow < 2; slow++) {
+    memset(&m, 0, sizeof m);
+    m.slow = slow;
+    ni_pool_steps(pool, SHARES, MARCH, step, &m);
+    CHECK(memcmp(m.of, alone.of, sizeof m.of) == 0);
+    CHECK(memcmp(m.times, alone.times, sizeof m.times) == 0);
+  }
+  memset(&m, 0, sizeof m);
+  ni_pool_steps(pool, SHARES, 0, step, &m);
+  ni_pool_steps(pool, 0, MARCH, step, &m);
+  CHECK(atomic_load(&m.times[0][0]) == 0);
+}
+
+static void end_at_step(void *arg, size_t share, size_t at) {
+  (void)share, (void)at;
+  end_at_third(arg, 0);
+}
+
+/* Stopped on the way, it ends there. */
+static void test_steps_stopped(neap_pool *pool) {
+  neap_pool *view;
+  ending e = {0};
+  CHECK(ni_pool_view(&view, pool, &e.stop) == NEAP_OK);
+  ni_pool_steps(view, 2, 1000000, end_at_step, &e);
+  CHECK(atomic_load(&e.done) >= 3 && atomic_load(&e.done) <= 5);
+  ni_pool_release(view);
+}
+
 static void test_pool(void) {
   static job j;
   neap_pool *pool = NULL;
@@ -402,6 +452,7 @@ static void test_pool(void) {
   CHECK_FAILS(NEAP_EARG, "1 to 1024", ni_pool_new(&pool, 1 << 20));
   CHECK(ni_pool_threads(NULL) == 1 && once_each(&j, NULL, 7));
   test_stopped(NULL);
+  test_steps(NULL);
   for (int threads = 1; threads <= 5; threads++) {
     CHECK(ni_pool_new(&pool, threads) == NEAP_OK && ni_pool_threads(pool) == threads);
     bool good = true;
@@ -420,6 +471,8 @@ static void test_pool(void) {
     ni_pool_run(pool, 100, nested, &j);
     CHECK(memchr(j.times, 0, 100) == NULL);
     test_stopped(pool);
+    test_steps(pool);
+    test_steps_stopped(pool);
     pthread_t others[2];
     for (int i = 0; i < 2; i++)
       CHECK(pthread_create(&others[i], NULL, other_caller, pool) == 0);

@@ -642,6 +642,16 @@ static void check_large(const subject *s) {
   layout_free(&l);
 }
 
+/* Few rows and many units: threads share the units. */
+static void check_units(const subject *s) {
+  static const int len[3] = {5, 0, 3}, query[3] = {0};
+  for (size_t b = 1; b <= 3; b += 2) {
+    layout l = layout_new(b, len, query);
+    check_threads(s, &l);
+    layout_free(&l);
+  }
+}
+
 static subject layer(const char *name, int kind, int gates, int in, int h, unsigned left_out) {
   neap_type x = type_of(SEQ, 1, in, 0), w = type_of(-1, 2, gates * h, in);
   neap_type u = type_of(-1, 2, gates * h, h), b = type_of(-1, 1, gates * h, 0);
@@ -667,6 +677,9 @@ static void layers(void) {
     }
     subject s = layer(cells[k].name, cells[k].kind, cells[k].gates, 37, 41, 0);
     check_large(&s);
+    int h = cells[k].gates == 1 ? 520 : cells[k].gates == 3 ? 300 : 260;
+    s = layer(cells[k].name, cells[k].kind, cells[k].gates, 9, h, 0);
+    check_units(&s);
   }
 }
 
