@@ -23,16 +23,15 @@ static inline vec root(vec x) { return _mm256_sqrt_ps(x); }
 static inline vec smaller(vec a, vec b) { return _mm256_min_ps(a, b); }
 static inline vec larger(vec a, vec b) { return _mm256_max_ps(a, b); }
 
-static inline __m256i first(size_t n) {
+/* The first n lanes. */
+#define MASKS_ARE_FREE 0
+typedef __m256i lanes;
+static inline lanes first(size_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-static inline vec load_part(const float *p, size_t n) { return _mm256_maskload_ps(p, first(n)); }
-
-static inline void store_part(float *p, size_t n, vec x) { _mm256_maskstore_ps(p, first(n), x); }
-
-/* Where sign has its sign bit set a, elsewhere b. */
-static inline vec negative(vec sign, vec a, vec b) { return _mm256_blendv_ps(b, a, sign); }
+static inline vec load_lanes(const float *p, lanes m) { return _mm256_maskload_ps(p, m); }
+static inline void store_lanes(float *p, lanes m, vec x) { _mm256_maskstore_ps(p, m, x); }
 
 /* _mm256_rcp_ps would be too coarse, and is not the same on every processor. */
 static inline vec reciprocal(vec x) { return 1 / x; }

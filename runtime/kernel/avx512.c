@@ -23,16 +23,12 @@ static inline vec root(vec x) { return _mm512_sqrt_ps(x); }
 static inline vec smaller(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline vec larger(vec a, vec b) { return _mm512_max_ps(a, b); }
 
-static inline __mmask16 first(size_t n) { return (__mmask16)((1u << n) - 1); }
-
-static inline vec load_part(const float *p, size_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
-
-static inline void store_part(float *p, size_t n, vec x) { _mm512_mask_storeu_ps(p, first(n), x); }
-
-/* Where sign has its sign bit set a, elsewhere b. */
-static inline vec negative(vec sign, vec a, vec b) {
-  return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(sign)), b, a);
-}
+/* The first n lanes. Reading and writing under a mask costs no more than without. */
+#define MASKS_ARE_FREE 1
+typedef __mmask16 lanes;
+static inline lanes first(size_t n) { return (lanes)((1u << n) - 1); }
+static inline vec load_lanes(const float *p, lanes m) { return _mm512_maskz_loadu_ps(m, p); }
+static inline void store_lanes(float *p, lanes m, vec x) { _mm512_mask_storeu_ps(p, m, x); }
 
 /* To 2^-14. */
 static inline vec reciprocal(vec x) { return _mm512_rcp14_ps(x); }

@@ -22,6 +22,9 @@
 
 typedef uint32_t bits __attribute__((vector_size(W * 4)));
 
+INLINE vec load_part(const float *p, size_t n) { return load_lanes(p, first(n)); }
+INLINE void store_part(float *p, size_t n, vec x) { store_lanes(p, first(n), x); }
+
 /* The first left floats at p, then zeros; left may exceed W. */
 INLINE vec get(const float *p, size_t left) { return left >= W ? load(p) : load_part(p, left); }
 
@@ -114,14 +117,17 @@ typedef struct ahead {
 INLINE void tile(const size_t rows, const size_t panels, const size_t across_a, size_t k, size_t cols,
                  const float *a, const float *b, size_t stride, const float *start, size_t step, float *c,
                  size_t ldc, ahead soon) {
-  const bool whole = cols >= panels * PANEL;
+  const bool whole = !MASKS_ARE_FREE && cols >= panels * PANEL;
   vec sum[ROWS][8], w[8];
+  lanes in[8];
+  UNROLL for (size_t v = 0; v < 2 * panels; v++)
+    in[v] = first(cols > v * W + W ? W : PAST(cols, v * W));
   if (!start)
     EACH_SUM sum[r][v] = splat(0);
   else if (whole)
     EACH_SUM sum[r][v] = load(start + r * step + v * W);
   else
-    EACH_SUM sum[r][v] = get(start + r * step + v * W, PAST(cols, v * W));
+    EACH_SUM sum[r][v] = load_lanes(start + r * step + v * W, in[v]);
   if (rows > 1)
     UNROLL for (size_t r = 0; r < rows; r++) {
       __builtin_prefetch(soon.c + r * ldc, 1);
@@ -141,7 +147,7 @@ INLINE void tile(const size_t rows, const size_t panels, const size_t across_a, 
   if (whole)
     EACH_SUM store(c + r * ldc + v * W, sum[r][v]);
   else
-    EACH_SUM put(c + r * ldc + v * W, PAST(cols, v * W), sum[r][v]);
+    EACH_SUM store_lanes(c + r * ldc + v * W, in[v], sum[r][v]);
 }
 
 typedef void tile_fn(size_t k, size_t cols, const float *a, const float *b, size_t stride,
@@ -488,6 +494,12 @@ INLINE void gru_units(const ni_step_f32 *s, size_t row, size_t j, const vec *sum
   put(to + 2 * h, left, n);
 }
 
+/* A number that the compiler does not know. */
+INLINE size_t hidden(size_t n) {
+  __asm__("" : "+r"(n));
+  return n;
+}
+
 /* The rows of a tile as a call: so that its code is there once and not for each number of rows. */
 static __attribute__((noinline)) void lstm_rows(const ni_step_f32 *s, size_t row, size_t rows,
                                                 size_t j, const vec (*sum)[4]) {
@@ -509,7 +521,7 @@ INLINE void lstm_tile(const size_t rows, const size_t panels, const ni_step_f32 
     UNROLL for (size_t r = 0; r < rows; r++)
       UNROLL for (size_t v = 0; v < 4; v++) four[r][v] = sum[r][4 * p + v];
     if (rows > 1)
-      lstm_rows(s, r0, rows, j0, (const vec (*)[4])four);
+      lstm_rows(s, r0, hidden(rows), j0, (const vec (*)[4])four);
     else
       lstm_units(s, r0, j0 + p * W, four[0]);
   }
@@ -535,7 +547,7 @@ INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *
       four[r][3] = nx[r][p];
     }
     if (rows > 1)
-      gru_rows(s, r0, rows, j0, (const vec (*)[4])four);
+      gru_rows(s, r0, hidden(rows), j0, (const vec (*)[4])four);
     else
       gru_units(s, r0, j0 + p * W, four[0], four[0][3]);
   }
