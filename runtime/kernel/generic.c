@@ -153,6 +153,25 @@ static void step_start(const NI_R(ni_step) *s, size_t gates, size_t r, size_t j0
     step_add(s, gates, s->inputs, s->x + r * s->inputs, s->w, j0, units, sum);
 }
 
+static void elman(size_t m, const NI_R(ni_step) *s) {
+  size_t h = s->units;
+  for (size_t r = 0; r < m; r++)
+    for (size_t j0 = s->from, units; j0 < s->to; j0 += units) {
+      real sum[4][UNITS], *y = s->h + r * h + j0;
+      units = s->to - j0 < UNITS ? s->to - j0 : UNITS;
+      step_start(s, 1, r, j0, units, sum);
+      step_add(s, 1, h, s->before + r * h, s->u, j0, units, sum);
+      for (size_t j = 0; j < units; j++) {
+        real a = sum[0][j];
+        y[j] = s->activation == NI_TANH      ? tanh(a)
+               : s->activation == NI_SIGMOID ? sigmoid(a)
+               : s->activation == NI_RELU && a <= 0 ? 0 /* NaN stays */
+                                                    : a;
+      }
+      if (s->also) memcpy(s->also + r * h + j0, y, units * sizeof(real));
+    }
+}
+
 static void lstm(size_t m, const NI_R(ni_step) *s) {
   size_t h = s->units;
   for (size_t r = 0; r < m; r++)
@@ -270,6 +289,7 @@ const NI_R(ni_kernels) NI_R(ni_kernels_generic) = {
   .exp_sum = exp_sum,
   .packed_gates = packed_gates,
   .pack_gates = pack_gates,
+  .elman = elman,
   .lstm = lstm,
   .lstm_back = lstm_back,
   .gru = gru,

@@ -15,6 +15,8 @@
 
 #include "real.h"
 
+enum { NI_TANH, NI_RELU, NI_SIGMOID, NI_IDENTITY };
+
 /*
 ** One step of a recurrent layer of H units for some rows. The sums start from `sums` if inputs is
 ** 0 (they hold W x + bias then), else from the bias, and W x is added to them; U h' comes after.
@@ -32,7 +34,8 @@ typedef struct NI_R(ni_step) {
   const real *x;        /* [m, I] */
   const real *before;   /* h' [m, H] */
   const real *c_before; /* LSTM: c' [m, H] */
-  real *gates;          /* [m, G*H] the gates as they act; optional, may be sums */
+  int activation;       /* Elman: NI_TANH ... */
+  real *gates;          /* LSTM, GRU: [m, G*H] the gates as they act; optional, may be sums */
   real *kept;           /* LSTM: tanh(c) [m, H]; GRU: U h' + bias_u of gate n in the last third of
                         ** [m, 3H]; optional */
   real *c;              /* LSTM: c [m, H], may be c_before */
@@ -92,6 +95,8 @@ typedef struct NI_R(ni_kernels) {
   size_t (*packed_gates)(size_t gates, size_t h, size_t k);
   /* Packs w [G*H,K], row stride ldw, so that the gates of a unit lie together. */
   void (*pack_gates)(size_t gates, size_t h, size_t k, const real *w, size_t ldw, real *packed);
+  /* Elman (1990), m rows: h = act(W x + b + U h'). */
+  void (*elman)(size_t m, const NI_R(ni_step) *step);
   /*
   ** LSTM (Hochreiter and Schmidhuber 1997, forget gate: Gers et al. 2000), m rows; gates i f g o:
   ** c = f*c' + i*g; h = o*tanh(c).

@@ -28,6 +28,12 @@ INLINE void store_part(float *p, size_t n, vec x) { store_lanes(p, first(n), x);
 /* The first left floats at p, then zeros; left may exceed W. */
 INLINE vec get(const float *p, size_t left) { return left >= W ? load(p) : load_part(p, left); }
 
+/* The same for one of many places with as many left, of which `in` knows. */
+INLINE vec get_in(const float *p, size_t left, lanes in) {
+  return MASKS_ARE_FREE ? load_lanes(p, in) : get(p, left);
+}
+INLINE lanes lanes_of(size_t left) { return first(left < W ? left : W); }
+
 INLINE void put(float *p, size_t left, vec x) {
   if (left >= W)
     store(p, x);
@@ -121,7 +127,7 @@ INLINE void tile(const size_t rows, const size_t panels, const size_t across_a, 
   vec sum[ROWS][8], w[8];
   lanes in[8];
   UNROLL for (size_t v = 0; v < 2 * panels; v++)
-    in[v] = first(cols > v * W + W ? W : PAST(cols, v * W));
+    in[v] = lanes_of(PAST(cols, v * W));
   if (!start)
     EACH_SUM sum[r][v] = splat(0);
   else if (whole)
@@ -409,19 +415,22 @@ static float exp_sum(size_t n, const float *x, float shift, float *y) {
 ** A panel has W units: for each k the gates beside one another, [K][gates][W]. The sums of a tile
 ** of rows by a panel stay in registers over all of K and through the gates to the new state. A
 ** single row takes several panels at once: that many sums are in flight as the multiplier is deep.
+** A single gate is packed as any matrix is: then a panel has 2 W units.
 */
 static size_t packed_gates(size_t gates, size_t h, size_t k) {
-  return (h + W - 1) / W * W * gates * k;
+  return gates == 1 ? packed(h, k) : (h + W - 1) / W * W * gates * k;
 }
 
 static void pack_gates(size_t gates, size_t h, size_t k, const float *w, size_t ldw, float *to) {
-  for (size_t j = 0; j < h; j += W, to += k * gates * W)
+  if (gates == 1) pack(h, k, w, ldw, false, to);
+  for (size_t j = 0; gates > 1 && j < h; j += W, to += k * gates * W)
     for (size_t g = 0; g < gates; g++)
       pack_columns(h - j, k, w + (g * h + j) * ldw, ldw, to + g * W, gates * W);
 }
 
-enum { STEP_SUMS = 9 }; /* vectors of sums in flight for a single row */
-typedef vec step_sums[GRU_ROWS][STEP_SUMS];
+/* Vectors of sums in flight for a single row, and rows of a tile. */
+enum { STEP_SUMS = 9, ELMAN_ROWS = 8 < ROWS ? 8 : ROWS };
+typedef vec step_sums[ELMAN_ROWS > GRU_ROWS ? ELMAN_ROWS : GRU_ROWS][STEP_SUMS];
 
 /* sum += A * panels over k steps of K. What stands at `soon` will be needed next. */
 INLINE void step_add(const size_t rows, const size_t gates, const size_t panels, size_t k,
@@ -450,10 +459,12 @@ INLINE void step_start(const size_t rows, const size_t gates, const size_t panel
                        const ni_step_f32 *s, size_t r0, size_t j0, step_sums sum) {
   const size_t h = s->units;
   const float *from = s->inputs ? s->bias : s->sums + r0 * gates * h;
+  lanes in[STEP_SUMS];
+  UNROLL for (size_t p = 0; p < panels; p++) in[p] = lanes_of(h - j0 - p * W);
   UNROLL for (size_t r = 0; r < rows; r++)
     UNROLL for (size_t v = 0; v < gates * panels; v++) {
-      size_t j = j0 + v / gates * W;
-      sum[r][v] = get(from + (s->inputs ? 0 : r * gates * h) + v % gates * h + j, h - j);
+      size_t p = v / gates, j = j0 + p * W;
+      sum[r][v] = get_in(from + (s->inputs ? 0 : r * gates * h) + v % gates * h + j, h - j, in[p]);
     }
   if (s->inputs)
     step_add(rows, gates, panels, s->inputs, s->x + r0 * s->inputs, s->inputs,
@@ -461,6 +472,16 @@ INLINE void step_start(const size_t rows, const size_t gates, const size_t panel
 }
 
 /* From the sums of a row's units j.. to its new state. */
+INLINE void elman_units(const ni_step_f32 *s, size_t row, size_t j, vec sum) {
+  const size_t left = PAST(s->units, j), at = row * s->units + j;
+  vec y = s->activation == NI_TANH      ? tanh_of(sum)
+          : s->activation == NI_SIGMOID ? sigmoid_of(sum)
+          : s->activation == NI_RELU    ? larger(splat(0), sum) /* NaN stays */
+                                        : sum;
+  put(s->h + at, left, y);
+  if (s->also) put(s->also + at, left, y);
+}
+
 INLINE void lstm_units(const ni_step_f32 *s, size_t row, size_t j, const vec *sum) {
   const size_t h = s->units, left = h - j, at = row * h + j;
   vec in = sigmoid_of(sum[0]), forget = sigmoid_of(sum[1]);
@@ -501,6 +522,11 @@ INLINE size_t hidden(size_t n) {
 }
 
 /* The rows of a tile as a call: so that its code is there once and not for each number of rows. */
+static __attribute__((noinline)) void elman_rows(const ni_step_f32 *s, size_t row, size_t rows,
+                                                 size_t j, size_t vectors, const vec *sum) {
+  for (size_t r = 0; r < rows; r++)
+    for (size_t v = 0; v < vectors; v++) elman_units(s, row + r, j + v * W, *sum++);
+}
 static __attribute__((noinline)) void lstm_rows(const ni_step_f32 *s, size_t row, size_t rows,
                                                 size_t j, const vec (*sum)[4]) {
   for (size_t r = 0; r < rows; r++) lstm_units(s, row + r, j, sum[r]);
@@ -508,6 +534,26 @@ static __attribute__((noinline)) void lstm_rows(const ni_step_f32 *s, size_t row
 static __attribute__((noinline)) void gru_rows(const ni_step_f32 *s, size_t row, size_t rows,
                                                size_t j, const vec (*sum)[4]) {
   for (size_t r = 0; r < rows; r++) gru_units(s, row + r, j, sum[r], sum[r][3]);
+}
+
+INLINE void elman_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
+                       size_t j0, const float *soon) {
+  const size_t h = s->units;
+  const float *from = (s->inputs ? s->bias : s->sums + r0 * h) + j0;
+  step_sums sum;
+  lanes in[8];
+  UNROLL for (size_t v = 0; v < 2 * panels; v++) in[v] = lanes_of(PAST(h, j0 + v * W));
+  UNROLL for (size_t r = 0; r < rows; r++)
+    UNROLL for (size_t v = 0; v < 2 * panels; v++)
+      sum[r][v] = get_in(from + (s->inputs ? 0 : r * h) + v * W, PAST(h, j0 + v * W), in[v]);
+  if (s->inputs)
+    step_add(rows, 2, panels, s->inputs, s->x + r0 * s->inputs, s->inputs, s->w + j0 * s->inputs,
+             s->w, sum);
+  step_add(rows, 2, panels, h, s->before + r0 * h, h, s->u + j0 * h, soon, sum);
+  vec line[ELMAN_ROWS * 8];
+  UNROLL for (size_t r = 0; r < rows; r++)
+    UNROLL for (size_t v = 0; v < 2 * panels; v++) line[2 * panels * r + v] = sum[r][v];
+  elman_rows(s, r0, hidden(rows), j0, hidden(2 * panels), line);
 }
 
 INLINE void lstm_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
@@ -559,55 +605,80 @@ typedef void step_tile(const ni_step_f32 *s, size_t r0, size_t j0, const float *
   static void name(const ni_step_f32 *s, size_t r0, size_t j0, const float *soon) { \
     tile(rows, panels, s, r0, j0, soon);                                            \
   }
-#define LSTM_TILE(rows) STEP_TILE(lstm_##rows, lstm_tile, rows, 1)
-#define GRU_TILE(rows) STEP_TILE(gru_##rows, gru_tile, rows, 1)
-/* 0: one row, several panels */
-STEP_TILE(lstm_0, lstm_tile, 1, 2)
-STEP_TILE(gru_0, gru_tile, 1, 3)
-LSTM_TILE(1) LSTM_TILE(2) LSTM_TILE(3)
-GRU_TILE(1) GRU_TILE(2) GRU_TILE(3) GRU_TILE(4)
-#if LSTM_ROWS > 3
-LSTM_TILE(4) LSTM_TILE(5) LSTM_TILE(6)
-GRU_TILE(5) GRU_TILE(6) GRU_TILE(7) GRU_TILE(8)
+/* One panel by many rows, and one row by several panels. */
+#define ELMAN(rows) STEP_TILE(elman_##rows, elman_tile, rows, 1)
+#define LSTM(rows) STEP_TILE(lstm_##rows, lstm_tile, rows, 1)
+#define GRU(rows) STEP_TILE(gru_##rows, gru_tile, rows, 1)
+STEP_TILE(elman_by_2, elman_tile, 1, 2)
+STEP_TILE(elman_by_3, elman_tile, 1, 3)
+STEP_TILE(elman_by_4, elman_tile, 1, 4)
+STEP_TILE(lstm_by_2, lstm_tile, 1, 2)
+STEP_TILE(gru_by_2, gru_tile, 1, 2)
+STEP_TILE(gru_by_3, gru_tile, 1, 3)
+ELMAN(1) ELMAN(2) ELMAN(3) ELMAN(4) ELMAN(5) ELMAN(6)
+LSTM(1) LSTM(2) LSTM(3)
+GRU(1) GRU(2) GRU(3) GRU(4)
+#if ROWS > 6
+ELMAN(7) ELMAN(8)
+LSTM(4) LSTM(5) LSTM(6)
+GRU(5) GRU(6) GRU(7) GRU(8)
 #endif
-static step_tile *const lstm_tiles[] = {
-  lstm_0, lstm_1, lstm_2, lstm_3,
-#if LSTM_ROWS > 3
-  lstm_4, lstm_5, lstm_6,
-#endif
-};
-static step_tile *const gru_tiles[] = {
-  gru_0, gru_1, gru_2, gru_3, gru_4,
-#if GRU_ROWS > 4
-  gru_5, gru_6, gru_7, gru_8,
-#endif
-};
 
-/* The tiles of a step: panel by panel, and in each all rows. */
-INLINE void step_all(size_t m, const size_t gates, const size_t panels, const size_t most,
-                     const ni_step_f32 *s, step_tile *const *by_rows) {
-  const size_t wide = m == 1 ? panels * W : W, strips = (s->to - s->from + wide - 1) / wide;
-  for (size_t i = 0; i < strips; i++) {
-    size_t j = s->from + (s->downwards ? strips - 1 - i : i) * wide;
+/* A cell's tiles: the units of a panel, by its rows, and for a single row by its panels. */
+typedef struct step_tiles {
+  size_t gates, units, rows, panels;
+  step_tile *by_rows[10], *by_panels[5];
+} step_tiles;
+static const step_tiles elman_tiles = {
+  1, PANEL, ELMAN_ROWS, 4,
+  {NULL, elman_1, elman_2, elman_3, elman_4, elman_5, elman_6,
+#if ROWS > 6
+   elman_7, elman_8,
+#endif
+  },
+  {NULL, elman_1, elman_by_2, elman_by_3, elman_by_4}};
+static const step_tiles lstm_tiles = {
+  4, W, LSTM_ROWS, 2,
+  {NULL, lstm_1, lstm_2, lstm_3,
+#if ROWS > 6
+   lstm_4, lstm_5, lstm_6,
+#endif
+  },
+  {NULL, lstm_1, lstm_by_2}};
+static const step_tiles gru_tiles = {
+  3, W, GRU_ROWS, 3,
+  {NULL, gru_1, gru_2, gru_3, gru_4,
+#if ROWS > 6
+   gru_5, gru_6, gru_7, gru_8,
+#endif
+  },
+  {NULL, gru_1, gru_by_2, gru_by_3}};
+
+/* A step: panel by panel, and in each all rows; or several panels of a single row at once. */
+static void step_all(size_t m, const ni_step_f32 *s, const step_tiles *by) {
+  const size_t panels = (s->to - s->from + by->units - 1) / by->units;
+  for (size_t i = 0, n; i < panels; i += n) {
+    size_t left = panels - i, most = by->panels;
+    n = m > 1 ? 1 : left <= most ? left : left == most + 1 && most > 2 ? most - 1 : most;
+    size_t j = s->from + (s->downwards ? left - n : i) * by->units;
     if (m == 1) {
-      if (s->to - j > wide - W)
-        by_rows[0](s, 0, j, s->u);
-      else
-        for (; j < s->to; j += W) by_rows[1](s, 0, j, s->u);
+      by->by_panels[n](s, 0, j, s->u);
       continue;
     }
-    const float *own = s->u + j * gates * s->units, *next = own;
-    if (i + 1 < strips) next = s->u + (s->downwards ? j - W : j + W) * gates * s->units;
+    const float *own = s->u + j * by->gates * s->units, *next = own;
+    if (left > 1)
+      next = s->u + (s->downwards ? j - by->units : j + by->units) * by->gates * s->units;
     for (size_t r = 0, rows, t = 0; r < m; r += rows, t++) {
-      size_t parts = (m - r + most - 1) / most;
+      size_t parts = (m - r + by->rows - 1) / by->rows;
       rows = (m - r + parts - 1) / parts;
-      by_rows[rows](s, r, j, t < 2 ? next + t * 2 * W * s->units : own);
+      by->by_rows[rows](s, r, j, t < 2 ? next + t * 2 * W * s->units : own);
     }
   }
 }
 
-static void lstm(size_t m, const ni_step_f32 *s) { step_all(m, 4, 2, LSTM_ROWS, s, lstm_tiles); }
-static void gru(size_t m, const ni_step_f32 *s) { step_all(m, 3, 3, GRU_ROWS, s, gru_tiles); }
+static void elman(size_t m, const ni_step_f32 *s) { step_all(m, s, &elman_tiles); }
+static void lstm(size_t m, const ni_step_f32 *s) { step_all(m, s, &lstm_tiles); }
+static void gru(size_t m, const ni_step_f32 *s) { step_all(m, s, &gru_tiles); }
 
 static void lstm_back(size_t n, size_t h, float *g, const float *c_prev, const float *tc,
                       const float *dh, float *dc) {
@@ -685,6 +756,7 @@ const ni_kernels_f32 JOIN(ni_kernels_, LEVEL) = {
   .exp_sum = exp_sum,
   .packed_gates = packed_gates,
   .pack_gates = pack_gates,
+  .elman = elman,
   .lstm = lstm,
   .lstm_back = lstm_back,
   .gru = gru,

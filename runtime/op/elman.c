@@ -7,14 +7,12 @@
 #include "recurrent.h"
 
 enum { FIRST, DH };
-static const ni_cell cell = {.gates = 1, .first = 1, .narrow = 2};
-
-enum { TANH, RELU, SIGMOID, IDENTITY };
+static const ni_cell cell = {.gates = 1, .fused = true, .first = 1, .narrow = 2};
 
 #ifndef NI_F64
 neap_status ni_infer_elman(ni_infer *i) {
   int activation = 0;
-  neap_status rc = ni_want_whole(i, 0, "activation", TANH, IDENTITY, &activation);
+  neap_status rc = ni_want_whole(i, 0, "activation", NI_TANH, NI_IDENTITY, &activation);
   return rc ? rc : ni_layer_infer(i, &cell, 1);
 }
 size_t ni_work_elman(const ni_exec *x, const ni_node *n) { return ni_layer_of(x, n, &cell).work; }
@@ -29,28 +27,16 @@ static void prepare(const ni_exec *x, const ni_node *n, bool backward) {
   NI_R(ni_layer_prepare)(x, n, &l, backward, l.n);
 }
 
-static void activate(int activation, size_t n, const real *s, real *h) {
-  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  if (activation == TANH)
-    k->tanh(n, s, h);
-  else if (activation == SIGMOID)
-    k->sigmoid(n, s, h);
-  else if (activation == RELU)
-    for (size_t i = 0; i < n; i++) h[i] = s[i] <= 0 ? 0 : s[i]; /* NaN stays */
-  else
-    memcpy(h, s, n * sizeof(real));
-}
-
 /* ds = dh * act'(s), from h = act(s) */
 static void activate_back(int activation, size_t n, const real *h, const real *dh, real *ds) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   memset(ds, 0, n * sizeof(real));
-  if (activation == TANH)
+  if (activation == NI_TANH)
     k->tanh_back(n, h, dh, ds);
-  else if (activation == SIGMOID)
+  else if (activation == NI_SIGMOID)
     k->sigmoid_back(n, h, dh, ds);
   else
-    for (size_t i = 0; i < n; i++) ds[i] = activation == IDENTITY || h[i] > 0 ? dh[i] : 0;
+    for (size_t i = 0; i < n; i++) ds[i] = activation == NI_IDENTITY || h[i] > 0 ? dh[i] : 0;
 }
 
 static void begin(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
@@ -62,16 +48,17 @@ static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t 
   const ni_layer *l = &w->l;
   size_t h = l->h, m = ni_layer_alive(l, t, p0, p1), row = l->rows->off[t] + p0;
   if (m == 0) return;
-  const real *fixed = w->x->fixed[w->n->index];
   real *work = w->x->work[w->n->index], *y = w->x->view[w->n->out].data;
-  real *s = work + l->gates + row * h;
-  NI_R(ni_kernel)()->gemm(m, u1 - u0, h,
-                          NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST]), h,
-                          fixed + l->u[0] + u0 * h, NULL, true, s + u0, h);
-  y += row * h;
-  if (u1 - u0 == h) u1 = m * h, m = 1; /* the rows are one line */
-  for (size_t r = 0; r < m; r++)
-    activate((int)w->n->attr[0], u1 - u0, s + r * h + u0, y + r * h + u0);
+  NI_R(ni_step) s = NI_R(ni_layer_step)(w->x, w->n, l);
+  s.activation = (int)w->n->attr[0];
+  s.from = u0;
+  s.to = u1;
+  s.x = (const real *)w->x->view[w->n->in[0]].data + row * l->inputs;
+  s.sums = work + l->gates + row * h;
+  s.before = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST]);
+  s.h = y + row * h;
+  s.downwards = t & 1;
+  NI_R(ni_kernel)()->elman(m, &s);
 }
 
 static void end(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
@@ -130,20 +117,18 @@ static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
 #else
 
 static void bound(ni_call *c) {
-  const ni_kernels_f32 *k = ni_kernel_f32();
-  size_t h = c->step.units, i = c->step.inputs;
-  float *sums = c->step.gates;
-  k->gemm(c->rows, h, i, c->step.x, i, c->step.w, c->step.bias, false, sums, h);
-  k->gemm(c->rows, h, h, c->slot->data, h, c->step.u, NULL, true, sums, h);
-  activate((int)c->n->attr[0], c->rows * h, sums, c->step.h);
-  memcpy(c->slot->next, c->step.h, c->bytes);
+  c->step.before = c->slot->data;
+  c->step.also = c->slot->next;
+  c->step.downwards = !c->step.downwards;
+  c->kernel(c->rows, &c->step);
   if (c->reads & 2) ni_layer_bound_last(c, 1);
 }
 
 static void bind(ni_call *c) {
   ni_layer l = ni_layer_of(c->x, c->n, &cell);
   if (!ni_layer_bind(c, &l)) return;
-  c->step.gates = (float *)c->x->work[c->n->index] + l.gates;
+  c->step.activation = (int)c->n->attr[0];
+  c->kernel = ni_kernel_f32()->elman;
   c->fn = bound;
 }
 

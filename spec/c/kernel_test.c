@@ -476,20 +476,23 @@ static void check_rows(const char *name, const subject *s,
       m = inputs ? 1 : r < 3 ? 1 + r : 2; /* rows 0, 1..2, 3..6 and so on: other tiles */
       if (m > s->m - r) m = s->m - r;
       NI_R(ni_step) p = rows_of(s, r, m, inputs);
+      p.activation = all->activation;
       if (!inputs) p.sums = p.gates = copy(s->sums + r * s->n, m * s->n);
       kernel(m, &p);
-      ok = ok && same(p.h, all->h + r * h, m * h) && same(p.also, p.h, m * h) &&
-           same(p.gates, all->gates + r * s->n, m * s->n);
+      ok = ok && same(p.h, all->h + r * h, m * h) && same(p.also, p.h, m * h);
+      if (s->gates > 1) ok = ok && same(p.gates, all->gates + r * s->n, m * s->n);
       if (s->gates == 4) ok = ok && same(p.c, all->c + r * h, m * h);
-      for (size_t i = 0; i < m; i++)
+      for (size_t i = 0; i < m && s->gates > 1; i++)
         ok = ok && same(p.kept + i * kept + skip, all->kept + (r + i) * kept + skip, h);
       NI_R(ni_step) bare = rows_of(s, r, m, inputs);
       bare.downwards = true;
+      bare.activation = all->activation;
       real *h_alone = bare.h;
       bare.gates = bare.kept = bare.also = NULL;
       kernel(m, &bare);
       ok = ok && same(h_alone, p.h, m * h);
       NI_R(ni_step) cut = rows_of(s, r, m, inputs);
+      cut.activation = all->activation;
       for (cut.from = 0; cut.from < h; cut.from = cut.to) {
         cut.to = k->panel && h - cut.from > k->panel ? cut.from + k->panel : h;
         kernel(m, &cut);
@@ -502,6 +505,31 @@ static void check_rows(const char *name, const subject *s,
       ok = ok && same(c, p.c, m * h);
     }
   check(ok, "%s: bits depend on the rows, the cut, the way down, or what is asked for, H %zu", name, h);
+}
+
+static void test_elman(size_t h) {
+  static const char *const acts[] = {"tanh", "relu", "sigmoid", "identity"};
+  for (int act = NI_TANH; act <= NI_IDENTITY; act++) {
+    subject s = draw(1, h);
+    NI_R(ni_step) p = rows_of(&s, 0, s.m, true);
+    p.activation = act;
+    k->elman(s.m, &p);
+    bool right = true;
+    for (size_t r = 0; r < s.m; r++)
+      for (size_t j = 0; j < h; j++) {
+        double sum = part(&s, 0, j, r, true) + part(&s, 0, j, r, false);
+        double want = act == NI_TANH ? tanh(sum) : act == NI_SIGMOID ? sigmoid(sum)
+                      : act == NI_RELU ? fmax(sum, 0) : sum;
+        right = right && near((double)p.h[r * h + j], want, 4 + (double)h / 4);
+      }
+    check(right, "elman %s: numbers, H %zu", acts[act], h);
+    check_rows(acts[act], &s, k->elman, &p);
+    for (size_t j = 0; j < h; j++) s.bias[j] = (real)NAN;
+    k->elman(s.m, &p);
+    for (size_t j = 0; j < h; j++) right = right && isnan(p.h[j]);
+    check(right, "elman %s: NaN stays, H %zu", acts[act], h);
+    done("elman", h);
+  }
 }
 
 static void test_lstm(size_t h) {
@@ -642,6 +670,7 @@ static void test_level(void) {
   test_gemm(33, 530);
   test_gemm(545, 300);
   for (size_t s = 0; s < SIZES; s++) {
+    test_elman(sizes[s]);
     test_lstm(sizes[s]);
     test_gru(sizes[s]);
     test_adam(sizes[s]);
