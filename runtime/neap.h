@@ -302,7 +302,8 @@ typedef struct neap_run neap_run;
 enum {
   NEAP_LEARN = 1,   /* keep what backward needs; dropout is on */
   NEAP_DOUBLE = 2,  /* compute in double with plain kernels, for gradient checks */
-  NEAP_CHECK = 4    /* look for NaN and infinity after every node, not only in the outputs */
+  NEAP_CHECK = 4,   /* look for NaN and infinity after every node, not only in the outputs */
+  NEAP_TELL = 8     /* takes no memory for values: only to be asked what it would take */
 };
 
 typedef struct neap_run_options {
@@ -373,7 +374,14 @@ NEAP_API neap_status neap_run_param_shift_f64(neap_run *run, int id, size_t elem
 /* Steps of a sequence space and rows of any space in the present batch. */
 NEAP_API size_t neap_run_steps(const neap_run *run, int space);
 NEAP_API size_t neap_run_rows(const neap_run *run, int space);
+/* Bytes of the library's memory that the run holds. A batch that needs more than those before it
+** makes the run take it. */
 NEAP_API size_t neap_run_bytes(const neap_run *run);
+/* Finds the places of all values for the batch and the lengths that were set, and tells what
+** neap_run_bytes is from then on: nothing more is taken until the shapes change. A run opened with
+** NEAP_TELL takes no memory for values and tells the same number as the run opened alike without.
+** ESTATE if a shape is missing, EMEM. */
+NEAP_API neap_status neap_run_plan(size_t *bytes, neap_run *run);
 /* From any thread or signal handler: the run ends with ECANCELED at its next time step or, in a
 ** large product, piece of some 10 to 50 ms. */
 NEAP_API void neap_run_cancel(neap_run *run);

@@ -3,6 +3,10 @@
 */
 #include "core.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -415,6 +419,28 @@ static int memory_live(lua_State *L) {
   return 1;
 }
 
+/* peak(anew) -> bytes that the process had in memory at most: since it began, or since anew was true,
+** when what was freed goes back to the system first; nil where the system does not tell. */
+static int peak(lua_State *L) {
+  char line[128];
+  long kb = -1;
+  if (lua_toboolean(L, 1)) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+    FILE *f = fopen("/proc/self/clear_refs", "w");
+    bool began = f && fputs("5", f) >= 0;
+    if (f) began &= fclose(f) == 0;
+    if (!began) return 0;
+  }
+  FILE *f = fopen("/proc/self/status", "r");
+  while (f && kb < 0 && fgets(line, sizeof line, f)) sscanf(line, "VmHWM: %ld", &kb);
+  if (f) fclose(f);
+  if (kb < 0) return 0;
+  lua_pushinteger(L, (lua_Integer)kb * 1024);
+  return 1;
+}
+
 /* clock() -> seconds that have passed since some moment, for measuring time */
 double nb_clock(void) {
   struct timespec now = {0, 0};
@@ -436,7 +462,7 @@ static int terminal(lua_State *L) {
 static const luaL_Reg functions[] = {
   {"library", library}, {"where", where}, {"nearest", nearest}, {"version", version},
   {"cpu_level", cpu_level}, {"blas_core", blas_core}, {"cpu_select", cpu_select}, {"blas_threads", blas_threads},
-  {"memory_live", memory_live}, {"clock", seconds}, {"terminal", terminal}, {NULL, NULL},
+  {"memory_live", memory_live}, {"peak", peak}, {"clock", seconds}, {"terminal", terminal}, {NULL, NULL},
 };
 
 static void (*const parts[])(lua_State *L) = {

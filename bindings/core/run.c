@@ -70,9 +70,10 @@ static void push_program(lua_State *L) {
   *box = pr;
 }
 
-/* run(program, {learn=, double=, check=, pool=, seed=, max_rows=}) */
+/* run(program, {learn=, double=, check=, tell=, pool=, seed=, max_rows=}) */
 static int run_new(lua_State *L) {
-  static const char *const names[] = {"learn", "double", "check", "pool", "seed", "max_rows", NULL};
+  static const char *const names[] = {"learn", "double",   "check", "tell", "pool",
+                                      "seed",  "max_rows", NULL};
   neap_run_options o = {0};
   nb_program(L, 1);
   nb_options(L, 2, "run", names);
@@ -80,6 +81,7 @@ static int run_new(lua_State *L) {
     if (nb_option_boolean(L, 2, "run", "learn", false)) o.flags |= NEAP_LEARN;
     if (nb_option_boolean(L, 2, "run", "double", false)) o.flags |= NEAP_DOUBLE;
     if (nb_option_boolean(L, 2, "run", "check", false)) o.flags |= NEAP_CHECK;
+    if (nb_option_boolean(L, 2, "run", "tell", false)) o.flags |= NEAP_TELL;
     o.seed = (uint64_t)nb_option_integer(L, 2, "run", "seed", 0);
     lua_Integer rows = nb_option_integer(L, 2, "run", "max_rows", 0);
     if (rows < 0) return nb_raise(L, "run: option max_rows: expected 0 or more");
@@ -299,6 +301,13 @@ static int run_param_shift(lua_State *L) {
   return 0;
 }
 
+static int run_plan(lua_State *L) {
+  size_t bytes;
+  nb_check(L, neap_run_plan(&bytes, run_of(L, 1)));
+  lua_pushinteger(L, (lua_Integer)bytes);
+  return 1;
+}
+
 static int run_bytes(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)neap_run_bytes(run_of(L, 1)));
   return 1;
@@ -336,6 +345,7 @@ static const luaL_Reg run_methods[] = {{"batch", run_batch},
                                        {"read_doubles", run_read_doubles},
                                        {"param_grad", run_param_grad},
                                        {"param_shift", run_param_shift},
+                                       {"plan", run_plan},
                                        {"bytes", run_bytes},
                                        {"steps", run_steps},
                                        {"rows", run_rows},

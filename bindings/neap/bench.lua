@@ -171,6 +171,16 @@ function made.W4(kind, c, threads, rng)
   end)
 end
 
+-- Megabytes that the process has in memory at most while a case is made and run, with nothing of the
+-- cases before it; nil where the system does not tell.
+local function peak_of(make, ...)
+  collectgarbage()
+  collectgarbage()
+  if not core.peak(true) then return nil end
+  make(...)(1)
+  return core.peak() / 1e6
+end
+
 -- ---- arithmetic ---------------------------------------------------------------------------------
 
 -- Of one run: 2*G*H*(I+H) for each step, row and layer; learning adds the same for the gradients of
@@ -236,13 +246,14 @@ function Peer.start(name, command, folder)
   return setmetatable({ name = name, to = to, from = from }, Peer)
 end
 
--- Microseconds, or nil if the peer has no such case.
+-- Microseconds and megabytes at most; nil if the peer has no such case.
 function Peer:time(w, cell, c, threads, seconds)
   self.to:write(("%s %s %d %d %d %d %d %d %g\n"):format(w, cell, c.T, c.B, c.D, c.H, c.L, threads,
     seconds))
   local line = self.from:read "l"
   if not line then error("bench: " .. self.name .. " has ended", 0) end
-  return tonumber(line)
+  local us, mb = line:match "^(%S+)%s*(%S*)$"
+  return tonumber(us), tonumber(mb)
 end
 
 function Peer:stop()
@@ -283,7 +294,7 @@ local function read_limits(program, threads, seconds)
 end
 
 -- A line of the table: tabs between, or columns of fixed widths, text to the left.
-local widths = { 19, 8, 4, 4, 3, 4, 4, 2, 7, 11, 16, 11, 10, 9 }
+local widths = { 19, 8, 4, 4, 3, 4, 4, 2, 7, 11, 16, 11, 10, 8, 9 }
 local function table_line(cells_of_row, aligned)
   if not aligned then return table.concat(cells_of_row, "\t") end
   local parts = {}
@@ -353,16 +364,16 @@ return function(options)
   end
 
   local head = { "peer", "workload", "cell", "T", "B", "D", "H", "L", "threads", "median_us",
-    "GFLOPs_effective", "min_us", "spread_pct" }
+    "GFLOPs_effective", "min_us", "spread_pct", "peak_mb" }
   if limits then head[#head + 1] = "limit_pct" end
   if not options.json then out:write(table_line(head, options.aligned), "\n") end
 
-  local function row(peer, w, cell, c, n, times)
+  local function row(peer, w, cell, c, n, times, peak)
     local m, least, most = median(times)
     local count = flops(w:match "^W%d", cell, c)
     local r = { peer, w, cell, c.T, c.B, c.D, c.H, c.L, n, ("%.3f"):format(m),
       ("%.2f"):format(count / m * 1e-3), ("%.3f"):format(least),
-      ("%.1f"):format((most - least) / m * 100) }
+      ("%.1f"):format((most - least) / m * 100), peak and ("%.1f"):format(peak) or "" }
     if limits then
       local share = w:find "^W3" and floor(cell, c, limits) / m
         or count / m * 1e-3 / (limits["fma " .. n] or math.huge)
@@ -381,23 +392,27 @@ return function(options)
     for _, name in ipairs { "neap", "neap-cell", "neap-gates" } do
       local kind = kinds[name](cell)
       if kind and (name == "neap" or c.H >= 128 and w:find "^W[123]$") then
-        local time = made[w](kind, c, n, neap.rng(1))
-        local times, spent = 1, time(1)
-        while spent < 0.02 do
-          times = times * 2
-          spent = time(times)
-        end
-        ours[#ours + 1] = { name, time, math.max(1, math.ceil(times * options.seconds / spent)), {} }
+        ours[#ours + 1] = { name, kind, 1, {}, peak_of(made[w], kind, c, n, neap.rng(1)) }
       end
+    end
+    for _, o in ipairs(ours) do
+      o[2] = made[w](o[2], c, n, neap.rng(1))
+      local spent = o[2](1)
+      while spent < 0.02 do
+        o[3] = o[3] * 2
+        spent = o[2](o[3])
+      end
+      o[3] = math.max(1, math.ceil(o[3] * options.seconds / spent))
     end
     local theirs = {}
     for _, peer in ipairs(peers) do -- warm
       for _, variant in ipairs(w == "W3-block" and { "-seq1000" } or { "", "-repack" }) do
         local asked = w:gsub("-block", "") .. variant
-        if peer:time(asked, cell, c, n, 0.02) then
+        local us, peak = peer:time(asked, cell, c, n, 0.02)
+        if us then
           theirs[#theirs + 1] = { peer.name .. variant, function()
-            return peer:time(asked, cell, c, n, options.seconds)
-          end, {} }
+            return (peer:time(asked, cell, c, n, options.seconds))
+          end, {}, peak }
         end
       end
     end
@@ -407,12 +422,12 @@ return function(options)
     end
     local mine
     for _, o in ipairs(ours) do
-      local m = row(o[1], w, cell, c, n, o[4])
+      local m = row(o[1], w, cell, c, n, o[4], o[5])
       mine = mine or m
       if w == "W4" then note("%s: %.0f characters a second", o[1], c.T * c.B / m * 1e6) end
     end
     for _, t in ipairs(theirs) do
-      row(t[1], w, cell, c, n, t[3])
+      row(t[1], w, cell, c, n, t[3], t[4])
       local ratios = {}
       for i, us in ipairs(t[3]) do ratios[i] = us / ours[1][4][i] end
       note("%s %s H%d, %d thread%s: neap is %.2f times as fast as %s", w, cell, c.H, n,

@@ -122,6 +122,8 @@ return function(model, options)
     local start = core.clock()
     local loss = learn(epoch)
     local scores = options.dev and score() or metrics.scores { loss = loss }
+    local run = type(model.runs) == "table" and model.runs["learn:learn"]
+    if run then result.memory_mb = run:bytes() / 1e6 end
     local better = not best or not options.dev
     if not better then
       local now, before = scores[key], best.scores[key]
@@ -137,7 +139,9 @@ return function(model, options)
       text = text .. ("  %s %s%s"):format(key, metrics.number(scores[key]), better and "" or
         ("  (best %s)"):format(metrics.number(best.scores[key])))
     end
-    out:write(text, ("  rate %.3g  %.0f s\n"):format(optim:rate(), core.clock() - start))
+    text = text .. ("  rate %.3g  %.0f s"):format(optim:rate(), core.clock() - start)
+    if result.memory_mb then text = text .. ("  %.1f MB"):format(result.memory_mb) end
+    out:write(text, "\n")
   end
 
   -- the loop in one protected call: Ctrl-C between two epochs is caught too

@@ -66,7 +66,29 @@ local function read_nodes(program, numbers, ops)
   return plain.outputs
 end
 
-local function show_programs(model, write, ops)
+-- What runs of a program take for batches of such a shape. A sequence at each step of another one
+-- has ten steps.
+local function memory_text(pr, rows, steps)
+  local spaces = pr:spaces()
+  local function text(options)
+    options.tell = true
+    local run = core.run(pr, options)
+    run:batch(rows)
+    for i = 2, #spaces do
+      local parent = spaces[i].parent
+      run:lengths(i - 1, core.zeros({ run:rows(parent) }, "i32"):fill(parent == 0 and steps or 10))
+    end
+    return ("%.1f MB"):format(run:plan() / 1e6)
+  end
+  local function told(options)
+    local ok, result = pcall(text, options)
+    return ok and result or "more than can be (" .. tostring(result) .. ")"
+  end
+  return ("%s for %s%s; to learn from them %s"):format(told {}, plural(rows, "row"),
+    #spaces > 1 and " of " .. plural(steps, "step") or "", told { learn = true })
+end
+
+local function show_programs(model, write, ops, options)
   write("\nprograms (T, S: steps of a sequence; B: rows of the batch; outputs by their index in C)\n")
   for _, name in ipairs(model:programs()) do
     local pr, numbers = model:program(name), {}
@@ -86,6 +108,7 @@ local function show_programs(model, write, ops)
     end
     local future = pr:reads_future()
     write(("    %-8s%s\n"):format("streams", future and "no: " .. future or "yes, step by step"))
+    write(("    %-8s%s\n"):format("memory", memory_text(pr, options.rows, options.steps)))
   end
 end
 
@@ -137,9 +160,13 @@ end
 --- Shows what a file holds.
 -- @string path
 -- @param[opt] out where it goes (standard output)
+-- @tab[opt] options `{ rows = 32, steps = 100 }`: the batches that memory is told for
 -- @return true; or nil, message, code
-return function(path, out)
+return function(path, out, options)
   check.type("info", "path", path, "string")
+  options = check.options("info", options, { "rows", "steps" })
+  options = { rows = check.integer("info", "rows", options.rows or 32, 0, 0x7fffffff),
+    steps = check.integer("info", "steps", options.steps or 100, 0, 0x7fffffff) }
   out = out or io.stdout
   local function write(...) out:write(...) end
   local model, message, code = core.load_model(path)
@@ -168,7 +195,7 @@ return function(path, out)
   show_texts(write, model:texts(), function(key) return model:text(key) end)
   show_vocabularies(config, write)
   local ops = {}
-  show_programs(model, write, ops)
+  show_programs(model, write, ops, options)
   write("\nparameters\n")
   show_tensors(write, names, function(name) return params:shape(name) end, ops)
   return true

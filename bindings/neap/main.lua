@@ -52,19 +52,25 @@ run_command:argument("args", "Its arguments."):args "*"
 
 parser:command("repl", "The interactive prompt.")
 
--- Listed where the module is there.
-local has_info = package.searchpath("neap.info", package.path)
-if has_info then
-  parser:command("info", "Show what a model file holds."):argument("model", "The file."):args "?"
-end
-
 -- What argparse shall make of an option that counts.
-local function count(option, high)
+local function count(option, high, command)
   return function(text)
     local n = math.tointeger(tonumber(text))
     if n and n >= 1 and n <= high then return n end
-    return nil, ("apply: %s: expected an integer from 1 to %d, came %s"):format(option, high, text)
+    return nil, ("%s: %s: expected an integer from 1 to %d, came %s"):format(command or "apply",
+      option, high, text)
   end
+end
+
+-- Listed where the module is there.
+local has_info = package.searchpath("neap.info", package.path)
+if has_info then
+  local command = parser:command("info", "Show what a model file holds.")
+  command:argument("model", "The file."):args "?"
+  command:option "--rows":argname "B":default "32":convert(count("--rows", 1000000, "info"))
+    :description "Memory is told for batches of so many rows,"
+  command:option "--steps":argname "T":default "100":convert(count("--steps", 1000000, "info"))
+    :description "each a sequence of so many steps."
 end
 
 local apply_command = parser:command("apply", "Apply a model to lines of text."):epilog [[
@@ -120,7 +126,8 @@ Peers:
    neap-gates  the same with a product for each gate
    with --peers  oneDNN, PyTorch and ONNX Runtime, where they are installed
 
-T steps, B rows, D inputs, H units, L layers. On a terminal the columns are aligned; else there are
+T steps, B rows, D inputs, H units, L layers. peak_mb: megabytes that the process has in memory at
+most while the case is made and run once, the program itself and its libraries included. On a terminal the columns are aligned; else there are
 tabs between them. Remarks go to standard error and begin with #. All of it takes about four
 minutes, with --peers two to three times as long; nothing else should run meanwhile. --only, --cells
 and --hidden choose parts.]]
@@ -186,7 +193,8 @@ elseif options.command == "info" then
   if not options.model then
     fail("info: expected a model file, such as one that model:save has written", 2)
   end
-  local ok, message = require "neap.info" (options.model)
+  local ok, message = require "neap.info" (options.model, nil,
+    { rows = options.rows, steps = options.steps })
   if not ok then fail(message) end
 else
   cancel_everywhere()

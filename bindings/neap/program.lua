@@ -70,6 +70,58 @@ function methods:run(options)
   return setmetatable({ program = self, core = core.run(self.core, options) }, run_meta)
 end
 
+local function megabytes(n) return ("%.1f MB"):format(n / 1e6) end
+
+local function memory_text(m)
+  return ("%s: %s for the run, %s of parameters%s"):format(megabytes(m.total), megabytes(m.run),
+    megabytes(m.parameters), m.gradients > 0 and ", " .. megabytes(m.gradients) .. " of gradients"
+    or "")
+end
+
+-- The lengths of one space's sequences, as many as the space above has rows.
+local function lengths_told(name, given, rows)
+  local n = core.zeros({ rows }, "i32")
+  if type(given) ~= "table" then
+    return n:fill(check.integer("memory", "lengths: " .. name, given, 0, 0x7fffffff))
+  end
+  if #given ~= rows then
+    check.fail("memory: lengths: %s: expected a number or %d of them, came %d", name, rows, #given)
+  end
+  for i, length in ipairs(given) do
+    n[i] = check.integer("memory", "lengths: " .. name, length, 0, 0x7fffffff)
+  end
+  return n
+end
+
+--- The bytes that a run takes for batches of a shape, told before any of them is taken: as many as
+-- `run:bytes()` says, and C's `neap_memory_live` grows by, once there is such a run.
+-- @tab[opt] options `{ rows = 1, lengths = 1, learn = false, double = false, pool = }`; `lengths`: steps
+--   of each sequence; or by the name of the space, a number for all or a list: `{ T = { 5, 3 } }`
+-- @treturn tab `{ run, parameters, gradients, total }`; printed, a line
+function methods:memory(options)
+  options = check.options("memory", options, { "rows", "lengths", "learn", "double", "pool" })
+  local rows = check.integer("memory", "rows", options.rows == nil and 1 or options.rows, 0,
+    0x7fffffff)
+  local given, known = options.lengths == nil and 1 or options.lengths, {}
+  for i = 2, #self.spaces do known[#known + 1] = self.spaces[i].name end
+  if type(given) == "table" then
+    check.options("memory: lengths", given, known)
+  else
+    check.integer("memory", "lengths", given, 0, 0x7fffffff)
+  end
+  local run = core.run(self.core, { learn = options.learn, double = options.double,
+    pool = options.pool, tell = true })
+  run:batch(rows)
+  for i, name in ipairs(known) do
+    local of = type(given) == "table" and given[name] or type(given) ~= "table" and given or 1
+    run:lengths(i, lengths_told(name, of, run:rows(self.spaces[i + 1].parent)))
+  end
+  local m = { run = run:plan(), parameters = 4 * self.params:size(), gradients = 0 }
+  if options.learn then m.gradients = m.parameters end
+  m.total = m.run + m.parameters + m.gradients
+  return setmetatable(m, { __tostring = memory_text })
+end
+
 --- Opens a stream: one step at a time, the state carried; or up to `block` steps in a call. With a
 -- `lookahead` the program may read so many later steps, and outputs come so many steps late.
 -- `stream:input(name, x)` gives an input of the step (a tensor or a table of numbers),

@@ -166,6 +166,18 @@ function methods:run(name, learn)
   return run
 end
 
+--- The bytes that learning takes for batches of a shape, told before: `rows`, `lengths` and what comes
+-- back as of a program's `memory`.
+-- @tab[opt] options
+-- @treturn tab `{ run, parameters, gradients, total }`
+function methods:memory(options)
+  local all = { learn = true, pool = self.pool }
+  for name, value in pairs(check.options("memory", options, { "rows", "lengths" })) do
+    all[name] = value
+  end
+  return self:program "learn":memory(all)
+end
+
 --- Runs the loss of a batch for learning; `run:backward()` may follow.
 -- @tab batch
 -- @return run

@@ -118,8 +118,12 @@ NEAP_API size_t neap_run_steps(const neap_run *run, int space) {
 NEAP_API size_t neap_run_rows(const neap_run *run, int space) {
   return run && space >= 0 && space < run->pr->n_spaces ? run->rows[space].rows : 0;
 }
-NEAP_API size_t neap_run_bytes(const neap_run *run) {
-  return run ? run->arena_cap + run->still_cap + run->fixed_bytes : 0;
+NEAP_API size_t neap_run_bytes(const neap_run *run) { return run ? ni_run_bytes(run) : 0; }
+NEAP_API neap_status neap_run_plan(size_t *bytes, neap_run *run) {
+  NEED(bytes, "plan");
+  *bytes = 0;
+  NEED(run, "plan");
+  return ni_run_plan(bytes, run);
 }
 NEAP_API void neap_run_cancel(neap_run *run) {
   if (run) atomic_store(&run->canceled, 1);

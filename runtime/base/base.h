@@ -39,6 +39,9 @@ char *ni_strdup(const char *s);
 char *ni_strndup(const char *s, size_t n);
 void ni_memory_set(neap_alloc_fn fn, void *ud);
 size_t ni_memory_live(void);
+/* What a block takes of the allocator: this one (NULL: 0); one of so many bytes. */
+size_t ni_bytes_of(const void *p);
+size_t ni_bytes_for(size_t bytes);
 
 /* a*b and a+b without overflow: false if it would. */
 static inline bool ni_mul(size_t a, size_t b, size_t *r) { return !__builtin_mul_overflow(a, b, r); }

@@ -59,6 +59,10 @@ static char *slack(head *h) { return (char *)(h + 1) + h->bytes; }
 
 static size_t slack_bytes(head *h) { return (size_t)((char *)h->raw + h->total - slack(h)); }
 
+size_t ni_bytes_for(size_t bytes) { return bytes > SIZE_MAX - OVERHEAD ? SIZE_MAX : bytes + OVERHEAD; }
+
+size_t ni_bytes_of(const void *p) { return p ? ((const head *)p - 1)->total : 0; }
+
 void *ni_alloc(size_t bytes) {
   size_t total;
   char *raw = NULL;

@@ -7,13 +7,14 @@
 
 #include "run.h"
 
-static neap_status room(ni_layout *l, size_t words) {
-  if (words <= l->cap) return NEAP_OK;
-  uint32_t *mem = ni_alloc(words * sizeof *mem);
+/* Room for so many words; those of a run that only tells begin with as many as it needs itself. */
+static neap_status room(const neap_run *run, ni_layout *l, size_t words, size_t told) {
+  if (words <= l->cap && !ni_run_tells(run)) return NEAP_OK;
+  uint32_t *mem = ni_alloc((ni_run_tells(run) ? told : words) * sizeof *mem);
   if (!mem) return NEAP_EMEM;
   ni_free(l->mem);
   l->mem = mem;
-  l->cap = words;
+  if (words > l->cap) l->cap = words;
   return NEAP_OK;
 }
 
@@ -29,11 +30,11 @@ neap_status ni_run_batch(neap_run *run, size_t rows) {
   neap_status rc = check_count(run, 0, rows);
   if (rc) return rc;
   ni_layout *l = &run->layout[0];
-  if ((rc = room(l, rows + 2)) != NEAP_OK) return rc;
+  if ((rc = room(run, l, rows + 2, 2)) != NEAP_OK) return rc;
   l->mem[0] = 0;
   l->mem[1] = (uint32_t)rows;
   l->concat = l->mem + 2;
-  for (size_t i = 0; i < rows; i++) l->concat[i] = (uint32_t)i;
+  for (size_t i = 0; i < rows && !ni_run_tells(run); i++) l->concat[i] = (uint32_t)i;
   run->rows[0] = (ni_rows){.rows = rows, .steps = 1, .off = l->mem};
   l->given = true;
   for (int i = 1; i < run->pr->n_spaces; i++) run->layout[i].given = false;
@@ -65,11 +66,13 @@ neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, siz
   neap_status rc = check_count(run, space, total);
   if (rc) return rc;
   ni_layout *l = &run->layout[space];
-  if ((rc = room(l, 3 * n + longest + 2 + 2 * total)) != NEAP_OK) return rc;
+  size_t words = 3 * n + longest + 2;
+  bool tells = ni_run_tells(run); /* it asks for no order of the rows, and may have too many */
+  if ((rc = room(run, l, words + 2 * total, words)) != NEAP_OK) return rc;
   uint32_t *len = l->mem, *perm = len + n, *rank = perm + n, *off = rank + n,
            *owner = off + longest + 2, *concat = owner + total;
   const uint32_t *order = run->layout[parent].concat; /* caller's order -> parent row */
-  for (size_t j = 0; j < n; j++) len[order[j]] = (uint32_t)lengths[j];
+  for (size_t j = 0; j < n; j++) len[tells ? j : order[j]] = (uint32_t)lengths[j];
   /* counting sort by falling length, stable; off doubles as the histogram */
   memset(off, 0, (longest + 2) * sizeof *off);
   for (size_t p = 0; p < n; p++) off[longest - len[p] + 1]++;
@@ -83,12 +86,12 @@ neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, siz
   for (size_t t = 0; t < longest; t++) {
     while (alive && len[perm[alive - 1]] <= t) alive--;
     off[t] = (uint32_t)row;
-    for (size_t i = 0; i < alive; i++) owner[row + i] = perm[i];
+    for (size_t i = 0; i < alive && !tells; i++) owner[row + i] = perm[i];
     row += alive;
   }
   off[longest] = (uint32_t)row;
   size_t j = 0;
-  for (size_t q = 0; q < n; q++)
+  for (size_t q = 0; q < n && !tells; q++)
     for (uint32_t p = order[q], t = 0; t < len[p]; t++) concat[j++] = off[t] + rank[p];
   run->rows[space] = (ni_rows){total, longest, n, off, perm, rank, len, owner, perm};
   l->concat = concat;
@@ -107,7 +110,7 @@ neap_status ni_run_steps_layout(neap_run *run, int space, const int32_t *source,
       return ni_fail(NEAP_ERANGE, "stream rows: source row %d is not in 0..%zu", (int)source[i],
                      parents ? parents - 1 : 0);
   size_t m = n > parents ? n : parents; /* len is asked for by parent row and by position */
-  neap_status rc = room(l, 4 * n + 2 + parents + m);
+  neap_status rc = room(run, l, 4 * n + 2 + parents + m, 0);
   if (rc) return rc;
   uint32_t *len = l->mem, *perm = len + m, *own = perm + n, *off = own + n, *concat = off + 2,
            *rank = concat + n;
@@ -147,8 +150,12 @@ static neap_status add_item(neap_run *run, size_t *n, size_t bytes, int from, in
 }
 
 /* zeros: a stream's outputs may be looked at before its first step. */
-static neap_status hold(char **arena, size_t *cap, size_t bytes, bool zeros) {
+static neap_status hold(char **arena, size_t *cap, size_t bytes, bool zeros, bool tells) {
   if (bytes <= *cap) return NEAP_OK;
+  if (tells) {
+    *cap = bytes;
+    return NEAP_OK;
+  }
   char *fresh = zeros ? ni_calloc(1, bytes) : ni_alloc(bytes);
   if (!fresh) return ni_fail_before(NEAP_EMEM, "run: %zu bytes for this batch", bytes);
   ni_free(*arena);
@@ -414,9 +421,14 @@ neap_status ni_run_place(neap_run *run) {
     if (rc) return rc;
   }
   size_t still = 0, top = fit(run->item, n, share, &still);
-  neap_status rc = hold(&run->arena, &run->arena_cap, top, run->step_unit != NULL);
-  if (!rc && !run->still_placed) rc = hold(&run->still, &run->still_cap, still, true);
+  bool tells = ni_run_tells(run);
+  neap_status rc = hold(&run->arena, &run->arena_cap, top, run->step_unit != NULL, tells);
+  if (!rc && !run->still_placed) rc = hold(&run->still, &run->still_cap, still, true, tells);
   if (rc) return rc;
+  if (tells) {
+    run->phase = NI_PLACED;
+    return NEAP_OK;
+  }
   for (size_t i = 0; i < n; i++)
     *run->item[i].where = (run->item[i].still ? run->still : run->arena) + run->item[i].offset;
   for (int v = 0; v < pr->n_values; v++) run->grad[v] = run->grad[owner_of_gradient(run, v)];

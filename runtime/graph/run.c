@@ -72,7 +72,8 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
       at += (bytes + 63) & ~(size_t)63;
     }
     total = at;
-    if (!pass && total && !(run->fixed_mem = ni_alloc(total))) goto fail;
+    if (!pass && total && !ni_run_tells(run) && !(run->fixed_mem = ni_alloc(total))) goto fail;
+    if (ni_run_tells(run)) break;
   }
   run->fixed_bytes = total;
   for (int i = 0; i < pr->n_nodes; i++) {
@@ -83,8 +84,8 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
     else
       ((float *)run->scalar)[n->out] = (float)n->attr[0];
   }
-  if (o->flags & NEAP_DOUBLE) {
-    run->extent64 = pr->params->extent;
+  run->extent64 = pr->params->extent;
+  if (o->flags & NEAP_DOUBLE && !ni_run_tells(run)) {
     run->params64 = ni_calloc(run->extent64 + 1, sizeof(double));
     run->grads64 = ni_calloc(run->extent64 + 1, sizeof(double));
     if (!run->params64 || !run->grads64) goto fail;
@@ -156,7 +157,32 @@ neap_status ni_run_keep(neap_run *run, int value, int gradient) {
 }
 
 static neap_status ensure_placed(neap_run *run) {
+  if (ni_run_tells(run))
+    return ni_fail(NEAP_ESTATE, "run: it was opened with NEAP_TELL: it has no memory for values");
   return run->phase == NI_SHAPED ? ni_run_place(run) : NEAP_OK;
+}
+
+size_t ni_run_bytes(const neap_run *run) {
+  const void *const block[] = {
+      run, run->pool, run->plan.unit, run->plan.inner, run->plan.unit_of, run->view, run->grad,
+      run->keep, run->same, run->own, run->fixed, run->stale, run->param, run->scalar, run->item,
+      run->slot, run->held, run->step_unit, run->call, run->fixed_mem, run->arena, run->still,
+      run->params64, run->grads64};
+  size_t sum = 0;
+  for (size_t i = 0; i < sizeof block / sizeof *block; i++) sum += ni_bytes_of(block[i]);
+  for (int i = 0; i < NEAP_MAX_SPACES; i++)
+    if (run->layout[i].mem) sum += ni_bytes_for(run->layout[i].cap * sizeof *run->layout[i].mem);
+  if (!ni_run_tells(run)) return sum;
+  size_t twice = (run->extent64 + 1) * sizeof(double);
+  if (run->real == 8) sum += 2 * ni_bytes_for(twice);
+  if (run->fixed_bytes) sum += ni_bytes_for(run->fixed_bytes);
+  return sum + (run->arena_cap ? ni_bytes_for(run->arena_cap) : 0);
+}
+
+neap_status ni_run_plan(size_t *bytes, neap_run *run) {
+  neap_status rc = run->phase == NI_SHAPED ? ni_run_place(run) : NEAP_OK;
+  if (!rc) *bytes = ni_run_bytes(run);
+  return rc;
 }
 
 /* ---- between the caller's layout and rows ---- */

@@ -84,6 +84,9 @@ enum {
   NI_LOCAL_CLEAR = 4 /* gradients that only the loop adds to: cleared step by step */
 };
 
+/* Does it only tell what it would take? */
+static inline bool ni_run_tells(const neap_run *run) { return run->flags & NEAP_TELL; }
+
 /* ---- place.c ---- */
 
 neap_status ni_run_batch(neap_run *run, size_t rows);
@@ -123,6 +126,8 @@ bool ni_run_carries(const neap_run *run, const ni_state_info *s, int scan);
 
 neap_status ni_run_open(neap_run **run, neap_program *pr, const neap_run_options *options);
 void ni_run_close(neap_run *run);
+size_t ni_run_bytes(const neap_run *run);
+neap_status ni_run_plan(size_t *bytes, neap_run *run);
 neap_status ni_run_keep(neap_run *run, int value, int gradient);
 neap_status ni_run_input(neap_run *run, int value, neap_layout layout, neap_dtype dtype,
                          const void *data, size_t count);

@@ -1,18 +1,21 @@
 /*
 ** Times oneDNN's recurrent primitives for `neap bench --peers`. Reads a case a line (workload cell
-** T B D H L threads seconds) and answers with the microseconds of one run, or "-".
+** T B D H L threads seconds) and answers with the microseconds of one run and the megabytes
+** that the process had in memory at most, or "-".
 **   W1-repack  a training step; the weights are brought into the library's own layout before, and
 **              their gradients back into the plain one after it, as a training loop must
 **   W2         a whole sequence, W3 one step of one stream, weights packed beforehand
 ** The GRU is the one with the reset gate after the recurrent product (lbr_gru).
 */
 #include <dnnl.hpp>
+#include <malloc.h>
 #include <omp.h>
 
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <iostream>
 #include <map>
@@ -235,6 +238,20 @@ static double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+/* From now on memory_peak tells of what comes, with what was freed given back. */
+static void memory_anew() {
+  malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << "5";
+}
+
+/* Megabytes that the process had in memory at most; "" where the system does not tell. */
+static std::string memory_peak() {
+  std::ifstream file("/proc/self/status");
+  for (std::string word; file >> word;)
+    if (word == "VmHWM:" && file >> word) return std::to_string(std::stod(word) * 1024 / 1e6);
+  return "";
+}
+
 int main() {
   std::map<std::string, action> cases;
   std::string line;
@@ -247,7 +264,8 @@ int main() {
     omp_set_num_threads(s.threads);
     std::string key = line.substr(0, line.rfind(' '));
     if (!cases.count(key)) {
-      if (cases.size() > 8) cases.clear();
+      cases.clear();
+      memory_anew();
       cases[key] = make_case(s);
     }
     action &run = cases[key];
@@ -265,6 +283,6 @@ int main() {
     n = long(double(n) * seconds / spent) + 1;
     began = now();
     for (long i = 0; i < n; i++) run();
-    std::cout << (now() - began) / double(n) * 1e6 << std::endl;
+    std::cout << (now() - began) / double(n) * 1e6 << " " << memory_peak() << std::endl;
   }
 }

@@ -1,6 +1,9 @@
 """Times ONNX Runtime for `neap bench --peers`. Reads a case a line (workload cell T B D H L threads
-seconds) and answers with the microseconds of one run, or "-". W2 a whole sequence, W3 one step by
-one call, W3-seq1000 a sequence of 1000 steps divided by 1000. The GRU has linear_before_reset=1."""
+seconds) and answers with the microseconds of one run and the megabytes that the process had in
+memory at most, or "-". W2 a whole sequence, W3 one step by one call, W3-seq1000 a sequence of 1000
+steps divided by 1000. The GRU has linear_before_reset=1."""
+import ctypes
+import gc
 import sys
 import time
 
@@ -70,6 +73,28 @@ def make_case(workload, cell, t, b, d, h, l, threads):
     return step, 1
 
 
+def memory_anew():
+    """From now on `memory_peak` tells of what comes, with what was freed given back."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except (AttributeError, OSError):
+        pass
+
+
+def memory_peak():
+    """Megabytes that the process had in memory at most; "" where the system does not tell."""
+    try:
+        for text in open("/proc/self/status"):
+            if text.startswith("VmHWM:"):
+                return int(text.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    return ""
+
+
 cases = {}
 print("ready", flush=True)
 for line in sys.stdin:
@@ -77,8 +102,8 @@ for line in sys.stdin:
     key = (workload, cell, *map(int, rest[:6]))
     seconds = float(rest[6])
     if key not in cases:
-        if len(cases) > 8:
-            cases.clear()
+        cases.clear()
+        memory_anew()
         cases[key] = make_case(*key)
     if cases[key] is None:
         print("-", flush=True)
@@ -97,4 +122,4 @@ for line in sys.stdin:
     began = time.perf_counter()
     for _ in range(n):
         run()
-    print((time.perf_counter() - began) / n / parts * 1e6, flush=True)
+    print((time.perf_counter() - began) / n / parts * 1e6, memory_peak(), flush=True)

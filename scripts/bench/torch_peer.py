@@ -1,10 +1,11 @@
 """Times PyTorch for `neap bench --peers`. Reads a case a line (workload cell T B D H L threads
-seconds) and answers with the microseconds of one run, or "-". W1 a training step, W2 a whole
-sequence, W3 one step through the cell module under torch.jit, W4 a training loop of a character
-model. OpenBLAS's AVX-512 kernels are chosen where the processor has the instructions; where
+seconds) and answers with the microseconds of one run and the megabytes that the process had in
+memory at most, or "-". W1 a training step, W2 a whole sequence, W3 one step through the cell module
+under torch.jit, W4 a training loop of a character model. OpenBLAS's AVX-512 kernels are chosen where the processor has the instructions; where
 Debian's OpenMP OpenBLAS is installed it is loaded first, because the usual one's threads spin
 against PyTorch's."""
 import ctypes
+import gc
 import glob
 import os
 import sys
@@ -76,6 +77,28 @@ def make_case(workload, cell, t, b, d, h, l):
     return None
 
 
+def memory_anew():
+    """From now on `memory_peak` tells of what comes, with what was freed given back."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except (AttributeError, OSError):
+        pass
+
+
+def memory_peak():
+    """Megabytes that the process had in memory at most; "" where the system does not tell."""
+    try:
+        for text in open("/proc/self/status"):
+            if text.startswith("VmHWM:"):
+                return int(text.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    return ""
+
+
 cases = {}
 print("ready", flush=True)
 for line in sys.stdin:
@@ -85,8 +108,8 @@ for line in sys.stdin:
     torch.set_num_threads(threads)
     key = (workload, cell, t, b, d, h, l)
     if key not in cases:
-        if len(cases) > 8:
-            cases.clear()
+        cases.clear()
+        memory_anew()
         cases[key] = make_case(*key)
     run = cases[key]
     if run is None:
@@ -105,4 +128,4 @@ for line in sys.stdin:
     began = time.perf_counter()
     for _ in range(n):
         run()
-    print((time.perf_counter() - began) / n * 1e6, flush=True)
+    print((time.perf_counter() - began) / n * 1e6, memory_peak(), flush=True)

@@ -197,6 +197,8 @@ static void test_null(fixture *f) {
   NULL_FAILS(neap_run_input_i32(f->run, f->x, NEAP_PADDED, NULL, 1));
   NULL_FAILS(neap_run_scalar(NULL, 0, 0));
   NULL_FAILS(neap_run_state(NULL, f->state));
+  NULL_FAILS(neap_run_plan(NULL, f->run));
+  NULL_FAILS(neap_run_plan(&n, NULL));
   NULL_FAILS(neap_run_forward(NULL));
   NULL_FAILS(neap_run_backward(NULL, 0));
   NULL_FAILS(neap_run_backward_from(NULL, 0, NEAP_PADDED, z, 1));

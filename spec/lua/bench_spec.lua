@@ -18,10 +18,10 @@ describe("neap bench", function()
     local lines = {}
     for line in text:gmatch "[^\n]+" do lines[#lines + 1] = line end
     assert.equal("peer\tworkload\tcell\tT\tB\tD\tH\tL\tthreads\tmedian_us\tGFLOPs_effective\tmin_us\z
-      \tspread_pct", lines[1])
+      \tspread_pct\tpeak_mb", lines[1])
     assert.equal(7, #lines) -- two cells, through C, through Lua, in blocks
     local cell, median, rate = lines[2]:match
-      "^neap\tW3\t(%w+)\t1\t1\t1\t16\t1\t1\t([%d.]+)\t([%d.]+)\t[%d.]+\t0.0$"
+      "^neap\tW3\t(%w+)\t1\t1\t1\t16\t1\t1\t([%d.]+)\t([%d.]+)\t[%d.]+\t0.0\t[%d.]*$"
     assert.equal("lstm", cell)
     -- 2 * gates * H * (D + H) operations; the median is rounded to nanoseconds
     assert.near(2 * 4 * 16 * 17, tonumber(median) * tonumber(rate) * 1e3, 200)
@@ -30,12 +30,14 @@ describe("neap bench", function()
   it("gives JSON, with the cells of a script beside the fused one", function()
     local text, ok = shell(quick .. "--only W1 --hidden 128 --cells lstm --threads 1 --json")
     assert.is_true(ok)
-    local rows = cjson.decode(text)
+    local rows, known = cjson.decode(text), io.open("/proc/self/clear_refs", "w")
     assert.same({ "neap", "neap-cell", "neap-gates" }, { rows[1].peer, rows[2].peer, rows[3].peer })
     for _, row in ipairs(rows) do
       assert.same({ "W1", "lstm", 28, 64, 28, 128, 1, 1 }, { row.workload, row.cell, row.T, row.B,
         row.D, row.H, row.L, row.threads })
       assert.is_true(row.median_us >= row.min_us and row.min_us > 0)
+      -- at least what backward needs of one layer: input, gates, states of all steps; no other case
+      if known then assert.is_true(row.peak_mb > 4 * 28 * 64 * 7 * 128 / 1e6 and row.peak_mb < 100) end
     end
   end)
 

@@ -37,6 +37,9 @@ describe("info", function()
             output                       i32 [B]
     gives   0 loss                       []
     streams no: reverse of layer net.chain.bidir3 reads later steps (]]
+    has "    memory  "
+    assert.matches("\n    memory  %d+%.%d MB for 32 rows of 100 steps; to learn from them %d+%.%d MB\n",
+      text)
     has [[
 
     gives   0 class                      i32 [B]

@@ -810,7 +810,7 @@ describe("fit", function()
     local result, lines = fit { epochs = 1, key = "rmse", lower = true,
       dev = function() return { rmse = 0.00031234 } end }
     assert.matches("^epoch 1/1  loss %d+%.%d+  rmse 0%.0003123  rate 0.001", lines[1])
-    assert.matches("^best %(rmse 0%.0003123%)  epoch 1  epochs 1  interrupted false  seconds ",
+    assert.matches("^best %(rmse 0%.0003123%)  epoch 1  epochs 1  interrupted false  memory_mb %S+  seconds ",
       tostring(result))
     assert.matches("^best %(loss [%d.]+%)  epoch 2", tostring(fit { epochs = 2 }))
   end)
