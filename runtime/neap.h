@@ -303,7 +303,8 @@ enum {
   NEAP_LEARN = 1,   /* keep what backward needs; dropout is on */
   NEAP_DOUBLE = 2,  /* compute in double with plain kernels, for gradient checks */
   NEAP_CHECK = 4,   /* look for NaN and infinity after every node, not only in the outputs */
-  NEAP_TELL = 8     /* takes no memory for values: only to be asked what it would take */
+  NEAP_TELL = 8,    /* takes no memory for values: only to be asked what it would take */
+  NEAP_RECOMPUTE = 16 /* see neap_run_whole */
 };
 
 typedef struct neap_run_options {
@@ -382,6 +383,19 @@ NEAP_API size_t neap_run_bytes(const neap_run *run);
 ** NEAP_TELL takes no memory for values and tells the same number as the run opened alike without.
 ** ESTATE if a shape is missing, EMEM. */
 NEAP_API neap_status neap_run_plan(size_t *bytes, neap_run *run);
+/*
+** A NEAP_RECOMPUTE run takes sequences in segments of about the square root of their steps. Forward
+** keeps the states of recurrent layers and cells at their borders only; backward goes from the last
+** segment to the first and runs each forward once more. What grows with the number of steps T is
+** then its square root, but for inputs, outputs that have an element at each step (and their
+** gradients, in a NEAP_LEARN run), and kept values. Gradients are those of another run but for
+** rounding, with the same random numbers; a training step takes about a third longer. Parts that need
+** a whole sequence (a reversed layer, attention to it, what reads a mean over time again) and what they
+** are made of are not taken in segments: neap_run_whole says which node is the first of them; NULL if
+** there is none. Where nothing is left, neap_run_open fails: EUNSUPPORTED. One sequence space is taken
+** in segments: the one with most of the program.
+*/
+NEAP_API const char *neap_run_whole(const neap_run *run);
 /* From any thread or signal handler: the run ends with ECANCELED at its next time step or, in a
 ** large product, piece of some 10 to 50 ms. */
 NEAP_API void neap_run_cancel(neap_run *run);

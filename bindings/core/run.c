@@ -70,10 +70,10 @@ static void push_program(lua_State *L) {
   *box = pr;
 }
 
-/* run(program, {learn=, double=, check=, tell=, pool=, seed=, max_rows=}) */
+/* run(program, {learn=, double=, check=, tell=, recompute=, pool=, seed=, max_rows=}) */
 static int run_new(lua_State *L) {
-  static const char *const names[] = {"learn", "double",   "check", "tell", "pool",
-                                      "seed",  "max_rows", NULL};
+  static const char *const names[] = {"learn", "double", "check",    "tell", "recompute",
+                                      "pool",  "seed",   "max_rows", NULL};
   neap_run_options o = {0};
   nb_program(L, 1);
   nb_options(L, 2, "run", names);
@@ -82,6 +82,7 @@ static int run_new(lua_State *L) {
     if (nb_option_boolean(L, 2, "run", "double", false)) o.flags |= NEAP_DOUBLE;
     if (nb_option_boolean(L, 2, "run", "check", false)) o.flags |= NEAP_CHECK;
     if (nb_option_boolean(L, 2, "run", "tell", false)) o.flags |= NEAP_TELL;
+    if (nb_option_boolean(L, 2, "run", "recompute", false)) o.flags |= NEAP_RECOMPUTE;
     o.seed = (uint64_t)nb_option_integer(L, 2, "run", "seed", 0);
     lua_Integer rows = nb_option_integer(L, 2, "run", "max_rows", 0);
     if (rows < 0) return nb_raise(L, "run: option max_rows: expected 0 or more");
@@ -308,6 +309,12 @@ static int run_plan(lua_State *L) {
   return 1;
 }
 
+/* whole() -> what needs whole sequences in a run that recomputes; nil: nothing */
+static int run_whole(lua_State *L) {
+  lua_pushstring(L, neap_run_whole(run_of(L, 1)));
+  return 1;
+}
+
 static int run_bytes(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)neap_run_bytes(run_of(L, 1)));
   return 1;
@@ -346,6 +353,7 @@ static const luaL_Reg run_methods[] = {{"batch", run_batch},
                                        {"param_grad", run_param_grad},
                                        {"param_shift", run_param_shift},
                                        {"plan", run_plan},
+                                       {"whole", run_whole},
                                        {"bytes", run_bytes},
                                        {"steps", run_steps},
                                        {"rows", run_rows},

@@ -61,7 +61,14 @@ function meta:__tostring() return (self.core:print():gsub("\n$", "")) end
 function methods:reads_future() return self.core:reads_future() end
 
 --- Opens a run: memory and shapes of one batch at a time.
--- @tab[opt] options `{ learn = false, double = false, check = false, pool =, seed = 0, max_rows = }`
+--
+-- `recompute`: sequences are taken in segments, and only the states at their borders are kept; backward
+-- runs each segment forward once more. A training step takes about a third longer, and its memory grows
+-- with the square root of the steps, but for inputs and for outputs that have something at each step.
+-- What needs a whole sequence (a reversed layer, attention to it) is not taken in segments, nor is what
+-- it is made of: `run:whole()` names the first such node.
+-- @tab[opt] options `{ learn = false, recompute = false, double = false, check = false, pool =, seed = 0,
+--   max_rows = }`
 -- @treturn run
 function methods:run(options)
   if type(options) == "table" and type(options.pool) == "number" then
@@ -95,11 +102,12 @@ end
 
 --- The bytes that a run takes for batches of a shape, told before any of them is taken: as many as
 -- `run:bytes()` says, and C's `neap_memory_live` grows by, once there is such a run.
--- @tab[opt] options `{ rows = 1, lengths = 1, learn = false, double = false, pool = }`; `lengths`: steps
---   of each sequence; or by the name of the space, a number for all or a list: `{ T = { 5, 3 } }`
+-- @tab[opt] options `{ rows = 1, lengths = 1, learn = false, recompute = false, double = false, pool = }`;
+--   `lengths`: steps of each sequence; or by the name of the space, a number for all or a list: `{ T = { 5, 3 } }`
 -- @treturn tab `{ run, parameters, gradients, total }`; printed, a line
 function methods:memory(options)
-  options = check.options("memory", options, { "rows", "lengths", "learn", "double", "pool" })
+  options = check.options("memory", options, { "rows", "lengths", "learn", "recompute", "double",
+    "pool" })
   local rows = check.integer("memory", "rows", options.rows == nil and 1 or options.rows, 0,
     0x7fffffff)
   local given, known = options.lengths == nil and 1 or options.lengths, {}
@@ -109,8 +117,8 @@ function methods:memory(options)
   else
     check.integer("memory", "lengths", given, 0, 0x7fffffff)
   end
-  local run = core.run(self.core, { learn = options.learn, double = options.double,
-    pool = options.pool, tell = true })
+  local run = core.run(self.core, { learn = options.learn, recompute = options.recompute,
+    double = options.double, pool = options.pool, tell = true })
   run:batch(rows)
   for i, name in ipairs(known) do
     local of = type(given) == "table" and given[name] or type(given) ~= "table" and given or 1
@@ -323,6 +331,9 @@ function run_methods:state(state) self.core:state(state) end
 function run_methods:seed(seed) self.core:seed(seed) end
 function run_methods:learning(on) self.core:learning(on) end
 function run_methods:bytes() return self.core:bytes() end
+
+--- Of a run with `recompute`: the first node that needs a whole sequence; nil if none does.
+function run_methods:whole() return self.core:whole() end
 
 -- ---- programs and tensors in files ----
 

@@ -125,6 +125,7 @@ NEAP_API neap_status neap_run_plan(size_t *bytes, neap_run *run) {
   NEED(run, "plan");
   return ni_run_plan(bytes, run);
 }
+NEAP_API const char *neap_run_whole(const neap_run *run) { return run ? run->segments.whole : NULL; }
 NEAP_API void neap_run_cancel(neap_run *run) {
   if (run) atomic_store(&run->canceled, 1);
 }

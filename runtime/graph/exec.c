@@ -61,17 +61,18 @@ static void point_sources(neap_run *run) {
 
 /* ---- looking for NaN and infinity ---- */
 
-static neap_status check_finite(const neap_run *run, int value, const real *data, bool gradient) {
+static neap_status check_finite(const context *c, int value, const real *data, bool gradient) {
+  const neap_run *run = c->run;
   const ni_view *v = &run->view[value];
-  size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, value);
-  size_t count = rows * v->width;
+  size_t count = ni_rows_of(&c->x, value) * v->width, first = ni_first_element(&c->x, value);
   for (size_t i = 0; i < count; i++) {
     if (isfinite(data[i])) continue;
     const neap_program *pr = run->pr;
     const ni_node *n = &pr->node[pr->value[value].node];
     const char *place = v->type.space < 0
                             ? ""
-                            : ni_run_row_text(run, v->type.space, v->width ? i / v->width : 0);
+                            : ni_run_row_text(run, v->type.space,
+                                              v->width ? (first + i) / v->width : 0);
     return ni_fail(NEAP_ENONFINITE, "%s: %s came up%s%s%s%s%s%s", ni_program_who(n),
                    isnan(data[i]) ? "NaN" : "infinity", gradient ? " in the gradient" : "",
                    !n->name ? "" : gradient ? " of " : " in ", n->name ? n->name : "", place[0] ? ", " : "", place, ni_program_at(n));
@@ -79,10 +80,11 @@ static neap_status check_finite(const neap_run *run, int value, const real *data
   return NEAP_OK;
 }
 
-static neap_status check_node(const neap_run *run, const ni_node *n) {
+static neap_status check_node(const context *c, const ni_node *n) {
+  const ni_view *view = c->run->view;
   for (int k = 0; k < n->n_out; k++) {
-    if (run->view[n->out + k].type.dtype != NEAP_F32) continue;
-    neap_status rc = check_finite(run, n->out + k, run->view[n->out + k].data, false);
+    if (view[n->out + k].type.dtype != NEAP_F32) continue;
+    neap_status rc = check_finite(c, n->out + k, view[n->out + k].data, false);
     if (rc) return rc;
   }
   return NEAP_OK;
@@ -144,15 +146,17 @@ static void node_forward(context *c, const ni_node *n) {
 }
 
 /* A gradient that begins, cleared unless a loop will clear it or it is another one too. */
-static void begin_grad(neap_run *run, int v) {
-  size_t rows = ni_rows_of(&(ni_exec){.view = run->view, .rows = run->rows}, v);
+static void begin_grad(context *c, int v) {
+  neap_run *run = c->run;
+  size_t rows = ni_rows_of(&c->x, v);
   run->view[v].grad = run->grad[v];
   if (run->same[v] == v && !(run->local[v] & NI_LOCAL_CLEAR))
     memset(run->view[v].grad, 0, rows * run->view[v].width * sizeof(real));
 }
 
 /* Clears the gradients that this node is the first to add to. */
-static void touch_inputs(neap_run *run, const ni_node *n) {
+static void touch_inputs(context *c, const ni_node *n) {
+  neap_run *run = c->run;
   const neap_program *pr = run->pr;
   for (int k = 0; k < n->n_in; k++) {
     int v = n->in[k];
@@ -170,7 +174,7 @@ static void touch_inputs(neap_run *run, const ni_node *n) {
 #endif
       continue;
     }
-    begin_grad(run, v);
+    begin_grad(c, v);
   }
 }
 
@@ -184,7 +188,7 @@ static void node_backward(context *c, const ni_node *n) {
   const ni_exec *x = &c->x;
   const ni_code *code = code_of(n);
   if (!code || !any_grad(c->run, n) || (n->op->flags & NI_NOGRAD)) return;
-  touch_inputs(c->run, n);
+  touch_inputs(c, n);
   prepare(c, n, true);
   size_t rows = ni_rows_of(x, n->out);
   if (code->backward) {
@@ -218,7 +222,10 @@ static void first_i32(const context *c, const ni_state_info *s, int space, size_
                       size_t width, int32_t *dst) {
   const ni_rows *rows = &c->x.rows[space];
   const ni_slot *slot = c->x.slot ? &c->x.slot[s->slot] : NULL;
-  for (size_t p = p0; p < p1; p++) {
+  const ni_carry *carry = ni_carry_of(&c->x, s->slot);
+  bool goes_on = carry && ni_goes_on(&c->x, space);
+  if (goes_on) memcpy(dst + p0 * width, (int32_t *)carry->first + p0 * width, (p1 - p0) * width * 4);
+  for (size_t p = p0; p < p1 && !goes_on; p++) {
     uint32_t at = rows->state[p];
     if (slot && slot->held[at])
       memcpy(dst + p * width, (int32_t *)slot->data + at * width, width * 4);
@@ -228,6 +235,8 @@ static void first_i32(const context *c, const ni_state_info *s, int space, size_
     else
       memset(dst + p * width, 0, width * 4);
   }
+  if (carry && !goes_on)
+    memcpy((int32_t *)carry->first + p0 * width, dst + p0 * width, (p1 - p0) * width * 4);
 }
 
 /* This thread's views: of what has memory for one step, as if step `off` began where it stands. */
@@ -309,22 +318,30 @@ static void loop_forward(void *arg, size_t share) {
       if (atomic_load_explicit(&run->fault.set, memory_order_relaxed)) return;
     }
   }
-  if (!c->x.slot) return;
+  if (!c->x.slot && !c->x.carry) return;
   for (int i = 0; i < pr->n_states; i++) {
     const ni_state_info *s = &pr->state[i];
     if (!ni_run_carries(run, s, scan)) continue;
     const ni_view *v = &run->view[s->next];
+    const ni_carry *carry = ni_carry_of(&c->x, s->slot);
+    size_t width = v->width, size = v->type.dtype == NEAP_I32 ? 4 : sizeof(real);
     for (size_t p = p0; p < p1; p++) {
       uint32_t len = rows->len[rows->perm[p]];
       if (run->stream_space == space) len = 1;
+      if (carry && !len) /* it has ended before */
+        memcpy((char *)carry->last + p * width * size, (char *)carry->first + p * width * size,
+               width * size);
       if (len <= c->x.ahead) continue;
       len -= (uint32_t)c->x.ahead;
-      size_t at = (rows->off[len - 1] + p) * v->width;
-      if (v->type.dtype == NEAP_I32)
-        memcpy((int32_t *)c->x.slot[s->slot].next + rows->state[p] * v->width,
-               (int32_t *)v->data + at, v->width * 4);
-      else
-        NI_R(ni_state_last)(&c->x, space, s->slot, p, v->width, (real *)v->data + at);
+      size_t at = (rows->off[len - 1] + p) * width;
+      if (v->type.dtype == NEAP_F32) {
+        NI_R(ni_state_last)(&c->x, space, s->slot, p, width, (real *)v->data + at);
+        continue;
+      }
+      if (carry) memcpy((int32_t *)carry->last + p * width, (int32_t *)v->data + at, width * 4);
+      if (c->x.slot && !c->x.again)
+        memcpy((int32_t *)c->x.slot[s->slot].next + rows->state[p] * width,
+               (int32_t *)v->data + at, width * 4);
     }
   }
 }
@@ -360,9 +377,12 @@ static void loop_backward(void *arg, size_t share) {
         continue;
       size_t w = x.view[s->value].width;
       size_t from = run->local[s->value] & NI_LOCAL_GRAD ? p0 : rows->off[t + 1] + p0;
-      real *to = (real *)x.view[s->next].grad + (off + p0) * w;
+      real *to = (real *)x.view[s->next].grad + (off + p0) * w, *ended = to + (before - p0) * w;
+      const ni_carry *carry = ni_carry_of(&c->x, s->slot);
       if (before > p0)
         NI_R(ni_kernel)()->add((before - p0) * w, to, (real *)run->view[s->value].grad + from * w, to);
+      if (e > before && carry && carry->dlast)
+        NI_R(ni_kernel)()->add((e - before) * w, ended, (real *)carry->dlast + before * w, ended);
     }
     for (int i = 0; i < pr->n_states; i++)
       if (ni_run_carries(run, &pr->state[i], scan))
@@ -379,11 +399,19 @@ static void loop_backward(void *arg, size_t share) {
       if (atomic_load_explicit(&run->fault.set, memory_order_relaxed)) return;
     }
   }
-  for (int i = 0; i < pr->n_states && before > p0; i++) {
+  for (int i = 0; i < pr->n_states; i++) {
     const ni_state_info *s = &pr->state[i];
-    if (ni_run_carries(run, s, scan) && run->view[s->value].grad)
-      NI_R(ni_state_first_back)(&c->x, space, s->slot, s->init, p0, before,
-                                run->view[s->value].width, run->view[s->value].grad);
+    if (!ni_run_carries(run, s, scan) || !run->view[s->value].grad) continue;
+    const ni_carry *carry = ni_carry_of(&c->x, s->slot);
+    size_t w = run->view[s->value].width, rest = (p1 - before) * w;
+    if (before > p0)
+      NI_R(ni_state_first_back)(&c->x, space, s->slot, s->init, p0, before, w,
+                                run->view[s->value].grad);
+    if (!carry || !carry->dfirst) continue;
+    if (carry->dlast) /* of sequences that have ended before */
+      memcpy((real *)carry->dfirst + before * w, (real *)carry->dlast + before * w, rest * sizeof(real));
+    else
+      memset((real *)carry->dfirst + before * w, 0, rest * sizeof(real));
   }
 }
 
@@ -394,10 +422,11 @@ static void loop_unit_forward(context *c, const ni_unit *u) {
   ni_pool_run(c->x.pool, shares, loop_forward, c);
 }
 
-static void clear_grad(neap_run *run, int v) {
+static void clear_grad(context *c, int v) {
+  neap_run *run = c->run;
   if (v < 0 || !run->need[v] || run->touched[v]) return;
   run->touched[v] = 1;
-  begin_grad(run, v);
+  begin_grad(c, v);
 }
 
 static void loop_unit_backward(context *c, const ni_unit *u) {
@@ -413,14 +442,14 @@ static void loop_unit_backward(context *c, const ni_unit *u) {
   for (int i = 0; i < pr->n_states; i++) {
     const ni_state_info *s = &pr->state[i];
     if (!ni_run_carries(run, s, u->scan)) continue;
-    clear_grad(run, s->value);
-    clear_grad(run, s->next);
-    clear_grad(run, s->init);
+    clear_grad(c, s->value);
+    clear_grad(c, s->next);
+    clear_grad(c, s->init);
   }
   for (int k = u->n_inner; k-- > 0;) {
     const ni_node *n = &pr->node[u->inner[k]];
-    for (int o = 0; o < n->n_out; o++) clear_grad(run, n->out + o);
-    touch_inputs(run, n);
+    for (int o = 0; o < n->n_out; o++) clear_grad(c, n->out + o);
+    touch_inputs(c, n);
     prepare(c, n, true);
   }
   size_t shares = cut_positions(c, &c->x.rows[pr->scan[u->scan].space]);
@@ -434,35 +463,31 @@ static void loop_unit_backward(context *c, const ni_unit *u) {
 
 /* ---- all units ---- */
 
-neap_status NI_R(ni_exec_forward)(neap_run *run, int only_step) {
-  context c;
-  set_up(&c, run);
-  point_sources(run);
-  for (int u = 0; u < run->plan.n_units; u++) {
+static neap_status units_forward(context *c, int from, int to, int only_step) {
+  neap_run *run = c->run;
+  for (int u = from; u < to; u++) {
     const ni_unit *unit = &run->plan.unit[u];
+    const ni_node *n = unit->node < 0 ? NULL : &run->pr->node[unit->node];
     if (run->step_unit && run->step_unit[u] != only_step) continue;
-    if (unit->node < 0)
-      loop_unit_forward(&c, unit);
-    else if (!(run->pr->node[unit->node].op->flags & NI_SOURCE))
-      node_forward(&c, &run->pr->node[unit->node]);
+    if (!n)
+      loop_unit_forward(c, unit);
+    else if (!(n->op->flags & NI_SOURCE) && !(c->x.again && n->op->flags & NI_FOLDS))
+      node_forward(c, n);
     neap_status rc = trouble(run);
-    if (!rc && (run->flags & NEAP_CHECK) && unit->node >= 0)
-      rc = check_node(run, &run->pr->node[unit->node]); /* a loop looks itself */
+    if (!rc && (run->flags & NEAP_CHECK) && n) rc = check_node(c, n); /* a loop looks itself */
     if (rc) return rc;
   }
   return NEAP_OK;
 }
 
-neap_status NI_R(ni_exec_backward)(neap_run *run) {
-  context c;
-  set_up(&c, run);
-  point_sources(run);
-  for (int u = run->plan.n_units; u-- > 0;) {
+static neap_status units_backward(context *c, int from, int to) {
+  neap_run *run = c->run;
+  for (int u = to; u-- > from;) {
     const ni_unit *unit = &run->plan.unit[u];
     if (unit->node < 0)
-      loop_unit_backward(&c, unit);
+      loop_unit_backward(c, unit);
     else if (!(run->pr->node[unit->node].op->flags & NI_SOURCE))
-      node_backward(&c, &run->pr->node[unit->node]);
+      node_backward(c, &run->pr->node[unit->node]);
     neap_status rc = trouble(run);
     if (rc) return rc;
     if (!(run->flags & NEAP_CHECK)) continue;
@@ -470,9 +495,41 @@ neap_status NI_R(ni_exec_backward)(neap_run *run) {
       const ni_node *n = &run->pr->node[unit->node < 0 ? unit->inner[k] : unit->node];
       for (int i = 0; i < n->n_in; i++)
         if (n->in[i] >= 0 && run->view[n->in[i]].grad && !run->local[n->in[i]] &&
-            (rc = check_finite(run, n->in[i], run->view[n->in[i]].grad, true)))
+            (rc = check_finite(c, n->in[i], run->view[n->in[i]].grad, true)))
           return rc;
     }
   }
   return NEAP_OK;
+}
+
+neap_status NI_R(ni_exec_forward)(neap_run *run, int only_step) {
+  const ni_schedule *s = &run->plan;
+  context c;
+  set_up(&c, run);
+  point_sources(run);
+  neap_status rc = units_forward(&c, 0, s->from, only_step);
+  for (size_t k = 0; k < run->segments.count && !rc; k++) {
+    ni_segment_enter(run, &c.x, k);
+    rc = units_forward(&c, s->from, s->to, only_step);
+  }
+  ni_segment_leave(run, &c.x);
+  return rc ? rc : units_forward(&c, s->to, s->n_units, only_step);
+}
+
+neap_status NI_R(ni_exec_backward)(neap_run *run) {
+  const ni_schedule *s = &run->plan;
+  context c;
+  set_up(&c, run);
+  point_sources(run);
+  neap_status rc = units_backward(&c, s->to, s->n_units);
+  for (size_t k = run->segments.count; k-- > 0 && !rc;) {
+    ni_segment_enter(run, &c.x, k);
+    c.x.again = k + 1 < run->segments.count; /* of the last one everything is still there */
+    if (c.x.again) rc = units_forward(&c, s->from, s->to, 0);
+    c.x.again = false;
+    ni_segment_begin_backward(run, k);
+    if (!rc) rc = units_backward(&c, s->from, s->to);
+  }
+  ni_segment_leave(run, &c.x);
+  return rc ? rc : units_backward(&c, 0, s->from);
 }

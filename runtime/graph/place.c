@@ -141,6 +141,18 @@ typedef struct ni_item {
 
 static size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
+/* While units from..to-1 run once for each segment, forward and backward, nothing of whole sequences
+** that they or what follows needs may give its place to what lives within a segment. */
+static void outlive_segments(const neap_run *run, int *from, int *to) {
+  int a = run->plan.from, b = run->plan.to, end = 2 * run->plan.n_units;
+  bool learn = run->flags & NEAP_LEARN;
+  bool forward = *from < b && *to >= a, backward = learn && *from <= end - a && *to > end - b;
+  if (a == b || !(forward || backward)) return;
+  int last = learn ? end - a : b - 1;
+  if (*from > a) *from = a;
+  if (*to < last) *to = last;
+}
+
 static neap_status add_item(neap_run *run, size_t *n, size_t bytes, int from, int to, bool still,
                             void **where) {
   if (still && run->still_placed) return NEAP_OK;
@@ -283,6 +295,7 @@ static int same_gradient(const neap_run *run, int v, const readers *r) {
   const neap_type *out = &run->pr->value[r->last->out].type;
   bool even = out->space == t->space && out->rank == t->rank && t->space >= 0;
   for (int k = 0; even && k < t->rank; k++) even = out->dim[k] == t->dim[k];
+  even &= ni_segments_local(run, v) == ni_segments_local(run, r->last->out);
   return even && !(op->flags & NI_SOURCE) ? r->last->out : v;
 }
 
@@ -334,8 +347,41 @@ bool ni_run_needs(const neap_run *run, int space) {
   return false;
 }
 
+/* Places for the states at the borders of segments, and for their gradients at two of them. */
+static neap_status add_borders(neap_run *run, size_t *n, int slot, int value) {
+  ni_segments *g = &run->segments;
+  const ni_slot_info *s = &run->pr->slot[slot];
+  size_t bytes, all;
+  int from = run->plan.from, to = from;
+  if (!ni_mul(run->rows[run->plan.space].parents * s->width,
+              s->dtype == NEAP_I32 ? sizeof(int32_t) : run->real, &bytes) ||
+      !ni_mul(bytes, g->count + 1, &all))
+    return ni_fail(NEAP_EMEM, "run: a value is too large");
+  outlive_segments(run, &from, &to);
+  neap_status rc = add_item(run, n, all, from, to, false, &g->border[slot]);
+  if (!rc && run->need[value])
+    rc = add_item(run, n, 2 * bytes, from, to, false, &g->slope[slot]);
+  return rc;
+}
+
+static neap_status add_all_borders(neap_run *run, size_t *n) {
+  const neap_program *pr = run->pr;
+  neap_status rc = NEAP_OK;
+  for (int u = run->plan.from; u < run->plan.to && !rc; u++) {
+    const ni_unit *unit = &run->plan.unit[u];
+    const ni_node *node = unit->node < 0 ? NULL : &pr->node[unit->node];
+    for (int k = 1; node && node->slot >= 0 && k < node->n_out && !rc; k++)
+      rc = add_borders(run, n, node->slot + k - 1, node->out + k);
+    for (int i = 0; !node && i < pr->n_states && !rc; i++)
+      if (ni_run_carries(run, &pr->state[i], unit->scan))
+        rc = add_borders(run, n, pr->state[i].slot, pr->state[i].value);
+  }
+  return rc;
+}
+
 neap_status ni_run_place(neap_run *run) {
   const neap_program *pr = run->pr;
+  neap_status rc = NEAP_OK;
   for (int i = 0; i < pr->n_spaces; i++)
     if (!run->layout[i].given && (i == 0 || ni_run_needs(run, i)))
       return i == 0 ? ni_fail(NEAP_ESTATE, "run: the number of rows of the batch is not set")
@@ -348,6 +394,8 @@ neap_status ni_run_place(neap_run *run) {
   }
   int units = run->plan.n_units, end = 2 * units + 1;
   bool learn = run->flags & NEAP_LEARN, share = !run->step_unit;
+  bool cut = run->plan.from < run->plan.to;
+  if (cut && (rc = ni_segments_shape(run)) != NEAP_OK) return rc;
   ni_exec x = {.view = run->view, .rows = run->rows, .fixed = run->fixed, .work = run->work};
   size_t n = 0;
   for (int v = 0; v < pr->n_values; v++) {
@@ -358,7 +406,10 @@ neap_status ni_run_place(neap_run *run) {
       if (!ni_mul(width, d, &width)) return ni_fail(NEAP_EMEM, "run: a value is too large");
     }
     run->view[v].width = width;
-    size_t rows = t->space < 0 ? 1 : run->rows[t->space].rows;
+    bool local = cut && ni_segments_local(run, v);
+    size_t rows = t->space < 0 ? 1
+                  : local      ? run->segments.rows[t->space].rows
+                               : run->rows[t->space].rows;
     if (!ni_mul(rows, width, &bytes) || !ni_mul(bytes, element(run, t), &bytes))
       return ni_fail(NEAP_EMEM, "run: a value is too large");
     size_t step = run->local[v] ? run->rows[t->space].parents * width * element(run, t) : 0;
@@ -392,10 +443,11 @@ neap_status ni_run_place(neap_run *run) {
       last = 2 * units - unit;
     if (to_end) last = end;
     bool own = !(node->op->flags & NI_SOURCE) || node->op == &ni_op_input || node->op == &ni_op_state;
-    neap_status rc = NEAP_OK;
+    int born = node->op == &ni_op_input ? 0 : unit;
+    if (!local) outlive_segments(run, &born, &last);
     if (own)
-      rc = add_item(run, &n, run->local[v] & NI_LOCAL_DATA ? step : bytes,
-                    node->op == &ni_op_input ? 0 : unit, last, still, &run->view[v].data);
+      rc = add_item(run, &n, run->local[v] & NI_LOCAL_DATA ? step : bytes, born, last, still,
+                    &run->view[v].data);
     if (!rc && run->need[v] && node->op != &ni_op_param && run->same[v] == v) {
       int to = 2 * units - unit, from = first_back < 0 ? to : 2 * units - first_back;
       for (int w = 0; w < pr->n_values; w++) /* made earlier, so asked later in backward */
@@ -403,6 +455,7 @@ neap_status ni_run_place(neap_run *run) {
             2 * units - run->plan.unit_of[pr->value[w].node] > to)
           to = 2 * units - run->plan.unit_of[pr->value[w].node];
       if (run->keep[v] & 2 || to_end) from = units, to = end;
+      if (!local) outlive_segments(run, &from, &to);
       rc = add_item(run, &n, run->local[v] & NI_LOCAL_GRAD ? step : bytes, from, to, still,
                     &run->grad[v]);
     }
@@ -410,19 +463,21 @@ neap_status ni_run_place(neap_run *run) {
   }
   for (int i = 0; i < pr->n_nodes; i++) {
     const ni_node *node = &pr->node[i];
-    int unit = run->plan.unit_of[i];
+    int unit = run->plan.unit_of[i], last = learn ? 2 * units - unit : unit, born = unit;
+    x.rows = unit >= run->plan.from && unit < run->plan.to ? run->segments.rows : run->rows;
     size_t reals = unit >= 0 && node->op->work ? node->op->work(&x, node) : 0, bytes;
     bool still = run->step_unit && unit >= 0 && !run->step_unit[unit];
     if (!still || !run->still_placed) run->work[i] = NULL;
     if (!reals) continue;
     if (!ni_mul(reals, run->real, &bytes)) return ni_fail(NEAP_EMEM, "run: a value is too large");
-    neap_status rc = add_item(run, &n, bytes, unit, learn ? 2 * units - unit : unit, still,
-                              &run->work[i]);
+    if (x.rows == run->rows || node->op->flags & NI_FOLDS) outlive_segments(run, &born, &last);
+    rc = add_item(run, &n, bytes, born, last, still, &run->work[i]);
     if (rc) return rc;
   }
+  if ((rc = add_all_borders(run, &n)) != NEAP_OK) return rc;
   size_t still = 0, top = fit(run->item, n, share, &still);
   bool tells = ni_run_tells(run);
-  neap_status rc = hold(&run->arena, &run->arena_cap, top, run->step_unit != NULL, tells);
+  rc = hold(&run->arena, &run->arena_cap, top, run->step_unit != NULL, tells);
   if (!rc && !run->still_placed) rc = hold(&run->still, &run->still_cap, still, true, tells);
   if (rc) return rc;
   if (tells) {
@@ -432,6 +487,7 @@ neap_status ni_run_place(neap_run *run) {
   for (size_t i = 0; i < n; i++)
     *run->item[i].where = (run->item[i].still ? run->still : run->arena) + run->item[i].offset;
   for (int v = 0; v < pr->n_values; v++) run->grad[v] = run->grad[owner_of_gradient(run, v)];
+  if (cut) ni_segments_placed(run);
   for (int v = 0; v < pr->n_values; v++) {
     int unit = run->plan.unit_of[pr->value[v].node];
     if (!run->step_unit || unit < 0 || run->step_unit[unit] || !run->still_placed)

@@ -127,11 +127,19 @@ typedef struct ni_unit {
 typedef struct ni_schedule {
   ni_unit *unit;
   int n_units;
+  int space, from, to; /* units from..to-1 run once for each segment of this space; 0, 0, 0: none */
   int *inner;   /* storage of all inner lists */
   int *unit_of; /* by node: its unit; -1: nobody needs it */
 } ni_schedule;
 neap_status ni_schedule_new(ni_schedule *s, const neap_program *pr);
 void ni_schedule_free(ni_schedule *s);
+/*
+** Orders the units so that those that can be given a sequence in segments, step after step, stand
+** together: from..to-1, along the space that has most of them. What needs a whole sequence (and all
+** that it is made of) stands before them, what comes of whole sequences after. why (per-thread buffer):
+** what the first of those was; NULL if there was none. EUNSUPPORTED, EMEM.
+*/
+neap_status ni_schedule_segments(ni_schedule *s, const char **why, const neap_program *pr);
 /* The sequence space a stream steps along; -1 with a message if there is none. */
 int ni_schedule_stream_space(const neap_program *pr);
 /* Why a stream along `space` cannot be (per-thread buffer); NULL if it can. */

@@ -36,6 +36,7 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   run->real = o->flags & NEAP_DOUBLE ? sizeof(double) : sizeof(float);
   neap_status rc = ni_pool_view(&run->pool, o->pool, &run->canceled);
   if (!rc) rc = ni_schedule_new(&run->plan, pr);
+  if (!rc) rc = ni_segments_open(run);
   run->view = ni_calloc(nv, sizeof *run->view);
   run->grad = ni_calloc(nv, sizeof *run->grad);
   run->keep = ni_calloc(5, nv);
@@ -102,12 +103,13 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   return NEAP_OK;
 fail:
   ni_run_close(run);
-  return NEAP_EMEM;
+  return rc ? rc : NEAP_EMEM;
 }
 
 void ni_run_close(neap_run *run) {
   if (!run) return;
   ni_schedule_free(&run->plan);
+  ni_segments_close(run);
   for (int i = 0; i < NEAP_MAX_SPACES; i++) ni_free(run->layout[i].mem);
   ni_free(run->view);
   ni_free(run->grad);
@@ -168,7 +170,7 @@ size_t ni_run_bytes(const neap_run *run) {
       run->keep, run->same, run->own, run->fixed, run->stale, run->param, run->scalar, run->item,
       run->slot, run->held, run->step_unit, run->call, run->fixed_mem, run->arena, run->still,
       run->params64, run->grads64};
-  size_t sum = 0;
+  size_t sum = ni_segments_bytes(run);
   for (size_t i = 0; i < sizeof block / sizeof *block; i++) sum += ni_bytes_of(block[i]);
   for (int i = 0; i < NEAP_MAX_SPACES; i++)
     if (run->layout[i].mem) sum += ni_bytes_for(run->layout[i].cap * sizeof *run->layout[i].mem);
@@ -553,6 +555,7 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
     visit_rows(run, v->type.space, layout, move_row, &m);
   }
   run->spent = true;
+  run->segments.start = value;
   run->tick--; /* the same random numbers as in forward */
   rc = execute(run, true, 0);
   run->tick++;

@@ -16,6 +16,20 @@ typedef struct ni_layout {
   bool given;
 } ni_layout;
 
+/* A run that takes sequences in segments (segment.c). */
+typedef struct ni_segments {
+  char *whole;            /* the first node that cannot be */
+  size_t count, steps;    /* segments, and steps of each but the last; count 0: there are none */
+  ni_rows rows[NEAP_MAX_SPACES]; /* of the present one */
+  uint32_t *mem;          /* of its layout */
+  size_t cap;
+  void **data, **grad;    /* by value of the space: where the whole sequences' begin; NULL: of one segment */
+  ni_carry *carry;        /* by slot */
+  void **border;          /* by slot: states at all borders, [count+1, parents, width] */
+  void **slope;           /* by slot: gradients at two of them */
+  int start;              /* the value that backward starts at */
+} ni_segments;
+
 struct neap_run {
   neap_program *pr;
   neap_pool *pool;
@@ -55,6 +69,7 @@ struct neap_run {
   size_t cap_held;
   ni_slot *slot;
   bool bound;            /* forward began with a state */
+  ni_segments segments;
   int stream_space;      /* > 0 in a stream */
   size_t ahead;          /* of a stream: as in ni_exec */
   uint8_t *anew;         /* by slot: 1 begins at its initial state each time; NULL: none does */
@@ -98,6 +113,23 @@ bool ni_run_needs(const neap_run *run, int space);
 /* Gives every value its place for the present shapes; in a stream only those of a step, unless
 ** still_placed is false. */
 neap_status ni_run_place(neap_run *run);
+
+/* ---- segment.c ---- */
+
+neap_status ni_segments_open(neap_run *run);
+void ni_segments_close(neap_run *run);
+size_t ni_segments_bytes(const neap_run *run);
+/* Is this value of one segment at a time in memory? */
+bool ni_segments_local(const neap_run *run, int value);
+/* How many there are of the sequences as they are now, and the rows of the largest. */
+neap_status ni_segments_shape(neap_run *run);
+/* After the values have their places. */
+void ni_segments_placed(neap_run *run);
+/* Turns a run and what its ops see to one segment, and back to whole sequences. */
+void ni_segment_enter(neap_run *run, ni_exec *x, size_t k);
+void ni_segment_leave(neap_run *run, ni_exec *x);
+/* Before the backward of segment k: no value of it has a gradient yet. */
+void ni_segment_begin_backward(neap_run *run, size_t k);
 
 /* ---- calls.c: the step of a stream ---- */
 

@@ -130,6 +130,181 @@ void ni_schedule_free(ni_schedule *s) {
   memset(s, 0, sizeof *s);
 }
 
+/* ---- segments ---- */
+
+static _Thread_local char text[400];
+
+typedef struct cutting {
+  const neap_program *pr;
+  const ni_schedule *s;
+  int space;
+  bool *early, *within, *late; /* by unit */
+  const ni_node *bad;          /* the first that needs the whole sequence, and why */
+  const char *why;
+} cutting;
+
+/* The nodes of a unit: k from 0 until NULL. States are among its values, not its nodes. */
+static const ni_node *node_of(const cutting *c, int u, int k) {
+  const ni_unit *unit = &c->s->unit[u];
+  if (unit->node >= 0) return k == 0 ? &c->pr->node[unit->node] : NULL;
+  return k < unit->n_inner ? &c->pr->node[unit->inner[k]] : NULL;
+}
+
+/* Calls visit for each value that a unit reads from outside, with the node that reads it. */
+static void reads_of(cutting *c, int u, void (*visit)(cutting *, int, int, const ni_node *)) {
+  const ni_unit *unit = &c->s->unit[u];
+  const ni_node *n;
+  for (int k = 0; (n = node_of(c, u, k)) != NULL; k++)
+    for (int i = 0; i < n->n_in; i++)
+      if (n->in[i] >= 0 && c->s->unit_of[c->pr->value[n->in[i]].node] != u)
+        visit(c, u, n->in[i], n);
+  for (int i = 0; unit->node < 0 && i < c->pr->n_states; i++) {
+    const ni_state_info *t = &c->pr->state[i];
+    if (t->scan != unit->scan) continue;
+    n = &c->pr->node[c->pr->value[t->value].node];
+    if (t->init >= 0) visit(c, u, t->init, n);
+    if (c->s->unit_of[c->pr->value[t->next].node] != u) visit(c, u, t->next, n);
+  }
+}
+
+static bool in_space(const cutting *c, int value) {
+  return ni_program_below(c->pr, c->pr->value[value].type.space, c->space);
+}
+
+/* Why a node cannot be given its sequence in segments; NULL if it can. */
+static const char *needs_whole(const cutting *c, const ni_node *n) {
+  bool reads = false;
+  for (int k = 0; k < n->n_in + n->n_out; k++) {
+    int v = k < n->n_in ? n->in[k] : n->out + k - n->n_in;
+    if (v < 0) continue;
+    const neap_type *t = &c->pr->value[v].type;
+    if (t->space != c->space && in_space(c, v)) return "runs along a nested sequence";
+    for (int d = 0; d < t->rank; d++)
+      if (t->dim[d] < 0 && ni_program_below(c->pr, -1 - t->dim[d], c->space))
+        return "is as wide as the sequence is long";
+    reads |= k < n->n_in && in_space(c, v);
+  }
+  if (reads && n->op->flags & NI_FUTURE && !(n->op->flags & NI_FOLDS)) return "reads later steps";
+  if (strncmp(n->op->name, "attend", 6) == 0 && in_space(c, n->in[1]))
+    return "attends to the whole sequence";
+  return NULL;
+}
+
+static void blame(cutting *c, const ni_node *n, const char *why) {
+  if (!c->why) c->bad = n, c->why = why;
+}
+
+static void mark_early(cutting *c, int u, int v, const ni_node *n) {
+  (void)u, (void)n;
+  c->early[c->s->unit_of[c->pr->value[v].node]] = true;
+}
+
+/* What early units are made of is early too. */
+static int spread_early(cutting *c) {
+  int count = 0;
+  for (int u = c->s->n_units; u-- > 0;) {
+    if (c->early[u]) reads_of(c, u, mark_early);
+    count += c->early[u];
+  }
+  return count;
+}
+
+static void mark_late(cutting *c, int u, int v, const ni_node *n) {
+  (void)n;
+  int from = c->s->unit_of[c->pr->value[v].node];
+  if (!c->within[u]) c->late[u] |= c->within[from] || c->late[from];
+}
+
+/* A unit of the segments that reads what only the whole sequence gives: that must be there before. */
+static void find_knot(cutting *c, int u, int v, const ni_node *n) {
+  int from = c->s->unit_of[c->pr->value[v].node];
+  if (!c->within[u] || c->early[from]) return;
+  if (!c->late[from] && !(c->within[from] && c->pr->value[v].type.space != c->space)) return;
+  blame(c, n, "reads what the whole sequence gives");
+  c->early[from] = true;
+}
+
+/* Sorts out who runs when; how many run in segments. */
+static int cut(cutting *c) {
+  int units = c->s->n_units, found = 0;
+  c->bad = NULL, c->why = NULL;
+  memset(c->early, 0, (size_t)units * 3 * sizeof *c->early);
+  for (int u = 0; u < units; u++) {
+    const ni_node *n;
+    const char *why;
+    for (int k = 0; !c->early[u] && (n = node_of(c, u, k)) != NULL; k++) {
+      if (!(why = needs_whole(c, n))) continue;
+      blame(c, n, why);
+      c->early[u] = true;
+    }
+  }
+  for (int before = -1, now = spread_early(c); before != now;) {
+    before = now;
+    for (int u = 0; u < units; u++) {
+      const ni_node *n;
+      c->within[u] = c->late[u] = false;
+      for (int k = 0; !c->early[u] && (n = node_of(c, u, k)) != NULL; k++) {
+        for (int i = 0; i < n->n_in; i++) c->within[u] |= n->in[i] >= 0 && in_space(c, n->in[i]);
+        for (int o = 0; o < n->n_out; o++) c->within[u] |= in_space(c, n->out + o);
+        if (n->op->flags & NI_SOURCE) c->within[u] = false;
+      }
+      reads_of(c, u, mark_late);
+    }
+    for (int u = 0; u < units; u++) reads_of(c, u, find_knot);
+    now = spread_early(c);
+  }
+  for (int u = 0; u < units; u++) found += c->within[u];
+  return found;
+}
+
+neap_status ni_schedule_segments(ni_schedule *s, const char **why, const neap_program *pr) {
+  *why = NULL;
+  size_t n = (size_t)s->n_units + 1;
+  ni_unit *sorted = ni_alloc(n * sizeof *sorted);
+  int *moved = ni_alloc(n * sizeof *moved);
+  bool *marks = ni_calloc(3 * n, sizeof *marks);
+  neap_status rc = sorted && moved && marks ? NEAP_OK : NEAP_EMEM;
+  if (rc) goto done;
+  cutting c = {.pr = pr, .s = s, .early = marks, .within = marks + s->n_units,
+               .late = marks + 2 * s->n_units};
+  int best = 0, first = 0;
+  for (int i = 1; i < pr->n_spaces; i++) {
+    if (pr->space[i].parent != 0) continue;
+    c.space = i;
+    if (!first) first = i;
+    int found = cut(&c);
+    if (found > best) best = found, s->space = i;
+  }
+  if (first) c.space = s->space ? s->space : first, cut(&c);
+  if (c.why) {
+    snprintf(text, sizeof text, "%s %s%s", ni_program_who(c.bad), c.why, ni_program_at(c.bad));
+    *why = text;
+  }
+  if (!best) {
+    rc = ni_fail(NEAP_EUNSUPPORTED, "recompute: %s%s", c.why ? "nothing can run in segments: "
+                 : "the program has no sequence", c.why ? text : "");
+    goto done;
+  }
+  int at = 0;
+  for (int part = 0; part < 3; part++) {
+    if (part == 1) s->from = at;
+    if (part == 2) s->to = at;
+    for (int u = 0; u < s->n_units; u++)
+      if ((c.within[u] ? 1 : c.late[u] ? 2 : 0) == part) {
+        moved[u] = at;
+        sorted[at++] = s->unit[u];
+      }
+  }
+  memcpy(s->unit, sorted, (size_t)s->n_units * sizeof *sorted);
+  for (int i = 0; i < pr->n_nodes; i++)
+    if (s->unit_of[i] >= 0) s->unit_of[i] = moved[s->unit_of[i]];
+done:
+  ni_free(sorted);
+  ni_free(moved);
+  ni_free(marks);
+  return rc;
+}
+
 int ni_schedule_stream_space(const neap_program *pr) {
   int found = -1;
   for (int i = 0; i < pr->n_outputs && found < 1; i++) {
@@ -145,8 +320,6 @@ int ni_schedule_stream_space(const neap_program *pr) {
 }
 
 /* ---- what reads the future ---- */
-
-static _Thread_local char text[400];
 
 static neap_status future(const char **reason, const neap_program *pr, int space, bool ahead) {
   *reason = NULL;

@@ -248,10 +248,10 @@ static void uniform_forward(const ni_exec *x, const ni_node *n, size_t r0, size_
   const ni_view *out = &x->view[n->out];
   real *y = out->data;
   float u[NI_CHUNK];
-  size_t end = r1 * out->width;
+  size_t end = r1 * out->width, first = ni_first_element(x, n->out);
   for (size_t i = r0 * out->width; i < end; i += NI_CHUNK) {
     size_t m = end - i < NI_CHUNK ? end - i : NI_CHUNK;
-    ni_uniform_fill(x->seed, (uint64_t)n->index, i, m, u);
+    ni_uniform_fill(x->seed, (uint64_t)n->index, first + i, m, u);
     for (size_t j = 0; j < m; j++) y[i + j] = (real)u[j];
   }
 }
@@ -274,10 +274,10 @@ static void dropout_forward(const ni_exec *x, const ni_node *n, size_t r0, size_
   }
   real scale = (real)(1 / (1 - rate));
   float u[NI_CHUNK];
-  size_t end = r1 * x->view[n->out].width;
+  size_t end = r1 * x->view[n->out].width, first = ni_first_element(x, n->out);
   for (size_t i = r0 * x->view[n->out].width; i < end; i += NI_CHUNK) {
     size_t m = end - i < NI_CHUNK ? end - i : NI_CHUNK;
-    ni_uniform_fill(x->seed, (uint64_t)n->index, i, m, u);
+    ni_uniform_fill(x->seed, (uint64_t)n->index, first + i, m, u);
     for (size_t j = 0; j < m; j++) factor[i + j] = (double)u[j] < rate ? 0 : scale;
     for (size_t j = 0; j < m; j++) y[i + j] = in[i + j] * factor[i + j];
   }

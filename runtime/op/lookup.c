@@ -268,7 +268,7 @@ static int32_t draw(size_t n, const real *x, double temperature, double u) {
 
 /* Temperature 0 is its limit: the first largest. */
 static void sample_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
-  size_t size = line_length(x, n), w = x->view[n->out].width;
+  size_t size = line_length(x, n), w = x->view[n->out].width, first = ni_first_element(x, n->out);
   double temperature = (double)*(const real *)x->view[n->in[1]].data;
   if (!(temperature >= 0)) {
     ni_exec_fault(x, n, NEAP_ERANGE, r0, "temperature %g is not 0 or more", temperature);
@@ -279,7 +279,7 @@ static void sample_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t
     ((int32_t *)x->view[n->out].data)[o] =
         temperature == 0 ? largest(size, in)
                          : draw(size, in, temperature,
-                                (double)ni_uniform(x->seed, (uint64_t)n->index, o));
+                                (double)ni_uniform(x->seed, (uint64_t)n->index, first + o));
   }
 }
 const ni_code NI_R(ni_code_sample) = {sample_forward, NULL, NULL, NULL};

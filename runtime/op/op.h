@@ -58,6 +58,9 @@ const char *ni_type_text(const ni_infer *i, const neap_type *t);
 ** step t is the contiguous block off[t] .. off[t+1]-1 of those still alive, in the same order.
 ** Element s of the sequence of parent row p is row off[s] + rank[p].
 ** The batch: steps 1, off {0,B}, no perm.
+**
+** In a segment of the sequences (segment.c) these are the rows of some steps one after the other: off
+** and len count what is here, perm and rank are those of the whole.
 */
 typedef struct ni_rows {
   size_t rows, steps, parents;
@@ -67,7 +70,18 @@ typedef struct ni_rows {
   const uint32_t *len;   /* [parents] length of each parent row's sequence */
   const uint32_t *owner; /* [rows] row -> parent row */
   const uint32_t *state; /* [parents] sorted position -> row of the attached state */
+  const uint32_t *whole; /* [parents] in a segment: lengths of the whole sequences; else NULL */
+  size_t step, row;      /* how many came before these, in earlier segments */
+  size_t later;          /* rows in later segments */
 } ni_rows;
+
+static inline size_t ni_whole_length(const ni_rows *r, size_t parent) {
+  return r->whole ? r->whole[parent] : r->len[parent];
+}
+/* Is the last step of this sequence here? */
+static inline bool ni_ends_here(const ni_rows *r, size_t parent) {
+  return r->len[parent] && r->step + r->len[parent] == ni_whole_length(r, parent);
+}
 
 typedef struct ni_view {
   void *data;   /* real or int32_t */
@@ -84,6 +98,13 @@ typedef struct ni_slot {
   size_t width;
 } ni_slot;
 
+/* One slot between two segments: [parents, width] at sorted positions, reals or int32_t. */
+typedef struct ni_carry {
+  void *first;         /* what a segment starts from; NULL: the sequences of this slot are whole */
+  void *last;          /* what it leaves: the next one's first */
+  void *dfirst, *dlast; /* their gradients, to be set and given; NULL: at the sequences' ends */
+} ni_carry;
+
 typedef struct ni_exec {
   const ni_view *view;    /* by value id */
   const ni_rows *rows;    /* by space */
@@ -95,6 +116,8 @@ typedef struct ni_exec {
   bool learning;          /* dropout on */
   bool keeps;             /* backward may follow */
   int stream;             /* > 0: the space whose sequences are one step long */
+  const ni_carry *carry;  /* by slot, in a segment; else NULL */
+  bool again;             /* this forward of a segment is the one before its backward */
   size_t ahead;           /* so many steps at the end come later again: states are left before them */
   _Atomic int *canceled;
   struct ni_fault *fault; /* the first error met while running */
@@ -118,6 +141,18 @@ static inline size_t ni_rows_of(const ni_exec *x, int value) {
   int s = x->view[value].type.space;
   return s < 0 ? 1 : x->rows[s].rows;
 }
+
+/* Where a value's first element stands in the whole sequences: what its random numbers count from. */
+static inline size_t ni_first_element(const ni_exec *x, int value) {
+  int s = x->view[value].type.space;
+  return s < 0 ? 0 : x->rows[s].row * x->view[value].width;
+}
+/* The slot's borders; NULL where sequences are whole. */
+static inline const ni_carry *ni_carry_of(const ni_exec *x, int slot) {
+  return x->carry && slot >= 0 && x->carry[slot].first ? &x->carry[slot] : NULL;
+}
+/* Does a segment start from what the one before it has left? */
+static inline bool ni_goes_on(const ni_exec *x, int space) { return x->again || x->rows[space].step; }
 
 /* Splits rows (or columns) 0..n-1 into shares for the pool: fn(x, node, from, to). Shares are
 ** multiples of `grain`. For whole ops and backward_const. */
@@ -181,7 +216,8 @@ enum {
   NI_ALIGN = 16,     /* inputs of an ancestor space are spread to the deepest one first */
   NI_SOURCE = 32,    /* no code: input, scalar, param, constant, state */
   NI_RECURRENT = 64, /* owns state slots, one for each of its outputs after the first */
-  NI_RANDOM = 128    /* draws numbers */
+  NI_RANDOM = 128,   /* draws numbers */
+  NI_FOLDS = 256     /* adds up over time: may be given a sequence in segments, first to last */
 };
 
 typedef struct ni_op {
@@ -208,15 +244,16 @@ const ni_op *ni_op_find(const char *name); /* NULL if unknown */
 
 /*
 ** The first state of sorted positions p0..p1-1 of `space` into dst [parents, width] (position p at
-** dst + p*width): from the attached state where the row holds a value, else from the value init
-** (in the parent space; -1: zeros).
+** dst + p*width): what the segment before this one has left; else from the attached state where the
+** row holds a value, else from the value init (in the parent space; -1: zeros).
 */
 void NI_R(ni_state_first)(const ni_exec *x, int space, int slot, int init, size_t p0, size_t p1,
                           size_t width, real *dst);
-/* Adds dfirst (the gradient of that) to init's gradient, for rows that came from it. */
+/* Adds dfirst (the gradient of that) to init's gradient, for rows that came from it; hands it to the
+** segment before this one. */
 void NI_R(ni_state_first_back)(const ni_exec *x, int space, int slot, int init, size_t p0,
                                size_t p1, size_t width, const real *dfirst);
-/* Leaves row src (of sorted position p) in the attached state, if there is one. */
+/* Leaves row src (of sorted position p) for the next segment, and in the attached state. */
 void NI_R(ni_state_last)(const ni_exec *x, int space, int slot, size_t p, size_t width,
                          const real *src);
 

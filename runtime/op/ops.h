@@ -65,12 +65,12 @@ OP(softmax, 1, 1, 1, 0, "", 0, 1, unary_last, none, none, softmax, "e^x / sum e^
 OP(log_softmax, 1, 1, 1, 0, "", 0, 1, unary_last, none, none, log_softmax, "x - ln sum e^x over the last feature axis")
 OP(masked_softmax, 2, 2, 1, NI_ALIGN, "", 0, 1, masked_softmax, none, none, masked_softmax, "softmax over the last axis where the mask is not 0; exactly 0 elsewhere, all 0 if nothing is left")
 OP(layer_norm, 3, 3, 1, 0, "eps=1e-5", 3, 0, layer_norm, layer_norm, none, layer_norm, "(x-mean)/sqrt(var+eps)*gain + bias over the last axis (Ba et al. 2016)")
-OP(last, 1, 2, 1, NI_WHOLE | NI_TIME, "", 0, 0, last, none, none, last, "[T,B,w] -> [B,w]: the last valid step; input 2 (or 0) for an empty sequence")
-OP(sum_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 0, 0, over_time, none, none, sum_time, "[T,B,w] -> [B,w]: sum over the valid steps")
-OP(mean_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 0, 0, over_time, none, none, mean_time, "[T,B,w] -> [B,w]: mean over the valid steps; 0 for an empty sequence")
-OP(max_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 1, 1, over_time, none, none, max_time, "[T,B,w] -> [B,w]: largest over the valid steps; 0 for an empty sequence")
-OP(sum_rows, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 0, 0, over_rows, none, none, sum_rows, "sum over all rows -> no space; the same order for any number of threads")
-OP(mean_rows, 1, 2, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 3, 1, mean_rows, mean_rows, none, mean_rows, "sum(w*x)/sum(w) over all rows; w (input 2, [..] one number a row) 1 if left out; 0 if sum(w) is 0")
+OP(last, 1, 2, 1, NI_WHOLE | NI_TIME | NI_FOLDS, "", 0, 0, last, none, none, last, "[T,B,w] -> [B,w]: the last valid step; input 2 (or 0) for an empty sequence")
+OP(sum_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_FOLDS, "", 0, 0, over_time, none, none, sum_time, "[T,B,w] -> [B,w]: sum over the valid steps")
+OP(mean_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_FOLDS, "", 0, 0, over_time, none, none, mean_time, "[T,B,w] -> [B,w]: mean over the valid steps; 0 for an empty sequence")
+OP(max_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_FOLDS, "", 1, 1, over_time, max_time, none, max_time, "[T,B,w] -> [B,w]: largest over the valid steps; 0 for an empty sequence")
+OP(sum_rows, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_FOLDS, "", 0, 0, over_rows, none, none, sum_rows, "sum over all rows -> no space; the same order for any number of threads")
+OP(mean_rows, 1, 2, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_FOLDS, "", 3, 1, mean_rows, mean_rows, none, mean_rows, "sum(w*x)/sum(w) over all rows; w (input 2, [..] one number a row) 1 if left out; 0 if sum(w) is 0")
 
 /* lookup.c */
 OP(embedding, 2, 2, 1, 0, "", 1, 0, embedding, none, none, embedding, "ids [..], table [V,w] -> [..,w]: the row of each id; ids out of 0..V-1 are an error")

@@ -230,7 +230,7 @@ void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, 
   for (size_t p = p0; p < p1; p++) {
     size_t len = r->len[r->perm[p]];
     const real *last = NI_R(ni_layer_before)(l, len, p, slab, first);
-    memcpy(out + r->perm[p] * l->h, last, l->h * sizeof(real));
+    if (!x->again) memcpy(out + r->perm[p] * l->h, last, l->h * sizeof(real));
     if (x->ahead) last = NI_R(ni_layer_before)(l, len > x->ahead ? len - x->ahead : 0, p, slab, first);
     NI_R(ni_state_last)(x, l->space, n->slot < 0 ? -1 : n->slot + j, p, l->h, last);
   }
@@ -250,12 +250,15 @@ void NI_R(ni_units_add)(size_t m, size_t h, size_t u0, size_t u1, const real *sr
 void NI_R(ni_layer_last_back)(const NI_R(ni_walk) *w, int j, size_t p0, size_t p1, size_t u0,
                               size_t u1, real *d) {
   const real *grad = w->x->view[w->n->out + 1 + j].grad;
-  size_t h = w->l.h;
+  const ni_carry *c = ni_carry_of(w->x, w->n->slot < 0 ? -1 : w->n->slot + j);
+  size_t h = w->l.h, bytes = (u1 - u0) * sizeof(real);
   for (size_t p = p0; p < p1; p++)
-    if (grad)
-      memcpy(d + p * h + u0, grad + w->l.rows->perm[p] * h + u0, (u1 - u0) * sizeof(real));
+    if (c && c->dlast)
+      memcpy(d + p * h + u0, (const real *)c->dlast + p * h + u0, bytes);
+    else if (grad)
+      memcpy(d + p * h + u0, grad + w->l.rows->perm[p] * h + u0, bytes);
     else
-      memset(d + p * h + u0, 0, (u1 - u0) * sizeof(real));
+      memset(d + p * h + u0, 0, bytes);
 }
 
 size_t NI_R(ni_layer_step_back)(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t u0,

@@ -101,7 +101,8 @@ void NI_R(ni_layer_walk)(const NI_R(ni_walk) *w);
 /* Last state j of positions p0..p1-1, from a slab of rows and the first state. */
 void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j, size_t p0,
                          size_t p1, const real *slab, const real *first);
-/* d [B,H], positions p0..p1-1 and units u0..u1-1, becomes the gradient of last state j. */
+/* d [B,H], positions p0..p1-1 and units u0..u1-1, becomes the gradient of last state j; in
+** a segment, what the one after it has handed in. */
 void NI_R(ni_layer_last_back)(const NI_R(ni_walk) *w, int j, size_t p0, size_t p1, size_t u0,
                               size_t u1, real *d);
 /* What backward does at step t before a layer's own: units u0..u1-1 of d become the gradient of h,

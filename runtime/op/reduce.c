@@ -92,6 +92,12 @@ neap_status ni_infer_over_time(ni_infer *i) {
   return rc;
 }
 
+/* In segments: where the one began that the largest came up in. */
+size_t ni_work_max_time(const ni_exec *x, const ni_node *n) {
+  const ni_rows *q = &x->rows[ni_space_of(x, n->in[0])];
+  return q->whole ? q->parents * x->view[n->out].width : 0;
+}
+
 neap_status ni_infer_over_rows(ni_infer *i) {
   i->out[0] = *i->in[0];
   i->out[0].space = NEAP_NO_SPACE;
@@ -388,8 +394,10 @@ static void last_share(const ni_exec *x, const ni_node *n, size_t from, size_t t
   size_t size = out->width * NI_R(ni_element)(out->type.dtype), row;
   for (size_t p = from; p < to; p++) {
     char *y = (char *)out->data + q->perm[p] * size;
-    if (last_row(q, p, &row))
+    if (last_row(q, p, &row)) /* so far: a later segment may have a later one */
       memcpy(y, (const char *)x->view[n->in[0]].data + row * size, size);
+    else if (q->step)
+      continue;
     else if (other)
       memcpy(y, (const char *)other->data + (other->type.space < 0 ? 0 : q->perm[p]) * size, size);
     else
@@ -408,9 +416,12 @@ static void last_back(const ni_exec *x, const ni_node *n, real *dx, real *other,
   size_t w = x->view[n->out].width, row;
   for (size_t p = 0; p < q->parents; p++) {
     const real *dy = grad(x, n->out) + q->perm[p] * w;
-    real *to = last_row(q, p, &row) ? (dx ? dx + row * w : NULL)
-               : other              ? other + (rows ? q->perm[p] * w : 0)
-                                    : NULL;
+    real *to = NULL;
+    if (ni_ends_here(q, q->perm[p])) {
+      if (dx && last_row(q, p, &row)) to = dx + row * w;
+    } else if (other && !q->step && !q->len[q->perm[p]]) {
+      to = other + (rows ? q->perm[p] * w : 0);
+    }
     if (to) NI_R(ni_kernel)()->add(w, to, dy, to);
   }
 }
@@ -432,7 +443,7 @@ static void last_const(const ni_exec *x, const ni_node *n) {
 const ni_code NI_R(ni_code_last) = {last_forward, last_backward, last_const, NULL};
 
 static inline real part_of(const ni_rows *q, size_t parent, bool mean) {
-  return mean ? 1 / (real)q->len[parent] : 1;
+  return mean ? 1 / (real)ni_whole_length(q, parent) : 1;
 }
 
 static void add_steps(const ni_exec *x, const ni_node *n, size_t from, size_t to, bool mean) {
@@ -442,9 +453,10 @@ static void add_steps(const ni_exec *x, const ni_node *n, size_t from, size_t to
   for (size_t p = from; p < to; p++) {
     real *y = (real *)x->view[n->out].data + q->perm[p] * w;
     size_t len = q->len[q->perm[p]];
-    memset(y, 0, w * sizeof *y);
+    if (!q->step) memset(y, 0, w * sizeof *y);
     for (size_t s = 0; s < len; s++) k->add(w, y, data(x, n->in[0]) + (q->off[s] + p) * w, y);
-    for (size_t c = 0; c < w && mean && len; c++) y[c] *= part_of(q, q->perm[p], true);
+    if (!mean || !ni_ends_here(q, q->perm[p])) continue;
+    for (size_t c = 0; c < w; c++) y[c] *= part_of(q, q->perm[p], true);
   }
 }
 
@@ -462,10 +474,15 @@ static void max_steps(const ni_exec *x, const ni_node *n, size_t from, size_t to
   size_t w = x->view[n->out].width;
   for (size_t p = from; p < to; p++) {
     real *y = (real *)x->view[n->out].data + q->perm[p] * w;
-    memset(y, 0, w * sizeof *y);
+    real *since = q->whole ? (real *)x->work[n->index] + q->perm[p] * w : NULL;
+    if (!q->step) memset(y, 0, w * sizeof *y);
     for (size_t s = 0, len = q->len[q->perm[p]]; s < len; s++) {
       const real *in = data(x, n->in[0]) + (q->off[s] + p) * w;
-      for (size_t c = 0; c < w; c++) y[c] = s == 0 || above(in[c], y[c]) ? in[c] : y[c];
+      for (size_t c = 0; c < w; c++) {
+        bool larger = q->step + s == 0 || above(in[c], y[c]);
+        y[c] = larger ? in[c] : y[c];
+        if (since && larger) since[c] = (real)q->step;
+      }
     }
   }
 }
@@ -476,6 +493,7 @@ static void max_steps_back(const ni_exec *x, const ni_node *n, size_t from, size
   for (size_t p = from; p < to; p++)
     for (size_t c = 0; c < w; c++) {
       size_t y = q->perm[p] * w + c, s = 0, len = q->len[q->perm[p]];
+      if (q->whole && ((real *)x->work[n->index])[y] != (real)q->step) continue;
       while (s < len && data(x, n->in[0])[(q->off[s] + p) * w + c] != data(x, n->out)[y]) s++;
       if (s < len) grad(x, n->in[0])[(q->off[s] + p) * w + c] += grad(x, n->out)[y];
     }
@@ -504,9 +522,17 @@ OVER_TIME(max_time, max_steps(x, n, from, to), max_steps_back(x, n, from, to))
 
 /* ---- over all rows: shares are of columns forward, of rows backward ---- */
 
+/* Rows that came before these, and come after them, in other segments. */
+static size_t rows_before(const ni_exec *x, const ni_node *n) {
+  return ni_space_of(x, n->in[0]) < 0 ? 0 : sequence(x, n)->row;
+}
+static size_t rows_later(const ni_exec *x, const ni_node *n) {
+  return ni_space_of(x, n->in[0]) < 0 ? 0 : sequence(x, n)->later;
+}
+
 static void sum_rows_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
   real *y = x->view[n->out].data;
-  memset(y + from, 0, (to - from) * sizeof *y);
+  if (!rows_before(x, n)) memset(y + from, 0, (to - from) * sizeof *y);
   NI_R(ni_add_rows)(ni_rows_of(x, n->in[0]), to - from, data(x, n->in[0]) + from,
                     x->view[n->out].width, y + from);
 }
@@ -537,17 +563,20 @@ static const real *weights(const ni_exec *x, const ni_node *n) {
 static void mean_rows_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
   size_t rows = ni_rows_of(x, n->in[0]), w = x->view[n->out].width;
   const real *in = data(x, n->in[0]), *weight = weights(x, n);
+  real *y = x->view[n->out].data;
   double total = (double)*(real *)x->work[n->index];
+  bool goes_on = rows_before(x, n) > 0, ends = rows_later(x, n) == 0;
   for (size_t c = from; c < to; c += NI_COLUMNS) {
     size_t m = to - c < NI_COLUMNS ? to - c : NI_COLUMNS;
     double sum[NI_COLUMNS] = {0};
+    for (size_t i = 0; i < m && goes_on; i++) sum[i] = (double)y[c + i];
     for (size_t r = 0; r < rows; r++) {
       double a = weight ? (double)weight[r] : 1;
       if (a == 0) continue;
       for (size_t i = 0; i < m; i++) sum[i] += a * (double)in[r * w + c + i];
     }
     for (size_t i = 0; i < m; i++)
-      ((real *)x->view[n->out].data)[c + i] = total == 0 ? 0 : (real)(sum[i] / total);
+      y[c + i] = (real)(!ends ? sum[i] : total == 0 ? 0 : sum[i] / total);
   }
 }
 
@@ -555,9 +584,11 @@ static void mean_rows_forward(const ni_exec *x, const ni_node *n, size_t r0, siz
   (void)r0, (void)r1;
   size_t rows = ni_rows_of(x, n->in[0]);
   const real *weight = weights(x, n);
-  double total = weight ? 0 : (double)rows;
+  real *sum = x->work[n->index];
+  double total = rows_before(x, n) ? (double)*sum : 0;
+  if (!weight) total += (double)rows;
   for (size_t r = 0; r < rows && weight; r++) total += (double)weight[r];
-  *(real *)x->work[n->index] = (real)total;
+  *sum = (real)total;
   ni_exec_share(x, n, x->view[n->out].width, 16, mean_rows_share);
 }
 

@@ -82,7 +82,8 @@ void ni_exec_fault(const ni_exec *x, const ni_node *n, neap_status status, size_
   if (!f || atomic_exchange(&f->set, 1)) return;
   f->status = status;
   f->node = n;
-  f->row = row;
+  int space = x->view[n->out].type.space;
+  f->row = row + (space < 0 ? 0 : x->rows[space].row);
   va_list args;
   va_start(args, format);
   vsnprintf(f->text, sizeof f->text, format, args);

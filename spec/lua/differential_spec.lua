@@ -1,6 +1,6 @@
 -- Random architectures on random ragged batches, beside the scalar oracle: outputs, last states and
--- loss in double and float, gradients against finite differences of the oracle, streams against the
--- whole sequence. A failing case says its seed; NEAP_SEED=n runs that one alone.
+-- loss in double and float, gradients against finite differences of the oracle, streams and runs in
+-- segments against the whole sequence. A failing case says its seed; NEAP_SEED=n runs that one alone.
 local core = require "neap.core"
 local neap = require "neap"
 local op = neap.op
@@ -355,6 +355,27 @@ local function check_stream(a, layers, params, d)
   end
 end
 
+-- In segments of a few steps, each forward twice: what the run of whole sequences has made.
+local function check_segments(program, batch, outputs, gradients)
+  local ok, run = pcall(program.run, program, { learn = true, double = true, recompute = true })
+  if not ok then
+    if not tostring(run):find("recompute: nothing can run in segments", 1, true) then error(run, 0) end
+    return
+  end
+  for pass = 1, 2 do -- the second in memory that is full of the first
+    run:feed(batch):forward()
+    if next(gradients) then run:backward() end
+    for name, expected in pairs(outputs) do
+      help.near(run.core:read_doubles(program.outputs[name], "concat"), expected, 1e-12,
+        ("in segments, pass %d, %s"):format(pass, name), name == "loss" and largest(outputs.y))
+    end
+    for name, expected in pairs(gradients) do
+      help.near(run.core:param_grad(name), expected, 1e-11,
+        ("in segments, pass %d, gradient of %s"):format(pass, name), 1e-2)
+    end
+  end
+end
+
 local function check_case(seed)
   local rng = neap.rng(seed)
   local a = draw(rng:fork "architecture")
@@ -369,7 +390,7 @@ local function check_case(seed)
       params:set(name, help.normal(rng:fork(name), shape, 1 / (shape[2] or 4) ^ 0.5))
       P[name] = help.flat(params:get(name))
     end
-    local expected, batch, gradients = predict(a, d, P), batch_of(a, d), {}
+    local expected, batch, gradients, outputs = predict(a, d, P), batch_of(a, d), {}, {}
     for _, double in ipairs { true, false } do
       local bound = double and 1e-9 or 1e-4
       local run = program:run { learn = true, double = double }
@@ -377,6 +398,7 @@ local function check_case(seed)
       for name, id in pairs(program.outputs) do
         local came = double and run.core:read_doubles(id, "concat")
           or help.flat(run:value(name, "concat"))
+        if double then outputs[name] = came end
         -- a small loss is the difference of large outputs
         help.near(came, expected[name], bound, (double and "double " or "float ") .. name,
           name == "loss" and 1e-2 * largest(expected.y))
@@ -392,6 +414,7 @@ local function check_case(seed)
       end
       if double and #names > 0 then check_gradients(rng:fork "probe", a, d, P, run, names) end
     end
+    check_segments(program, batch, outputs, gradients)
     local given = false
     for _, l in ipairs(a.layers) do given = given or l.first == "given" end
     if not given then check_stream(a, layers, params, d) end
