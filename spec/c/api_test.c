@@ -292,6 +292,7 @@ static void test_null(fixture *f) {
   CHECK(neap_state_rows(NULL) == 0 && neap_state_slots(NULL) == 0 && !neap_state_data(f->state, 9));
   CHECK(!neap_state_slot(f->state, -1, NULL, NULL));
   CHECK(neap_run_steps(f->run, 9) == 0 && neap_run_rows(NULL, 0) == 0 && neap_run_bytes(NULL) == 0);
+  CHECK(!neap_run_whole(NULL) && !neap_run_whole(f->run));
   CHECK(!neap_stream_input_f32(NULL, 0, &n) && n == 0);
   CHECK(!neap_stream_input_f32(f->stream, 1, NULL));
   CHECK(!neap_stream_input_name(NULL, 0) && !neap_stream_output_name(NULL, 0));
@@ -750,6 +751,40 @@ static neap_status call_run(fixture *f) {
   neap_run_close(run);
   return rc;
 }
+/* Sequences of 7 and 4 steps through the small program, forward and backward. */
+static neap_status segments_run(neap_run *run, const fixture *f) {
+  float x[3 * 11], g[2 * 11];
+  const int32_t lengths[] = {7, 4};
+  for (int i = 0; i < 33; i++) x[i] = 0.3f * (float)(i % 7) - 1;
+  for (int i = 0; i < 22; i++) g[i] = 0.5f - 0.2f * (float)(i % 5);
+  neap_status rc = neap_run_batch(run, 2);
+  if (!rc) rc = neap_run_lengths(run, f->t, lengths, 2);
+  if (!rc) rc = neap_run_input_f32(run, f->x, NEAP_CONCAT, x, 33);
+  if (!rc) rc = neap_run_forward(run);
+  return rc ? rc : neap_run_backward_from(run, f->y, NEAP_CONCAT, g, 22);
+}
+static neap_status call_recompute(fixture *f) {
+  neap_run *run;
+  neap_run_options o = {.flags = NEAP_LEARN | NEAP_RECOMPUTE};
+  neap_status rc = neap_run_open(&run, f->pr, &o);
+  CHECK(!rc == (run != NULL));
+  if (!rc) rc = segments_run(run, f);
+  neap_run_close(run);
+  return rc;
+}
+static neap_status call_tell(fixture *f) {
+  neap_run *run;
+  neap_run_options o = {.flags = NEAP_LEARN | NEAP_RECOMPUTE | NEAP_TELL};
+  const int32_t lengths[] = {7, 4};
+  size_t told = 0;
+  neap_status rc = neap_run_open(&run, f->pr, &o);
+  if (!rc) rc = neap_run_batch(run, 2);
+  if (!rc) rc = neap_run_lengths(run, f->t, lengths, 2);
+  if (!rc) rc = neap_run_plan(&told, run);
+  CHECK(!rc == (told > 0));
+  neap_run_close(run);
+  return rc;
+}
 static neap_status call_bigger(fixture *f) { /* than the batch before */
   static float x[3 * 120];
   int32_t lengths[40];
@@ -1006,6 +1041,7 @@ static void test_memory(void) {
       {"add", call_add}, {"add lstm", call_add_lstm}, {"scan", call_scan},
       {"output", call_output}, {"print, json", call_text}, {"parse", call_parse},
       {"large", call_large}, {"state", call_state}, {"gather", call_gather}, {"run", call_run},
+      {"recompute", call_recompute}, {"tell", call_tell},
       {"bigger batch", call_bigger}, {"keep", call_keep}, {"attach", call_attach},
       {"backward", call_backward}, {"find", call_find}, {"stream", call_stream},
       {"stream of a program", call_stream_program}, {"stream block", call_block},
@@ -1081,6 +1117,42 @@ static void test_none(neap_status (*record)(neap_program **, neap_params *), uns
   neap_pool_release(pool);
   neap_program_release(pr);
   neap_params_release(p);
+}
+
+/* In segments: the numbers of whole sequences, what NEAP_TELL has told, and no memory once warm. */
+static void test_segments(fixture *f) {
+  float y[2][22], grad[2][16];
+  int32_t n[2][11];
+  int id = neap_params_find(f->params, "w_hh"), counter = neap_program_find_output(f->pr, "n");
+  for (int k = 0; k < 2; k++) {
+    neap_run *run;
+    neap_run_options o = {.flags = NEAP_LEARN | (k ? NEAP_RECOMPUTE : 0)};
+    CHECK(neap_run_open(&run, f->pr, &o) == NEAP_OK && !neap_run_whole(run));
+    for (int again = 0; again < 3; again++) {
+      neap_params_zero_grad(f->params);
+      CHECK(segments_run(run, f) == NEAP_OK);
+      atomic_store(&allowed, 0);
+    }
+    atomic_store(&allowed, -1);
+    CHECK(neap_run_read_f32(run, f->y, NEAP_CONCAT, y[k], 22) == NEAP_OK);
+    CHECK(neap_run_read_i32(run, counter, NEAP_CONCAT, n[k], 11) == NEAP_OK);
+    memcpy(grad[k], neap_params_grad(f->params, id), sizeof grad[k]);
+    neap_run *teller;
+    size_t told, held;
+    o.flags |= NEAP_TELL;
+    const int32_t lengths[] = {7, 4};
+    CHECK(neap_run_open(&teller, f->pr, &o) == NEAP_OK && neap_run_batch(teller, 2) == NEAP_OK);
+    CHECK_FAILS(NEAP_ESTATE, "lengths of 'T' are not set", neap_run_plan(&told, teller));
+    CHECK(neap_run_lengths(teller, f->t, lengths, 2) == NEAP_OK);
+    CHECK(neap_run_plan(&told, teller) == NEAP_OK && neap_run_plan(&held, run) == NEAP_OK);
+    CHECK(told == held && neap_run_bytes(run) == told && neap_run_bytes(teller) == told);
+    CHECK_FAILS(NEAP_ESTATE, "NEAP_TELL", neap_run_forward(teller));
+    neap_run_close(teller);
+    neap_run_close(run);
+  }
+  CHECK(memcmp(y[0], y[1], sizeof y[0]) == 0 && memcmp(n[0], n[1], sizeof n[0]) == 0);
+  CHECK(n[1][6] == 7 && n[1][10] == 4);
+  for (int i = 0; i < 16; i++) CHECK(fabsf(grad[0][i] - grad[1][i]) < 1e-5f * (1 + fabsf(grad[0][i])));
 }
 
 static void test_none_stream(fixture *f) {
@@ -1272,7 +1344,7 @@ static void test_part(fixture *f) {
 int main(void) {
   int fd = mkstemp(path);
   neap_allocator_set(rationed, NULL);
-  void (*const tests[])(fixture *) = {test_null, test_wrong, test_unneeded, test_none_stream,
+  void (*const tests[])(fixture *) = {test_null, test_wrong, test_unneeded, test_none_stream, test_segments,
                                       test_cancel, test_state, test_part};
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
     fixture f;
