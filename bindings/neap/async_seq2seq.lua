@@ -218,10 +218,10 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 -- - `encoder`: layer or function: x [S,B,..] -> y [S,B,M] and, if recurrent, last states
 -- - `decoder`: @{decoder}, or a table of the script's own, see above
 -- - `max_length`: most symbols that are written (100)
--- - `rng`, `threads`, `smoothing`
+-- - `rng`, `threads`, `recompute` (see @{neap.program}), `smoothing`
 function class.new(options)
   options = check.options("async_seq2seq", options, { "input", "output", "encoder", "decoder", "rng",
-    "threads", "smoothing", "max_length" })
+    "threads", "recompute", "smoothing", "max_length" })
   local inputs = task.inputs("async_seq2seq", options.input)
   local output = options.output
   if type(output) ~= "table" or not output.symbols then
@@ -331,7 +331,6 @@ function class.new(options)
     },
   })
   self.inputs, self.output, self.max_length = inputs, output, max_length
-  if options.threads then self:threads(options.threads) end
   return self
 end
 

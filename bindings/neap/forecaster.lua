@@ -18,9 +18,9 @@ local class = {}
 --
 -- - `size`: numbers in a step (1)
 -- - `net`: a layer or function: x [T,B,size] -> y [T,B,H]; where H is not size, a linear layer follows
--- - `rng`, `threads`
+-- - `rng`, `threads`, `recompute` (see @{neap.program})
 local function new(_, options)
-  options = check.options("forecaster", options, { "size", "net", "rng", "threads" })
+  options = check.options("forecaster", options, { "size", "net", "rng", "threads", "recompute" })
   local size = check.integer("forecaster", "size", options.size or 1, 1)
   local net = task.network("forecaster", options.net)
   local head = layer.linear { name = "head", size = size }
@@ -45,7 +45,6 @@ local function new(_, options)
     },
   })
   self.size = size
-  if options.threads then self:threads(options.threads) end
   return self
 end
 

@@ -25,9 +25,10 @@ local class = {}
 -- - `vocab`: the symbols
 -- - `net`: a layer or function: ids [T,B] -> y [T,B,H]; where H is not the number of symbols, a linear
 --   layer follows
--- - `rng`, `threads`
+-- - `rng`, `threads`, `recompute` (see @{neap.program})
 local function new(_, options)
-  options = check.options("language_model", options, { "vocab", "net", "rng", "threads" })
+  options = check.options("language_model", options, { "vocab", "net", "rng", "threads",
+    "recompute" })
   local v = options.vocab
   if type(v) ~= "table" or not v.symbols then
     check.fail("language_model: vocab: expected a vocabulary, came %s", check.came(v))
@@ -55,7 +56,6 @@ local function new(_, options)
     },
   })
   self.vocab = v
-  if options.threads then self:threads(options.threads) end
   return self
 end
 

@@ -31,10 +31,10 @@ end
 -- - `pool`: what stands for the sequence: "last" (a recurrent layer's own last state, or the last valid
 --   step), "mean" or "max" over the valid steps
 -- - `head`: layer of that, [B,H] -> [B,classes] (`neap.linear {}`)
--- - `rng`, `threads`, `smoothing` (of the cross-entropy)
+-- - `rng`, `threads`, `recompute` (see @{neap.program}), `smoothing` (of the cross-entropy)
 local function new(_, options)
   options = check.options("seq2class", options, { "input", "output", "net", "pool", "head", "rng",
-    "threads", "smoothing" })
+    "threads", "recompute", "smoothing" })
   local inputs = task.inputs("seq2class", options.input)
   local output = task.vocab("seq2class", "output", options.output, "a vocabulary of classes")
   local how = options.pool == nil and "last" or options.pool
@@ -44,7 +44,6 @@ local function new(_, options)
   local net = task.network("seq2class", options.net)
   local head = options.head == nil and layer.linear {}
     or layer.check("seq2class: head", options.head)
-  task.common("seq2class", options)
   local function logits(rec)
     local x = task.record_inputs(rec, inputs)
     return rec:within("net", function()
@@ -68,7 +67,6 @@ local function new(_, options)
     },
   })
   self.inputs, self.output = inputs, output
-  if options.threads then self:threads(options.threads) end
   return self
 end
 

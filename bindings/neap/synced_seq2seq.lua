@@ -19,13 +19,12 @@ local class = {}
 -- - `output`: the vocabulary of outputs
 -- - `net`: a layer or function: x [T,B,..] -> y [T,B,H]; where H is not the number of outputs, a linear
 --   layer follows
--- - `rng`, `threads`, `smoothing` (of the cross-entropy)
+-- - `rng`, `threads`, `recompute` (see @{neap.program}), `smoothing` (of the cross-entropy)
 local function new(_, options)
   options = check.options("synced_seq2seq", options, { "input", "output", "net", "rng", "threads",
-    "smoothing" })
+    "recompute", "smoothing" })
   local inputs = task.inputs("synced_seq2seq", options.input)
   local output = task.vocab("synced_seq2seq", "output", options.output)
-  task.common("synced_seq2seq", options)
   local net = task.network("synced_seq2seq", options.net)
   local head = layer.linear { name = "head" }
   local function logits(rec)
@@ -56,7 +55,6 @@ local function new(_, options)
     },
   })
   self.inputs, self.output = inputs, output
-  if options.threads then self:threads(options.threads) end
   return self
 end
 

@@ -81,10 +81,11 @@ end
 --- Checks that a network, or the part of one that an option names, is a layer or a function.
 function task.network(who, net, option) return layer.check(who .. ": " .. (option or "net"), net) end
 
---- Checks what learning tasks have in common, `smoothing` and `threads`.
-function task.common(who, options)
+-- Checks what learning tasks have in common.
+local function common(who, options)
   if options.smoothing ~= nil then check.number(who, "smoothing", options.smoothing, 0, 1) end
   if options.threads ~= nil then check.integer(who, "threads", options.threads, 1, 1024) end
+  check.boolean(who, "recompute", options.recompute)
 end
 
 --- Calls a network and checks what it gives.
@@ -111,20 +112,25 @@ end
 -- all: the predicting program is recorded then.
 function task.new(class, spec)
   check.rng(spec.kind, spec.rng)
+  local options = spec.options or {}
+  common(spec.kind, options)
   local self = {
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
     config = spec.config, set = spec.params or core.params(),
     seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
-    runs = {}, options = spec.options or {}, net = spec.net, main = spec.main or "predict",
+    runs = {}, options = options, net = spec.net, main = spec.main or "predict",
     shown = spec.shown or { { "net", spec.net } },
   }
-  return setmetatable(self, { __index = function(_, key)
+  setmetatable(self, { __index = function(_, key)
     if key == "params" then return parameters(self) end
     local m = class[key]
     if m == nil then m = methods[key] end
     return m
   end, names = { class, methods, { params = true } }, __tostring = methods.describe,
     __name = "neap." .. spec.kind })
+  if options.threads then self:threads(options.threads) end
+  if options.recompute then self:recompute(true) end
+  return self
 end
 
 --- One of the task's programs ("learn", "predict", ...), recorded when first asked for.
@@ -153,6 +159,15 @@ function methods:threads(n)
   return self
 end
 
+--- Whether learning takes sequences in segments from now on, which makes it a third slower and lets its
+-- memory grow with the square root of their steps: see @{neap.program}. `self:run("learn", true):whole()`
+-- names what needs whole sequences all the same. @bool on
+function methods:recompute(on)
+  self.recomputes = check.boolean("recompute", "on", on, true)
+  self.runs = {}
+  return self
+end
+
 --- A run of one of the programs, kept for later calls.
 -- @string name
 -- @bool[opt] learn keeps what backward needs; dropout is on
@@ -160,19 +175,20 @@ function methods:run(name, learn)
   local key = check.type("run", "name", name, "string") .. (learn and ":learn" or "")
   local run = self.runs[key]
   if not run then
-    run = self:program(name):run { learn = learn or false, pool = self.pool, seed = self.seed }
+    run = self:program(name):run { learn = learn or false, pool = self.pool, seed = self.seed,
+      recompute = learn and self.recomputes or false }
     self.runs[key] = run
   end
   return run
 end
 
---- The bytes that learning takes for batches of a shape, told before: `rows`, `lengths` and what comes
--- back as of a program's `memory`.
+--- The bytes that learning takes for batches of a shape, told before: `rows`, `lengths`, `recompute`
+-- and what comes back as of a program's `memory`.
 -- @tab[opt] options
 -- @treturn tab `{ run, parameters, gradients, total }`
 function methods:memory(options)
-  local all = { learn = true, pool = self.pool }
-  for name, value in pairs(check.options("memory", options, { "rows", "lengths" })) do
+  local all = { learn = true, pool = self.pool, recompute = self.recomputes }
+  for name, value in pairs(check.options("memory", options, { "rows", "lengths", "recompute" })) do
     all[name] = value
   end
   return self:program "learn":memory(all)

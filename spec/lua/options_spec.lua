@@ -99,10 +99,10 @@ local constructors = {
     takes = decays { beta1 = "0 0.5", beta2 = "0 0.5", eps = "0 0.5" } },
   seq2class = { make = neap.seq2class, use = learnt,
     with = { input = 2, output = classes, net = neap.gru { size = 2 } },
-    takes = { net = "layer", smoothing = "0 0.5" } },
+    takes = { net = "layer", smoothing = "0 0.5", recompute = switch } },
   synced_seq2seq = { make = neap.synced_seq2seq, use = learnt,
     with = { input = 2, output = letters, net = neap.gru { size = 2 } },
-    takes = { net = "layer", smoothing = "0 0.5" } },
+    takes = { net = "layer", smoothing = "0 0.5", recompute = switch } },
   program = { make = function(options)
     return neap.program(function(rec)
       return rec:input("x", { space = "T", dims = { 2 } })
