@@ -84,8 +84,10 @@ local function memory_text(pr, rows, steps)
     local ok, result = pcall(text, options)
     return ok and result or "more than can be (" .. tostring(result) .. ")"
   end
-  return ("%s for %s%s; to learn from them %s"):format(told {}, plural(rows, "row"),
-    #spaces > 1 and " of " .. plural(steps, "step") or "", told { learn = true })
+  local again = pcall(core.run, pr, { tell = true, recompute = true })
+  return ("%s for %s%s; to learn from them %s%s"):format(told {}, plural(rows, "row"),
+    #spaces > 1 and " of " .. plural(steps, "step") or "", told { learn = true },
+    again and ", with recompute " .. told { learn = true, recompute = true } or "")
 end
 
 local function show_programs(model, write, ops, options)

@@ -38,7 +38,8 @@ describe("info", function()
     gives   0 loss                       []
     streams no: reverse of layer net.chain.bidir3 reads later steps (]]
     has "    memory  "
-    assert.matches("\n    memory  %d+%.%d MB for 32 rows of 100 steps; to learn from them %d+%.%d MB\n",
+    assert.matches("\n    memory  %d+%.%d MB for 32 rows of 100 steps; to learn from them %d+%.%d MB,%s\z
+      with recompute %d+%.%d MB\n",
       text)
     has [[
 

@@ -305,6 +305,100 @@ describe("a run that recomputes", function()
     help.near(grads[2], grads[1], 1e-5, "weight_hh")
   end)
 
+  it("keeps what is watched and the gradients that are wanted", function()
+    local watched = neap.cell { name = "watched",
+      params = function(p, c) p.w, p.u = { c.input, c.size }, { c.size, c.size } end,
+      state = function(c) return { h = c.size } end,
+      step = function(p, x, s)
+        local a = op.watch("a", op.matmul(x, p.w) + op.matmul(s.h, p.u))
+        return op.tanh(a), { h = op.tanh(a) }
+      end }
+    local pr, rng = neap.program(function(rec)
+      local y = neap.gru { size = 3, watch = true }(x_of(rec))
+      local z = watched { size = 2 }(y)
+      return { y = y, loss = folded((neap.lstm { size = 3 }(z))) }
+    end), neap.rng(9)
+    help.scatter(pr.params, rng)
+    local batch, names, made = batch_of(pr, { 13, 30, 1 }, rng), {}, {}
+    for name in pairs(pr.outputs) do names[#names + 1] = name end
+    assert.is_true(#names > 4) -- the gates are among them
+    for k, recompute in ipairs { false, true } do
+      local run = pr:run { learn = true, recompute = recompute }
+      for _, name in ipairs { "x", "y", "a" } do run:want_gradient(name) end
+      run:feed(batch):forward()
+      run:backward()
+      made[k] = {}
+      for _, name in ipairs(names) do made[k][name] = help.flat(run:value(name)) end
+      for _, name in ipairs { "x", "y", "a" } do
+        made[k]["gradient of " .. name] = help.flat(run:gradient(name))
+      end
+    end
+    compare(made[2], made[1], 1e-5, "float")
+  end)
+
+  it("trains tasks as they are trained without it", function()
+    local letters = neap.vocab.new { start = true, stop = true, "a", "b", "c" }
+    local rng = neap.rng(11)
+    local function some(n)
+      local list = {}
+      for i = 1, n do list[i] = ({ "a", "b", "c" })[rng:int(3)] end
+      return list
+    end
+    local texts, same, kinds = {}, {}, {}
+    for i = 1, 12 do
+      texts[i] = some(rng:int(25))
+      same[i], kinds[i] = texts[i], { texts[i][1] }
+    end
+    local corpus = neap.corpus.from { text = texts, same = same, kind = kinds }
+    local long = letters:tensor(some(400))
+    local embed = { size = 4 }
+    local tasks = {
+      language_model = { { vocab = letters, net = neap.chain { neap.embed(embed), neap.lstm { size = 6 },
+        neap.dropout { rate = 0.2 }, neap.gru { size = 5 } } },
+        function() return neap.batches.stream(long, { batch = 2, steps = 50 }) end },
+      seq2class = { { input = letters, output = letters, pool = "max", net = neap.chain {
+        neap.embed(embed), neap.bidir { neap.gru { size = 4 } }, neap.elman { size = 3 } } },
+        function()
+          return neap.batches({ input = corpus:encode("text", letters),
+            output = corpus:label("kind", letters) }, { size = 5 })
+        end },
+      synced_seq2seq = { { input = letters, output = letters, net = neap.chain { neap.embed(embed),
+        leaky { size = 4 } } }, function()
+          return neap.batches({ input = corpus:encode("text", letters),
+            output = corpus:encode("same", letters) }, { size = 5 })
+        end },
+      async_seq2seq = { { input = letters, output = letters, encoder = neap.chain {
+        neap.embed(embed), neap.bidir { neap.gru { size = 4 } } } }, function(model)
+          return neap.batches(model:fields(corpus, "text", "same"), { size = 5 })
+        end },
+    }
+    for name, task in pairs(tasks) do
+      local made = {}
+      for k, recompute in ipairs { false, true } do
+        local options = { rng = neap.rng(3), recompute = recompute }
+        for key, value in pairs(task[1]) do options[key] = value end
+        if name == "async_seq2seq" then
+          options.decoder = neap.decoder { embed = 4, layers = { neap.gru { size = 5 } } }
+        end
+        local model = neap[name](options)
+        local optim = neap.sgd { rate = 0.1 }
+        for batch in task[2](model) do made.loss = model:learn(batch, optim) end
+        made[k] = { loss = { made.loss } }
+        for _, p in ipairs(model.params:names()) do made[k][p] = help.flat(model.params:get(p)) end
+        assert.is_true(model:run("learn", true):whole() == nil or name ~= "language_model")
+        local told = model:memory { rows = 5, lengths = 400, recompute = not recompute }.run
+        assert.equal(recompute, told > model:memory { rows = 5, lengths = 400 }.run, name)
+      end
+      compare(made[2], made[1], 1e-4, name)
+    end
+    local model = neap.seq2class { input = 2, output = letters, net = neap.gru { size = 2 } }
+    assert.equal(model, model:recompute(true))
+    raises("recompute: on: expected true or false, came 1", function() model:recompute(1) end)
+    raises("seq2class: recompute: expected true or false, came 1", function()
+      neap.seq2class { input = 2, output = letters, net = neap.gru { size = 2 }, recompute = 1 }
+    end)
+  end)
+
   it("takes sequences in segments without learning too", function()
     local pr, rng = neap.program(programs["over time"]), neap.rng(8)
     help.scatter(pr.params, rng)
