@@ -304,7 +304,7 @@ enum {
   NEAP_DOUBLE = 2,  /* compute in double with plain kernels, for gradient checks */
   NEAP_CHECK = 4,   /* look for NaN and infinity after every node, not only in the outputs */
   NEAP_TELL = 8,    /* takes no memory for values: only to be asked what it would take */
-  NEAP_RECOMPUTE = 16 /* see neap_run_whole */
+  NEAP_RECOMPUTE = 16 /* sequences in segments, forward twice: see neap_run_whole */
 };
 
 typedef struct neap_run_options {

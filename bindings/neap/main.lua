@@ -127,10 +127,10 @@ Peers:
    with --peers  oneDNN, PyTorch and ONNX Runtime, where they are installed
 
 T steps, B rows, D inputs, H units, L layers. peak_mb: megabytes that the process has in memory at
-most while the case is made and run once, the program itself and its libraries included. On a terminal the columns are aligned; else there are
-tabs between them. Remarks go to standard error and begin with #. All of it takes about four
-minutes, with --peers two to three times as long; nothing else should run meanwhile. --only, --cells
-and --hidden choose parts.]]
+most while it makes the case and runs it first, itself and its libraries included. On a terminal the
+columns are aligned; else there are tabs between them. Remarks go to standard error and begin with #.
+All of it takes about four minutes, with --peers two to three times as long; nothing else should run
+meanwhile. --only, --cells and --hidden choose parts.]]
 bench_command:option "--only":argname "W":description "Workloads, such as W1,W3 (default: all)."
 bench_command:option "--cells":argname "C":description "Of rnn,lstm,gru (default: all)."
 bench_command:option "--hidden":argname "H":description "Shapes with so many units, such as 16,512."

@@ -1,9 +1,9 @@
 """Times PyTorch for `neap bench --peers`. Reads a case a line (workload cell T B D H L threads
 seconds) and answers with the microseconds of one run and the megabytes that the process had in
 memory at most, or "-". W1 a training step, W2 a whole sequence, W3 one step through the cell module
-under torch.jit, W4 a training loop of a character model. OpenBLAS's AVX-512 kernels are chosen where the processor has the instructions; where
-Debian's OpenMP OpenBLAS is installed it is loaded first, because the usual one's threads spin
-against PyTorch's."""
+under torch.jit, W4 a training loop of a character model. OpenBLAS's AVX-512 kernels are chosen where
+the processor has the instructions; where Debian's OpenMP OpenBLAS is installed it is loaded first,
+because the usual one's threads spin against PyTorch's."""
 import ctypes
 import gc
 import glob
