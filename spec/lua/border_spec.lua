@@ -126,7 +126,8 @@ local function takes(o, path)
       read_doubles = { { "integer", o.y }, { "string?", "concat" } },
       param_grad = { on = o.double, { "string", "w" } },
       param_shift = { on = o.double, { "string", "w" }, { "integer", 1 }, { "number", 0.5 } },
-      bytes = {}, steps = { { "integer", o.T } }, rows = { { "integer", 0 } }, cancel = {},
+      bytes = {}, plan = {}, whole = {}, steps = { { "integer", o.T } }, rows = { { "integer", 0 } },
+      cancel = {},
     },
     stream = {
       input = { { "integer|string", 1 }, { "table|tensor", row } }, step = {},
