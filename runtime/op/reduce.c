@@ -478,11 +478,10 @@ static void max_steps(const ni_exec *x, const ni_node *n, size_t from, size_t to
     if (!q->step) memset(y, 0, w * sizeof *y);
     for (size_t s = 0, len = q->len[q->perm[p]]; s < len; s++) {
       const real *in = data(x, n->in[0]) + (q->off[s] + p) * w;
-      for (size_t c = 0; c < w; c++) {
-        bool larger = q->step + s == 0 || above(in[c], y[c]);
-        y[c] = larger ? in[c] : y[c];
-        if (since && larger) since[c] = (real)q->step;
-      }
+      bool first = q->step + s == 0;
+      for (size_t c = 0; c < w && since; c++)
+        if (first || above(in[c], y[c])) since[c] = (real)q->step;
+      for (size_t c = 0; c < w; c++) y[c] = first || above(in[c], y[c]) ? in[c] : y[c];
     }
   }
 }
