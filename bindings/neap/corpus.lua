@@ -663,6 +663,40 @@ function methods:get(name, i)
   return list
 end
 
+--- All sequences, for metrics: a list of what @{get} gives, which knows its file and lines.
+-- @string name field
+-- @treturn tab
+function methods:lists(name)
+  find(self, "corpus:lists", name)
+  local list = { from = { corpus = self, name = name } }
+  for i = 1, self.n do list[i] = self:get(name, i) end
+  return list
+end
+
+--- Each different sequence of one field with all that stands beside it in another: the words and
+-- their pronunciations, the sentences and their translations.
+-- @string source field of symbols
+-- @string target field of symbols
+-- @treturn {tab,...} the sources, each once, in the order of their first place
+-- @treturn {tab,...} for each the list of its targets, as metrics take them
+function methods:references(source, target)
+  find(self, "corpus:references", source, "symbols")
+  find(self, "corpus:references", target, "symbols")
+  local sources, rows, index = {}, {}, {}
+  local references = { from = { corpus = self, name = target, rows = rows } }
+  for i = 1, self.n do
+    local one = self:get(source, i)
+    local key = table.concat(one, "\0")
+    local at = index[key]
+    if not at then
+      at = #sources + 1
+      index[key], sources[at], rows[at], references[at] = at, one, i, {}
+    end
+    table.insert(references[at], self:get(target, i))
+  end
+  return sources, references
+end
+
 --- A sequence of symbols as text: characters side by side, all else with blanks between.
 -- @string name field
 -- @int i sequence, from 1

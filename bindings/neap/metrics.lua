@@ -1,4 +1,8 @@
 --- How good predictions are.
+--
+-- A metric goes over a list of items: hypotheses and references, or what was predicted and what was
+-- wanted. @{bootstrap} says how sure it is. Lists that a corpus gave (`corpus:lists`,
+-- `corpus:references`) know their file and lines, which messages name.
 -- @module neap.metrics
 local check = require "neap.check"
 
@@ -63,6 +67,52 @@ function metrics.edit_distance(a, b)
   return row[#b]
 end
 
+--- The same, told apart, along one cheapest way; where several are, substitutions come before
+-- deletions and these before insertions, from the end.
+-- @tab hypothesis
+-- @tab reference
+-- @treturn tab `{ substitutions, deletions, insertions }`; a deletion is a symbol of the reference
+--   that the hypothesis lacks
+function metrics.edits(hypothesis, reference)
+  check.type("edits", "hypothesis", hypothesis, "table")
+  check.type("edits", "reference", reference, "table")
+  local rows, n, m = {}, #hypothesis, #reference
+  for i = 0, n do
+    rows[i] = { [0] = i }
+    for j = 1, i == 0 and m or 0 do rows[0][j] = j end
+  end
+  for i = 1, n do
+    local above, row = rows[i - 1], rows[i]
+    for j = 1, m do
+      row[j] = math.min(above[j - 1] + (hypothesis[i] == reference[j] and 0 or 1), above[j] + 1,
+        row[j - 1] + 1)
+    end
+  end
+  local out, i, j = { substitutions = 0, deletions = 0, insertions = 0 }, n, m
+  while i > 0 or j > 0 do
+    local here = rows[i][j]
+    local same = i > 0 and j > 0 and hypothesis[i] == reference[j]
+    if i > 0 and j > 0 and rows[i - 1][j - 1] + (same and 0 or 1) == here then
+      if not same then out.substitutions = out.substitutions + 1 end
+      i, j = i - 1, j - 1
+    elseif j > 0 and rows[i][j - 1] + 1 == here then
+      out.deletions, j = out.deletions + 1, j - 1
+    else
+      out.insertions, i = out.insertions + 1, i - 1
+    end
+  end
+  return metrics.scores(out)
+end
+
+-- ---- items ----
+
+-- Where entry i of a list is from, for messages: lists that a corpus gave know it.
+local function place(list, i)
+  local from = type(list) == "table" and list.from
+  local rows = from and from.rows
+  return from and (" (%s)"):format(from.corpus:place(rows and rows[i] or i)) or ""
+end
+
 local function same_count(who, hypotheses, references)
   check.type(who, "hypotheses", hypotheses, "table")
   check.type(who, "references", references, "table")
@@ -75,16 +125,53 @@ end
 local function lists(who, hypotheses, references)
   same_count(who, hypotheses, references)
   for i, hypothesis in ipairs(hypotheses) do
-    check.type(who, ("hypothesis %d"):format(i), hypothesis, "table")
-    check.type(who, ("references: entry %d"):format(i), references[i], "table")
+    check.type(who, ("hypothesis %d%s"):format(i, place(hypotheses, i)), hypothesis, "table")
+    check.type(who, ("references: entry %d%s"):format(i, place(references, i)), references[i],
+      "table")
     for k, reference in ipairs(references[i]) do
       if type(reference) ~= "table" then
-        check.fail("%s: references: entry %d is a list of references, each a list: number %d is %s",
-          who, i, k, check.came(reference))
+        check.fail("%s: references: entry %d%s is a list of references, each a list: "
+          .. "number %d is %s", who, i, place(references, i), k, check.came(reference))
       end
     end
   end
 end
+
+-- The same, and none is without a reference.
+local function with_references(who, hypotheses, references)
+  lists(who, hypotheses, references)
+  for i, entry in ipairs(references) do
+    if #entry == 0 then
+      check.fail("%s: references: entry %d%s has no reference: expected a list of lists, such as "
+        .. "{ { \"a\", \"b\" } }", who, i, place(references, i))
+    end
+  end
+end
+
+-- What the metrics of items are made of: count(..) checks the arguments and gives for each item a
+-- list of numbers; score(sums, ..) makes the metric of their sums over the items. So a sample of
+-- the items costs sums alone. By the metric's function, for @{bootstrap}.
+local made_of = {}
+
+local function sum_up(counts, pick)
+  local sums = {}
+  for i = 1, #counts do
+    local item = counts[pick and pick[i] or i]
+    for k = 1, #item do sums[k] = (sums[k] or 0) + item[k] end
+  end
+  return sums
+end
+
+local function metric(count, score)
+  local function f(...)
+    return score(sum_up((count(...))), ...)
+  end
+  made_of[f] = { count = count, score = score }
+  return f
+end
+
+-- 0 for no items.
+local function share(sums) return sums[2] and sums[1] / sums[2] or 0 end
 
 local function equal(a, b)
   if #a ~= #b then return false end
@@ -96,52 +183,429 @@ end
 
 --- The share of sequences that equal none of their references: the word error rate of spelling to
 -- phonemes.
+-- @function sequence_error_rate
 -- @tab hypotheses a list of lists
 -- @tab references for each hypothesis the list of its references, each a list
 -- @treturn number 0 to 1; 0 for no sequences
-function metrics.sequence_error_rate(hypotheses, references)
+metrics.sequence_error_rate = metric(function(hypotheses, references)
   lists("sequence_error_rate", hypotheses, references)
-  local wrong = 0
+  local counts = {}
   for i, hypothesis in ipairs(hypotheses) do
-    local right = false
-    for _, reference in ipairs(references[i]) do right = right or equal(hypothesis, reference) end
-    if not right then wrong = wrong + 1 end
+    local wrong = 1
+    for _, reference in ipairs(references[i]) do
+      if equal(hypothesis, reference) then wrong = 0 end
+    end
+    counts[i] = { wrong, 1 }
   end
-  return #hypotheses == 0 and 0 or wrong / #hypotheses
-end
+  return counts
+end, share)
 
---- Edit distance to the closest reference over its length, both summed: the phoneme error rate of
--- spelling to phonemes, the word error rate of speech.
--- @tab hypotheses a list of lists
--- @tab references for each hypothesis the list of its references, each a list
--- @treturn number 0 for no sequences; may pass 1
-function metrics.symbol_error_rate(hypotheses, references)
-  lists("symbol_error_rate", hypotheses, references)
-  local edits, symbols = 0, 0
+-- Edits to the closest reference and its length, for each item.
+local function count_edits(who, hypotheses, references)
+  with_references(who, hypotheses, references)
+  local counts = {}
   for i, hypothesis in ipairs(hypotheses) do
     local best, length
     for _, reference in ipairs(references[i]) do
       local distance = metrics.edit_distance(hypothesis, reference)
       if not best or distance < best then best, length = distance, #reference end
     end
-    if not best then check.fail("symbol_error_rate: entry %d has no reference", i) end
-    edits, symbols = edits + best, symbols + length
+    counts[i] = { best, length }
   end
+  return counts
+end
+
+local function error_rate(sums)
+  local edits, symbols = sums[1] or 0, sums[2] or 0
   return symbols == 0 and (edits > 0 and math.huge or 0) or edits / symbols
 end
 
+--- Edit distance to the closest reference over its length, both summed: the phoneme error rate
+-- (PER) of spelling to phonemes, the digit error rate of spoken digits.
+-- @function symbol_error_rate
+-- @tab hypotheses a list of lists
+-- @tab references for each hypothesis the list of its references, each a list
+-- @treturn number 0 for no sequences; may pass 1
+metrics.symbol_error_rate = metric(function(hypotheses, references)
+  return count_edits("symbol_error_rate", hypotheses, references)
+end, error_rate)
+
+-- Strings as lists of the words between blanks.
+local function words_of(x)
+  if type(x) ~= "string" then return x end
+  local list = {}
+  for word in x:gmatch "%S+" do list[#list + 1] = word end
+  return list
+end
+
+-- The lists with each string in them cut into words.
+local function in_words(who, hypotheses, references)
+  same_count(who, hypotheses, references)
+  local h, r = { from = hypotheses.from }, { from = references.from }
+  for i = 1, #hypotheses do
+    h[i], r[i] = words_of(hypotheses[i]), references[i]
+    if type(r[i]) == "string" then
+      r[i] = { words_of(r[i]) }
+    elseif type(r[i]) == "table" then
+      local entry = {}
+      for k, reference in ipairs(r[i]) do entry[k] = words_of(reference) end
+      r[i] = entry
+    end
+  end
+  return h, r
+end
+
+--- The word error rate (WER) of speech: edits of words to the closest reference over its words,
+-- both summed.
+-- @function wer
+-- @tab hypotheses a list of strings, which are cut at blanks, or of lists of words
+-- @tab references for each hypothesis a string, or the list of its references: strings or lists of
+--   words
+-- @treturn number 0 for no sequences; may pass 1
+metrics.wer = metric(function(hypotheses, references)
+  return count_edits("wer", in_words("wer", hypotheses, references))
+end, error_rate)
+
 --- The share of equal entries.
+-- @function accuracy
 -- @tab predicted a list
 -- @tab wanted a list of the same length
 -- @treturn number 0 to 1; 0 for no entries
-function metrics.accuracy(predicted, wanted)
+metrics.accuracy = metric(function(predicted, wanted)
   same_count("accuracy", predicted, wanted)
-  local right = 0
-  for i, value in ipairs(predicted) do
-    if value == wanted[i] then right = right + 1 end
+  local counts = {}
+  for i = 1, #predicted do counts[i] = { predicted[i] == wanted[i] and 1 or 0, 1 } end
+  return counts
+end, share)
+
+--- The plain mean of F1 over the classes that were wanted or predicted. (A confusion has it too.)
+-- @tab predicted a list of classes: strings or numbers
+-- @tab wanted a list of the same length
+-- @treturn number 0 to 1; 0 for no entries
+function metrics.macro_f1(predicted, wanted)
+  same_count("macro_f1", predicted, wanted)
+  local right, all, n, sum = {}, {}, 0, 0
+  for i = 1, #predicted do
+    local p, w = predicted[i], wanted[i]
+    if p == nil or w == nil then
+      check.fail("macro_f1: entry %d%s: expected a class, came nil", i, place(wanted, i))
+    end
+    all[p] = (all[p] or 0) + 1
+    all[w] = (all[w] or 0) + 1
+    if p == w then right[p] = (right[p] or 0) + 1 end
   end
-  return #predicted == 0 and 0 or right / #predicted
+  local order = {} -- a sum has one order
+  for class in pairs(all) do order[#order + 1] = 2 * (right[class] or 0) / all[class] end
+  table.sort(order)
+  for _, f1 in ipairs(order) do sum, n = sum + f1, n + 1 end
+  return n == 0 and 0 or sum / n
 end
+
+-- ---- numbers ----
+
+-- The numbers of a list or tensor: a list of rows of numbers.
+local function rows_of(who, name, x)
+  local rows = x
+  if type(x) == "userdata" and getmetatable(x).__name == "neap.tensor" then
+    rows = x:totable()
+  elseif type(x) ~= "table" or getmetatable(x) then
+    check.fail("%s: %s: expected a list of numbers or a tensor, came %s", who, name, check.came(x))
+  end
+  local out = {}
+  for i, row in ipairs(rows) do
+    out[i] = type(row) == "table" and row or { row }
+    for k, value in ipairs(out[i]) do
+      if type(value) ~= "number" or value - value ~= 0 then
+        check.fail("%s: %s: entry %d%s: expected a finite number, came %s%s", who, name, i,
+          place(x, i), check.came(value), #out[i] > 1 and (" as number %d"):format(k) or "")
+      end
+    end
+    if #out[i] ~= #out[1] or #out[i] == 0 then
+      check.fail("%s: %s: entry %d%s: expected %d numbers, came %d", who, name, i, place(x, i),
+        math.max(#out[1], 1), #out[i])
+    end
+  end
+  return out
+end
+
+-- Two such lists, each as long and as wide.
+local function two(who, predicted, wanted)
+  local a, b = rows_of(who, "predicted", predicted), rows_of(who, "wanted", wanted)
+  if #a ~= #b then check.fail("%s: %d predicted for %d wanted", who, #a, #b) end
+  if #a > 0 and #a[1] ~= #b[1] then
+    check.fail("%s: rows of %d predicted for rows of %d wanted", who, #a[1], #b[1])
+  end
+  return a, b
+end
+
+-- Sums of distance(error) and how many, for each row.
+local function count_errors(who, predicted, wanted, distance)
+  local a, b = two(who, predicted, wanted)
+  local counts = {}
+  for i, row in ipairs(a) do
+    local sum = 0
+    for k, x in ipairs(row) do sum = sum + distance(x - b[i][k]) end
+    counts[i] = { sum, #row }
+  end
+  return counts
+end
+
+local function squared(e) return e * e end
+
+--- Root mean square error.
+-- @function rmse
+-- @param predicted a list of numbers or of rows of numbers, or a tensor
+-- @param wanted the like
+-- @treturn number 0 for none
+metrics.rmse = metric(function(predicted, wanted)
+  return count_errors("rmse", predicted, wanted, squared)
+end, function(sums) return share(sums) ^ 0.5 end)
+
+--- Mean absolute error.
+-- @function mae
+-- @param predicted a list of numbers or of rows of numbers, or a tensor
+-- @param wanted the like
+-- @treturn number 0 for none
+metrics.mae = metric(function(predicted, wanted)
+  return count_errors("mae", predicted, wanted, math.abs)
+end, share)
+
+-- The mean error of the seasonal naive forecast within the series that was learned from.
+local function naive_error(options)
+  options = check.options("mase", options, { "train", "season" })
+  local season = check.integer("mase", "season", options.season or 1, 1)
+  if options.train == nil then
+    check.fail("mase: train: expected the series that was learned from, { train = series }, "
+      .. "came nil")
+  end
+  local train = rows_of("mase", "train", options.train)
+  if #train <= season then
+    check.fail("mase: train: expected more than season = %d entries, came %d", season, #train)
+  end
+  local sum, n = 0, 0
+  for t = season + 1, #train do
+    for k, x in ipairs(train[t]) do sum, n = sum + math.abs(x - train[t - season][k]), n + 1 end
+  end
+  if sum == 0 then
+    check.fail("mase: train: its seasonal naive forecast makes no error, so that nothing can be "
+      .. "measured by it: expected a series that is not constant%s",
+      season > 1 and " from season to season" or "")
+  end
+  return sum / n, train
+end
+
+--- Mean absolute scaled error (Hyndman and Koehler 2006, "Another look at measures of forecast
+-- accuracy"): the mean absolute error over that of the seasonal naive forecast,
+-- y(t) = y(t - season), within the series that was learned from. Below 1: better than that
+-- forecast did there.
+-- @function mase
+-- @param predicted a list of numbers, or a tensor
+-- @param wanted the like
+-- @tab options `train`: the series that was learned from; `season`: its steps in a season (1: the
+--   last value is the forecast)
+-- @treturn number 0 for none
+metrics.mase = metric(function(predicted, wanted, options)
+  local _, train = naive_error(options)
+  local counts = count_errors("mase", predicted, wanted, math.abs)
+  if #train[1] ~= 1 or counts[1] and counts[1][2] ~= 1 then
+    check.fail("mase: expected series of single numbers, came rows of %d",
+      math.max(#train[1], counts[1] and counts[1][2] or 1))
+  end
+  return counts
+end, function(sums, _, _, options) return share(sums) / naive_error(options) end)
+
+--- e to the mean of -ln p over all symbols.
+-- @function perplexity
+-- @param nats a list or tensor: for each sequence its sum of -ln p; or for each symbol -ln p
+-- @param[opt] symbols for each of them how many symbols it is (1)
+-- @treturn number 1 for none
+metrics.perplexity = metric(function(nats, symbols)
+  local a, counts = rows_of("perplexity", "nats", nats), {}
+  local b = symbols ~= nil and rows_of("perplexity", "symbols", symbols)
+  if b and #a ~= #b then
+    check.fail("perplexity: %d entries of nats for %d of symbols", #a, #b)
+  end
+  for i, row in ipairs(a) do
+    local n = b and b[i][1] or 1
+    if #row ~= 1 or n < 0 then
+      check.fail("perplexity: entry %d%s: expected one number and a count from 0, came %s", i,
+        place(nats, i), n < 0 and ("a count of %g"):format(n) or ("%d numbers"):format(#row))
+    end
+    counts[i] = { row[1], n }
+  end
+  return counts
+end, function(sums)
+  local nats, n = sums[1] or 0, sums[2] or 0
+  return n > 0 and math.exp(nats / n) or nats > 0 and math.huge or 1
+end)
+
+-- ---- BLEU ----
+
+-- How often each n-gram comes.
+local function grams(list, n)
+  local counts = {}
+  for i = 1, #list - n + 1 do
+    local key = n == 1 and list[i] or table.concat(list, "\0", i, i + n - 1)
+    counts[key] = (counts[key] or 0) + 1
+  end
+  return counts
+end
+
+local function bleu_options(options)
+  options = check.options("bleu", options, { "order", "smoothing", "k" })
+  local smoothing, k = options.smoothing == nil and "none" or options.smoothing, options.k
+  if smoothing ~= "none" and smoothing ~= "add-k" then
+    check.fail("bleu: smoothing: expected \"none\" or \"add-k\", came %s", check.came(smoothing))
+  end
+  if k ~= nil then
+    check.number("bleu", "k", k, 0)
+    if smoothing == "none" then check.fail("bleu: k: only smoothing = \"add-k\" has one") end
+  end
+  return check.integer("bleu", "order", options.order or 4, 1, 9), smoothing, k or 1
+end
+
+--- BLEU of a corpus (Papineni, Roukos, Ward and Zhu 2002), 0 to 100: the geometric mean of the
+-- precisions of 1- to 4-grams, clipped to the most that a reference of the same sentence has and
+-- summed over the corpus, times the brevity penalty e^(1 - r/h) where the hypotheses have h
+-- symbols, fewer than r, the sum of the closest references' lengths (of two as close, the shorter).
+-- Symbols are compared as they are given: for comparison with published figures they must be cut as
+-- there.
+-- @function bleu
+-- @tab hypotheses a list of lists of symbols, or of strings, which are cut at blanks
+-- @tab references for each hypothesis a string, or the list of its references: strings or lists of
+--   symbols
+-- @tab[opt] options `order`: the longest n-grams (4); `smoothing`: "none" (0 where an order has no
+--   match), or "add-k": `k` (1) is added to matches and n-grams of the orders above 1 (Lin and Och
+--   2004), for single sentences and short corpora
+-- @treturn tab `{ bleu, precisions, brevity_penalty, hypothesis_length, reference_length, method }`
+metrics.bleu = metric(function(hypotheses, references, options)
+  local order = bleu_options(options)
+  local h, r = in_words("bleu", hypotheses, references)
+  with_references("bleu", h, r)
+  local counts = {}
+  for i, hypothesis in ipairs(h) do
+    local closest
+    for k, reference in ipairs(r[i]) do
+      for _, list in ipairs { hypothesis, reference } do
+        for at, symbol in ipairs(list) do
+          if type(symbol) ~= "string" and type(symbol) ~= "number" then
+            check.fail("bleu: entry %d%s: symbol %d of %s: expected a string or a number, "
+              .. "came %s", i, place(references, i), at, list == hypothesis and "the hypothesis"
+                or ("reference %d"):format(k), check.came(symbol))
+          end
+        end
+      end
+      local d, best = math.abs(#reference - #hypothesis),
+        closest and math.abs(closest - #hypothesis) or math.huge
+      if d < best or d == best and #reference < closest then closest = #reference end
+    end
+    local item = { #hypothesis, closest }
+    for n = 1, order do
+      local most = {}
+      for _, reference in ipairs(r[i]) do
+        for gram, times in pairs(grams(reference, n)) do
+          most[gram] = math.max(most[gram] or 0, times)
+        end
+      end
+      local matches = 0
+      for gram, times in pairs(grams(hypothesis, n)) do
+        matches = matches + math.min(times, most[gram] or 0)
+      end
+      item[2 * n + 1], item[2 * n + 2] = matches, math.max(#hypothesis - n + 1, 0)
+    end
+    counts[i] = item
+  end
+  return counts
+end, function(sums, _, _, options)
+  local order, smoothing, k = bleu_options(options)
+  local h, r, log_sum, precisions = sums[1] or 0, sums[2] or 0, 0, {}
+  for n = 1, order do
+    local matches, all = sums[2 * n + 1] or 0, sums[2 * n + 2] or 0
+    if smoothing == "add-k" and n > 1 then matches, all = matches + k, all + k end
+    precisions[n] = all > 0 and matches / all or 0
+    log_sum = log_sum + math.log(precisions[n])
+  end
+  local penalty = h == 0 and 0 or h < r and math.exp(1 - r / h) or 1
+  return metrics.scores { bleu = 100 * penalty * math.exp(log_sum / order), precisions = precisions,
+    brevity_penalty = penalty, hypothesis_length = h, reference_length = r,
+    method = ("BLEU-%d of the corpus, symbols as given, smoothing %s"):format(order,
+      smoothing == "none" and "none" or ("add-%g"):format(k)) }
+end)
+
+-- ---- how sure ----
+
+-- What stands at a share of a sorted list, between two entries in proportion (type 7 of Hyndman and
+-- Fan 1996).
+local function quantile(list, share_of)
+  local at = 1 + (#list - 1) * share_of
+  local low = math.floor(at)
+  return list[low] + (at - low) * ((list[low + 1] or list[low]) - list[low])
+end
+
+--- A confidence interval by the bootstrap (Efron 1979), percentile method: the metric over as many
+-- items drawn with replacement, many times; low and high cut off the same share at either end.
+-- Items are drawn alike from all lists, so that a function of two systems' outputs and the
+-- references compares the two on the same sentences (Koehn 2004).
+-- @func f one of the metrics here that go over lists, or a function of the script that takes lists
+--   and gives a number
+-- @tab arguments the lists it takes, and what else: `{ hypotheses, references }`. For a function of
+--   the script all are lists of items, each as long
+-- @tab options `rng`; `samples` (1000); `level` (0.95)
+-- @treturn tab `{ value, low, high, level, samples }`
+function metrics.bootstrap(f, arguments, options)
+  if type(f) ~= "function" then
+    check.fail("bootstrap: expected a metric such as neap.metrics.accuracy, came %s", check.came(f))
+  end
+  check.table("bootstrap", "arguments", arguments)
+  options = check.options("bootstrap", options, { "rng", "samples", "level" })
+  local rng = check.rng("bootstrap", options.rng or false)
+  local samples = check.integer("bootstrap", "samples", options.samples or 1000, 2)
+  local level = check.number("bootstrap", "level", options.level or 0.95, 0, 1)
+  local parts, n, compute = made_of[f], nil, nil
+  local function number(x, what)
+    if type(x) == "table" then x = x.bleu end
+    if type(x) ~= "number" or x ~= x then
+      check.fail("bootstrap: the metric of %s: expected a number, came %s", what, check.came(x))
+    end
+    return x
+  end
+  if parts then
+    local counts = parts.count(table.unpack(arguments))
+    n = #counts
+    function compute(pick) return parts.score(sum_up(counts, pick), table.unpack(arguments)) end
+  else
+    if #arguments == 0 then
+      check.fail("bootstrap: arguments: expected lists of items, came none")
+    end
+    for k, list in ipairs(arguments) do
+      check.table("bootstrap", ("argument %d"):format(k), list)
+      n = n or #list
+      if #list ~= n then
+        check.fail("bootstrap: argument %d: expected %d items as in argument 1, came %d", k, n,
+          #list)
+      end
+    end
+    function compute(pick)
+      local drawn = {}
+      for k, list in ipairs(arguments) do
+        drawn[k] = {}
+        for i = 1, n do drawn[k][i] = list[pick and pick[i] or i] end
+      end
+      return f(table.unpack(drawn))
+    end
+  end
+  if n == 0 then check.fail("bootstrap: expected at least one item, came none") end
+  local value, values, pick = number(compute(), "all items"), {}, {}
+  for s = 1, samples do
+    for i = 1, n do pick[i] = rng:int(n) end
+    values[s] = number(compute(pick), "a sample")
+  end
+  table.sort(values)
+  return metrics.scores { value = value, low = quantile(values, (1 - level) / 2),
+    high = quantile(values, (1 + level) / 2), level = level, samples = samples }
+end
+
+-- ---- classes ----
 
 local confusion = {}
 local meta = { __index = confusion, __name = "neap.confusion" }
@@ -172,6 +636,11 @@ end
 function confusion:add(wanted, predicted)
   if type(wanted) == "table" then
     same_count("confusion:add", predicted, wanted)
+    for i = 1, #wanted do -- all of them or none
+      local at = (" of entry %d%s"):format(i, place(wanted, i))
+      check.integer("confusion:add", "wanted" .. at, wanted[i], 1, #self.names)
+      check.integer("confusion:add", "predicted" .. at, predicted[i], 1, #self.names)
+    end
     for i = 1, #wanted do self:add(wanted[i], predicted[i]) end
     return self
   end
@@ -188,6 +657,24 @@ function confusion:accuracy()
   local right = 0
   for i = 1, #self.names do right = right + self[i][i] end
   return self.total == 0 and 0 or right / self.total
+end
+
+--- The share of right ones among those that were predicted to be of a class.
+-- @int class from 1
+-- @treturn ?number nil if none was
+function confusion:precision(class)
+  local n = 0
+  for i = 1, #self.names do n = n + self[i][class] end
+  return n > 0 and self[class][class] / n or nil
+end
+
+--- The share of right ones among those that were of a class.
+-- @int class from 1
+-- @treturn ?number nil if none was
+function confusion:recall(class)
+  local n = 0
+  for j = 1, #self.names do n = n + self[class][j] end
+  return n > 0 and self[class][class] / n or nil
 end
 
 --- F1 of a class: 2 right / (wanted + predicted).
