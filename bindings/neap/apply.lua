@@ -23,6 +23,11 @@ local function symbols_reader(inputs)
   end
   return function(text)
     if not utf8.len(text) then return nil, "expected text in UTF-8, came other bytes" end
+    if #inputs == 1 and inputs[1].vocab.merges and not inputs[1].nested then
+      local ids = inputs[1].vocab:encode(text)
+      for k, id in ipairs(ids) do ids[k] = id - 1 end
+      return { text = text, steps = #ids, { data = ids, lengths = { #ids } } }
+    end
     local symbols = cut(split, text)
     local item = { text = text, steps = #symbols }
     for k, i in ipairs(inputs) do

@@ -794,7 +794,23 @@ local function id_map(self, who, name, field, vocab, unknown)
   return map
 end
 
---- A field ready for batches.
+-- The subwords of each symbol of a field, once, and put where it comes: ids, and where each sequence
+-- begins.
+local function subwords(field, vocab)
+  local ids, ends, place = core.ints(), core.ints():push(0), core.ints()
+  local counts = core.count(field.ids, #field.symbols)
+  for i, symbol in ipairs(field.symbols) do
+    for _, id in ipairs(counts[i] > 0 and vocab:encode(symbol) or {}) do ids:push(id - 1) end
+    ends:push(#ids)
+    place:push(i)
+  end
+  local data, lengths = core.gather_rows(ids:tensor(), ends:tensor(),
+    core.remap(field.ids, place))
+  return data, core.remap(field.offsets, core.offsets(lengths))
+end
+
+--- A field ready for batches. A vocabulary of subwords cuts each symbol of the field, as a word or
+-- a text, so that sequences become longer.
 -- @string name field
 -- @tab[opt] vocab a vocabulary; none for a field of numbers
 -- @tab[opt] options `start`, `stop`: put the vocabulary's start or stop symbol before or after each
@@ -811,17 +827,22 @@ function methods:encode(name, vocab, options)
     return { data = field.data, offsets = field.offsets, from = from }
   end
   local field = find(self, "corpus:encode", name, "symbols")
-  local data = core.remap(field.ids,
-    id_map(self, "corpus:encode", name, field, vocab, options.unknown))
+  local data, offsets
+  if type(vocab) == "table" and vocab.merges then
+    data, offsets = subwords(field, vocab)
+  else
+    data, offsets = core.remap(field.ids,
+      id_map(self, "corpus:encode", name, field, vocab, options.unknown)), field.offsets
+  end
   if not options.start and not options.stop then
-    return { data = data, offsets = field.offsets, from = from }
+    return { data = data, offsets = offsets, from = from }
   end
   for _, special in ipairs{ "start", "stop" } do
     if options[special] and not vocab[special] then
       check.fail("corpus:encode: the vocabulary has no %s symbol", special)
     end
   end
-  local ids, ends, offsets = core.ints(), core.ints():push(0), field.offsets
+  local ids, ends = core.ints(), core.ints():push(0)
   for i = 1, self.n do
     if options.start then ids:push(vocab.start - 1) end
     ids:append(data, offsets[i] + 1, offsets[i + 1])
@@ -838,6 +859,9 @@ end
 -- @treturn tab `data`: i32 [n] ids from 0, or f32 [n,...]
 function methods:label(name, vocab, options)
   options = check.options("corpus:label", options, { "unknown" })
+  if type(vocab) == "table" and vocab.merges then
+    check.fail("corpus:label: field %s: expected a vocabulary of classes, came one of subwords", name)
+  end
   local field = find(self, "corpus:label", name)
   for i = 1, self.n do
     if field.offsets[i] ~= i - 1 or field.offsets[i + 1] ~= i then

@@ -214,8 +214,7 @@ function class:generate(prompt, n, options)
   end
   local before = type(prompt) == "string" and prompt or self.vocab:text(prompt)
   local after = self.vocab:text(out)
-  if n > 0 and not before:find "%s$" then return self.vocab:text { before, after } end
-  return before .. after
+  return n > 0 and self.vocab:join(before, after) or before
 end
 
 return setmetatable(class, { __call = new })

@@ -6,7 +6,11 @@
 -- corpus has the split of the field that it was counted from, so that a text goes into a model as
 -- it did in training. Where nothing says it, it is "characters" if all symbols are single
 -- characters, else "words". A list of symbols goes as it is.
+--
+-- A vocabulary of subwords (@{vocab.bpe}) has the split "bpe": words are cut into subwords, also
+-- those of a list. Each word ends with a blank, so that subwords side by side are the text.
 -- @module neap.vocab
+local bpe = require "neap.bpe"
 local check = require "neap.check"
 local core = require "neap.core"
 
@@ -116,14 +120,32 @@ function vocab.new(list)
   return self
 end
 
--- Strings by their bytes, whatever the locale.
-local function before(a, b)
-  local n = math.min(#a, #b)
-  for i = 1, n do
-    local x, y = a:byte(i), b:byte(i)
-    if x ~= y then return x < y end
+-- The symbols that come at least `min` times, most frequent first, equals in the order of their
+-- bytes.
+local function by_count(counts, min)
+  local found = {}
+  for symbol, times in pairs(counts) do
+    if times >= min then found[#found + 1] = symbol end
   end
-  return #a < #b
+  table.sort(found, function(a, b)
+    if counts[a] ~= counts[b] then return counts[a] > counts[b] end
+    return bpe.before(a, b)
+  end)
+  return found
+end
+
+-- Calls take(symbol, times) for what a corpus, a list or an iterator gives.
+local function each_symbol(who, source, field, take)
+  if type(source) == "table" and type(source.counts) == "function" then
+    if field == nil then check.fail("%s: expected a field of the corpus, came nil", who) end
+    for symbol, times in pairs(source:counts(field)) do take(symbol, times) end
+  elseif type(source) == "table" then
+    for _, symbol in ipairs(source) do take(symbol, 1) end
+  elseif type(source) == "function" then
+    for symbol in source do take(symbol, 1) end
+  else
+    check.fail("%s: expected a corpus, a list or an iterator, came %s", who, check.came(source))
+  end
 end
 
 --- A vocabulary of what is there, most frequent first, equals in the order of their bytes.
@@ -156,16 +178,9 @@ function vocab.count(source, field, options)
       counts[symbol] = (counts[symbol] or 0) + times
     end
   end
-  if type(source) == "table" and type(source.counts) == "function" then
-    if field == nil then check.fail("vocab.count: expected a field of the corpus, came nil") end
-    for symbol, times in pairs(source:counts(field)) do take(symbol, times) end
+  each_symbol("vocab.count", source, field, take)
+  if field ~= nil and type(source) == "table" and source.split_of then
     split = split or source:split_of(field)
-  elseif type(source) == "table" then
-    for _, symbol in ipairs(source) do take(symbol, 1) end
-  elseif type(source) == "function" then
-    for symbol in source do take(symbol, 1) end
-  else
-    check.fail("vocab.count: expected a corpus, a list or an iterator, came %s", check.came(source))
   end
 
   local unk = options.unk
@@ -175,22 +190,121 @@ function vocab.count(source, field, options)
     stop = options.stop, specials = options.specials })
   if problem then check.fail("vocab.count: %s", problem) end
   local specials = #self.symbols
-  local found = {}
-  for symbol, times in pairs(counts) do
+  for symbol in pairs(counts) do
     if self.index[symbol] then
       check.fail("vocab.count: the special symbol \"%s\" comes in the data; "
         .. "give it another spelling", symbol)
     end
-    if times >= min then found[#found + 1] = symbol end
   end
-  table.sort(found, function(a, b)
-    if counts[a] ~= counts[b] then return counts[a] > counts[b] end
-    return before(a, b)
-  end)
+  local found = by_count(counts, min)
   local room = max_size and math.max(max_size - #self.symbols, 0) or #found
   for i = 1, math.min(room, #found) do add(self, found[i]) end
   self.split = split or likely_split(self, specials)
   return self
+end
+
+-- What stands for each byte of a character that is no symbol.
+local function byte_symbol(byte) return ("<0x%02X>"):format(byte) end
+
+-- Makes a vocabulary one of subwords: `merges` are pairs of ids, `bytes` the id of the first byte's
+-- symbol or nil.
+local function set_merges(self, merges, bytes)
+  self.split, self.merges, self.bytes = "bpe", merges, bytes
+  self.cut_word = bpe.cutter(self.symbols, self.index, merges, function(character)
+    if not bytes then return { self.unk } end
+    local ids = { character:byte(1, -1) }
+    for i, byte in ipairs(ids) do ids[i] = bytes + byte end
+    return ids
+  end)
+  return self
+end
+
+--- A vocabulary of subwords, by byte pair encoding (see @{neap.bpe}). Its symbols are the special
+-- ones, those of bytes, the blank that ends a word, the characters of the data, most frequent first,
+-- and what was merged, in that order. Any text can be cut: a character that is no symbol becomes
+-- `unk`, or the symbols of its bytes. The data is counted word by word, once, and need not stay.
+-- @param source a corpus, whose fields are cut at blanks; or a list of words; or an iterator function
+-- @param[opt] field of the corpus, or a list of fields whose words are counted together
+-- @tab[opt] options `merges`: at most so many (8000, if there is no size); `size`: symbols at most;
+--   `min`: merge pairs that come at least so often (2); `min_character`: characters that come less
+--   often are no symbols (1); `bytes`: true: 256 symbols of bytes stand for all characters that are
+--   none, and even what is not UTF-8 can be cut; else there is `unk`; `lower`, `unk`, `start`, `stop`,
+--   `specials` as in @{new}
+-- @treturn vocab
+function vocab.bpe(source, field, options)
+  local plain = type(field) == "table" and #field == 0 -- options, not a list of fields
+  if plain and options == nil then field, options = nil, field end
+  options = check.options("vocab.bpe", options, { "merges", "size", "min", "min_character", "bytes",
+    "lower", "unk", "start", "stop", "specials" })
+  local size = options.size and check.integer("vocab.bpe", "size", options.size, 1)
+  local merges = check.integer("vocab.bpe", "merges",
+    options.merges or size and math.maxinteger >> 2 or 8000, 0)
+  local min = check.integer("vocab.bpe", "min", options.min or 2, 1)
+  local rare = check.integer("vocab.bpe", "min_character", options.min_character or 1, 1)
+  local bytes = check.boolean("vocab.bpe", "bytes", options.bytes)
+  if options.unk == false and not bytes then
+    check.fail("vocab.bpe: unk: without it characters that are no symbols need bytes = true")
+  end
+
+  local times, letters = {}, {}
+  local function take(text, n)
+    if type(text) ~= "string" or not utf8.len(text) then
+      check.fail("vocab.bpe: expected words in UTF-8, came %s", check.came(text))
+    end
+    if options.lower then text = text:lower() end
+    for word in text:gmatch "%S+" do times[word] = (times[word] or 0) + n end
+  end
+  local fields = type(field) == "table" and field or { field }
+  for k = 1, math.max(#fields, 1) do
+    local name = fields[k]
+    if name ~= nil and type(source) == "table" and source.split_of
+      and source:split_of(name) == "characters" then
+      check.fail("vocab.bpe: field %s: expected one that is cut into words, came one of characters",
+        name)
+    end
+    each_symbol("vocab.bpe", source, name, take)
+  end
+
+  local self = empty(options.lower)
+  local problem = add_specials(self, "vocab.bpe", { start = options.start, stop = options.stop,
+    unk = options.unk or options.unk == nil and not bytes, specials = options.specials })
+  local first_byte = bytes and #self.symbols + 1 or nil
+  for byte = 0, bytes and 255 or -1 do problem = problem or add(self, byte_symbol(byte)) end
+  problem = problem or add(self, bpe.stop)
+  for word, n in pairs(times) do
+    for c in word:gmatch(utf8.charpattern) do letters[c] = (letters[c] or 0) + n end
+  end
+  for _, c in ipairs(by_count(letters, rare)) do
+    if not problem and self.index[c] then
+      problem = ("the special symbol \"%s\" comes in the data; give it another spelling"):format(c)
+    end
+    problem = problem or add(self, c)
+  end
+  if problem then check.fail("vocab.bpe: %s", problem) end
+  if size and size < #self.symbols then
+    check.fail("vocab.bpe: size: expected at least the %d special symbols%s and characters, came %d",
+      #self.symbols, bytes and ", bytes" or "", size)
+  end
+
+  -- A character that is no symbol joins nothing: it parts the word, here and when it is cut later.
+  local words, counts, order = {}, {}, {}
+  for word in pairs(times) do order[#order + 1] = word end
+  table.sort(order, bpe.before)
+  for _, word in ipairs(order) do
+    local part = {}
+    local function close()
+      if #part > 1 then words[#words + 1], counts[#counts + 1] = part, times[word] end
+      part = {}
+    end
+    for c in word:gmatch(utf8.charpattern) do
+      if self.index[c] then part[#part + 1] = self.index[c] else close() end
+    end
+    part[#part + 1] = self.index[bpe.stop]
+    close()
+  end
+  local list = bpe.learn(self.symbols, words, counts, { merges = merges, size = size, min = min })
+  for id, symbol in ipairs(self.symbols) do self.index[symbol] = id end
+  return set_merges(self, list, first_byte)
 end
 
 --- The id of a symbol.
@@ -215,8 +329,17 @@ function methods:symbol(id)
   return self.symbols[check.integer("vocab:symbol", "id", id, 1, #self.symbols)]
 end
 
+-- Calls take(id) for the subwords of a text.
+local function each_subword(self, text, take)
+  if self.lower then text = text:lower() end
+  for word in text:gmatch "%S+" do
+    for _, id in ipairs(self.cut_word(word)) do take(id) end
+  end
+end
+
 --- The ids of a sequence. An unknown symbol raises if the vocabulary has no `unk`.
--- @param sequence a list of symbols, or a string, which is cut as the vocabulary's `split` says
+-- @param sequence a list of symbols (of words where the vocabulary has subwords), or a string, which
+--   is cut as the vocabulary's `split` says
 -- @treturn {int,...} from 1
 function methods:encode(sequence)
   local ids = {}
@@ -224,12 +347,17 @@ function methods:encode(sequence)
     if type(symbol) ~= "string" then
       check.fail("vocab:encode: expected symbols, which are strings, came %s", check.came(symbol))
     end
+    if self.merges then
+      return each_subword(self, symbol, function(id) ids[#ids + 1] = id end)
+    end
     ids[#ids + 1] = self:id(symbol) or check.fail("vocab:encode: unknown symbol \"%s\", and no unk "
       .. "(a vocabulary made with unk = true takes all)", symbol)
   end
   if type(sequence) == "string" then
-    if not utf8.len(sequence) then check.fail("vocab:encode: the string is not UTF-8") end
-    splits[self.split](sequence, take)
+    if not self.bytes and not utf8.len(sequence) then
+      check.fail("vocab:encode: the string is not UTF-8")
+    end
+    if self.merges then take(sequence) else splits[self.split](sequence, take) end
   elseif type(sequence) == "table" then
     for _, symbol in ipairs(sequence) do take(symbol) end
   else
@@ -262,18 +390,74 @@ function methods:decode(ids)
   return symbols
 end
 
---- Symbols as a text: characters side by side, all else with blanks between.
+--- Symbols as a text: characters and subwords side by side, all else with blanks between.
 -- @tab symbols
 -- @treturn string
 function methods:text(symbols)
-  return table.concat(symbols, self.split == "characters" and "" or " ")
+  if not self.merges then
+    return table.concat(symbols, self.split == "characters" and "" or " ")
+  end
+  local out = {}
+  for i, symbol in ipairs(symbols) do
+    local id = self.bytes and self.index[symbol]
+    local byte = id and id - self.bytes
+    out[i] = byte and byte >= 0 and byte < 256 and string.char(byte) or symbol
+  end
+  return (table.concat(out):gsub(" $", ""))
 end
 
---- The vocabulary as a plain table, for JSON.
+--- A text and what goes on after it: a blank stands between words.
+-- @string before
+-- @string after
+-- @treturn string
+function methods:join(before, after)
+  local apart = self.split ~= "characters" and not before:find "%s$"
+  return before .. (apart and " " or "") .. after
+end
+
+--- The vocabulary as a plain table, for JSON. `merges` are the two ids, from 1, of each merge, one
+-- after the other; `bytes` is the id of the symbol of byte 0.
 -- @treturn tab
 function methods:plain()
   return { symbols = table.move(self.symbols, 1, #self.symbols, 1, {}), unk = self.unk,
-    start = self.start, stop = self.stop, lower = self.lower, split = self.split }
+    start = self.start, stop = self.stop, lower = self.lower, split = self.split,
+    merges = self.merges and table.move(self.merges, 1, #self.merges, 1, {}), bytes = self.bytes }
+end
+
+-- Takes merges and bytes from a plain table, or refuses them.
+local function with_merges(self, plain, refuse)
+  local merges, n = {}, #self.symbols
+  if type(plain.merges) ~= "table" or #plain.merges % 2 ~= 0 then
+    return refuse("merges: expected a list of pairs of ids, came %s", check.came(plain.merges))
+  end
+  for k, id in ipairs(plain.merges) do
+    id = type(id) == "number" and math.tointeger(id)
+    if not id or not self.symbols[id] then
+      return refuse("merges: number %d: expected an id in 1..%d, came %s", k, n,
+        check.came(plain.merges[k]))
+    end
+    merges[k] = id
+    local text = k % 2 == 0 and self.symbols[merges[k - 1]] .. self.symbols[id]
+    if text and not self.index[text] then
+      return refuse("merges: pair %d makes \"%s\", which is no symbol", k // 2, text)
+    end
+  end
+  local bytes = plain.bytes
+  if bytes ~= nil then
+    bytes = type(bytes) == "number" and math.tointeger(bytes)
+    for byte = 0, 255 do
+      if not bytes or self.symbols[bytes + byte] ~= byte_symbol(byte) then
+        return refuse("bytes: expected the id of the first of 256 symbols of bytes, came %s",
+          check.came(plain.bytes))
+      end
+    end
+  elseif not self.unk then
+    return refuse("unk: subwords need it where there are no bytes")
+  end
+  if not self.index[bpe.stop] then
+    return refuse("symbols: the blank that ends a word is not among them")
+  end
+  return set_merges(self, merges, bytes)
 end
 
 --- A vocabulary from what @{plain} gave, perhaps by way of a file.
@@ -305,8 +489,12 @@ function vocab.from(plain)
       self[name] = id
     end
   end
+  if plain.split == "bpe" or plain.merges ~= nil then
+    return with_merges(self, plain, refuse)
+  end
   if plain.split ~= nil and not splits[plain.split] then
-    return refuse("split: expected symbol, characters or words, came %s", tostring(plain.split))
+    return refuse("split: expected symbol, characters, words or bpe, came %s",
+      tostring(plain.split))
   end
   self.split = plain.split or likely_split(self, 0) -- earlier files do not say it
   return self

@@ -286,6 +286,8 @@ typedef struct vocab {
   int n, unk, start, stop; /* ids from 0; -1: none */
   bool lower;              /* capitals are taken as small letters */
   bool letters;            /* each symbol is one character; else symbols are words */
+  int *merge;              /* or subwords: pairs of ids that become one, in this order; */
+  int merges, bytes;       /* how many ids they are; that of the symbol of byte 0, or -1 */
 } vocab;
 
 #define MAX_INPUTS 8
@@ -370,6 +372,23 @@ static size_t letter(const char *s, size_t n) {
   return k;
 }
 
+/* The merges of a vocabulary, if it is one of subwords; false if something is wrong with them. */
+static bool read_merges(vocab *v, const json *j, int object) {
+  int list = json_find(j, object, "merges");
+  v->bytes = (int)json_integer(j, json_find(j, object, "bytes"), 0) - 1;
+  if (list < 0) return true;
+  int n = j->token[list].size;
+  if (j->token[list].type != JSMN_ARRAY || !(v->merge = calloc((size_t)n + 1, sizeof *v->merge)) ||
+      (v->bytes < 0 ? v->unk < 0 : v->bytes > v->n - 256))
+    return false;
+  for (int i = list + 1; v->merges < n && i < j->n; i = json_next(j, i)) {
+    long id = json_integer(j, i, 0) - 1;
+    if (id < 0 || id >= v->n) return false;
+    v->merge[v->merges++] = (int)id;
+  }
+  return n % 2 == 0;
+}
+
 /* False if there is none. */
 static bool read_vocab(vocab *v, const json *j, int object) {
   int list = json_find(j, object, "symbols");
@@ -382,7 +401,8 @@ static bool read_vocab(vocab *v, const json *j, int object) {
   v->start = (int)json_integer(j, json_find(j, object, "start"), 0) - 1;
   v->stop = (int)json_integer(j, json_find(j, object, "stop"), 0) - 1;
   v->lower = json_true(j, json_find(j, object, "lower"));
-  v->letters = true;
+  if (!read_merges(v, j, object)) return false;
+  v->letters = !v->merge;
   for (int i = 0; i < v->n; i++) {
     size_t n = strlen(v->symbol[i]);
     if (i != v->unk && i != v->start && i != v->stop && letter(v->symbol[i], n) < n)
@@ -394,6 +414,7 @@ static bool read_vocab(vocab *v, const json *j, int object) {
 static void free_vocab(vocab *v) {
   for (int i = 0; i < v->n; i++) free(v->symbol[i]);
   free(v->symbol);
+  free(v->merge);
 }
 
 static void free_task(task *t) {
@@ -448,6 +469,23 @@ static void print_symbol(const vocab *v, int id, const char *between) {
   printf("%s%s", between, id >= 0 && id < v->n ? v->symbol[id] : "?");
 }
 
+/* Prints a symbol of a text; before: what stands between it and the one before. Gives what stands
+** between it and the next. */
+static const char *print_text(const vocab *v, int id, const char *before) {
+  if (!v->merge || id < 0 || id >= v->n) {
+    print_symbol(v, id, before);
+    return v->letters ? "" : " ";
+  }
+  if (v->bytes >= 0 && id >= v->bytes && id < v->bytes + 256) {
+    printf("%s%c", before, id - v->bytes);
+    return "";
+  }
+  size_t n = strlen(v->symbol[id]);
+  bool ends = n > 0 && v->symbol[id][n - 1] == ' '; /* the end of a word */
+  printf("%s%.*s", before, (int)(n - ends), v->symbol[id]);
+  return ends ? " " : "";
+}
+
 /* ---- lines of text ---- */
 
 typedef struct ints {
@@ -467,16 +505,56 @@ static bool push(ints *list, int32_t x) {
   return true;
 }
 
-/* Appends the id of a symbol. */
-static int push_symbol(ints *ids, const vocab *v, const char *s, size_t n, size_t line) {
-  int id = 0;
-  for (; id < v->n; id++) {
+static char small(const vocab *v, char c) {
+  return v->lower && c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+/* The id of a symbol; -1 if it is none. */
+static int find_symbol(const vocab *v, const char *s, size_t n) {
+  for (int id = 0; id < v->n; id++) {
     const char *symbol = v->symbol[id];
     size_t k = 0;
-    while (k < n && symbol[k] == (v->lower && s[k] >= 'A' && s[k] <= 'Z' ? s[k] + 32 : s[k])) k++;
-    if (k == n && !symbol[n]) break;
+    while (k < n && symbol[k] == small(v, s[k])) k++;
+    if (k == n && !symbol[n]) return id;
   }
-  if (id == v->n && (id = v->unk) < 0) {
+  return -1;
+}
+
+/* Appends the ids of a word's subwords: those of its characters and of the blank that ends it, then
+** the merges one after the other. */
+static int push_subwords(ints *ids, const vocab *v, const char *s, size_t n) {
+  size_t begin = ids->n;
+  for (size_t k = 0, step; k <= n; k += step) {
+    step = k < n ? letter(s + k, n - k) : 1;
+    int id = k < n ? find_symbol(v, s + k, step) : find_symbol(v, " ", 1);
+    if (id < 0 && (v->bytes < 0 || k == n)) id = v->unk;
+    if (id < 0 && k == n) return fail("the blank that ends a word is no symbol");
+    for (size_t b = 0; b < (id < 0 ? step : 1); b++)
+      if (!push(ids, id < 0 ? v->bytes + (unsigned char)small(v, s[k + b]) : id))
+        return fail("out of memory");
+  }
+  for (int m = 0; m < v->merges; m += 2) {
+    size_t to = begin;
+    for (size_t k = begin; k < ids->n; k++, to++) {
+      ids->at[to] = ids->at[k];
+      const int *pair = v->merge + m;
+      if (k + 1 == ids->n || ids->at[k] != pair[0] || ids->at[k + 1] != pair[1]) continue;
+      char joined[512];
+      int length = snprintf(joined, sizeof joined, "%s%s", v->symbol[pair[0]], v->symbol[pair[1]]);
+      int id = length < (int)sizeof joined ? find_symbol(v, joined, (size_t)length) : -1;
+      if (id < 0) return fail("a merge of its subwords makes no symbol");
+      ids->at[to] = id;
+      k++;
+    }
+    ids->n = to;
+  }
+  return 0;
+}
+
+/* Appends the id of a symbol. */
+static int push_symbol(ints *ids, const vocab *v, const char *s, size_t n, size_t line) {
+  int id = find_symbol(v, s, n);
+  if (id < 0 && (id = v->unk) < 0) {
     fprintf(stderr, "run_model: line %zu: the model does not know \"%.*s\"\n", line, (int)n, s);
     return 1;
   }
@@ -492,6 +570,13 @@ static int encode(ints *ids, ints *lengths, const vocab *v, bool words, bool nes
     if (words) s += strspn(s, " \t");
     size_t n = words ? strcspn(s, " \t") : *s ? letter(s, strlen(s)) : 0, before = ids->n;
     if (n == 0) return 0;
+    if (v->merge && !nested) {
+      if (push_subwords(ids, v, s, n)) return 1;
+      while (lengths->n < ids->n) /* steps are subwords */
+        if (!push(lengths, 1)) return fail("out of memory");
+      s += n;
+      continue;
+    }
     for (size_t k = 0, step; k < n; k += step) {
       step = nested ? letter(s + k, n - k) : n;
       if (push_symbol(ids, v, s + k, step, line)) return 1;
@@ -604,10 +689,11 @@ static int decode(host *h, const task *t) {
   const int32_t *best = neap_stream_output_i32(h->stream, index_of_output(decoder, "best"), NULL);
   if (!previous || !best) return fail("the model lacks a part of its decoder");
   *previous = t->output.start;
+  const char *between = "";
   for (long k = 0; k < t->max_length; k++) {
     if (neap_stream_step(h->stream)) return fail(neap_errmsg());
     if (*best == t->output.stop) break;
-    print_symbol(&t->output, *best, k > 0 && !t->output.letters ? " " : "");
+    between = print_text(&t->output, *best, between);
     *previous = *best;
   }
   return 0;
@@ -623,6 +709,7 @@ static int write_on(host *h, const task *t, const char *s, size_t line) {
   int bad = !in || n != (size_t)v->n ? fail("the program is not that of a language model")
                                      : encode(&ids, &lengths, v, t->words, false, s, line);
   neap_stream_reset(h->stream);
+  const char *between = v->letters || strchr(" \t", s[strlen(s) - 1]) ? "" : " ";
   if (!bad) printf("%s", s);
   for (size_t k = 0; !bad && k < ids.n + (size_t)t->max_length && ids.n > 0; k++) {
     size_t best = 0;
@@ -630,7 +717,7 @@ static int write_on(host *h, const task *t, const char *s, size_t line) {
       for (size_t i = 1; i < n; i++)
         if (logits[i] > logits[best]) best = i;
       if (strcmp(v->symbol[best], "\n") == 0) break;
-      print_symbol(v, (int)best, v->letters ? "" : " ");
+      between = print_text(v, (int)best, between);
     }
     *in = k < ids.n ? ids.at[k] : (int32_t)best;
     if (neap_stream_step(h->stream)) bad = fail(neap_errmsg());

@@ -5,11 +5,13 @@ spec/lua/metrics_spec.lua.
     python3 -m venv V && V/bin/pip install numpy scipy librosa sacrebleu subword-nmt
     V/bin/python spec/golden/make_data.py
 """
+import io
 import json
 import os
 import random
 
 import sacrebleu
+from subword_nmt.apply_bpe import BPE
 
 OUT = {}
 
@@ -56,6 +58,59 @@ def bleu_cases():
 
 
 OUT["bleu"] = bleu_cases()
+
+# ---- subwords: merges by counting all anew each time; cut by subword-nmt, whose subwords do not
+# show the end of the word ----
+
+def merge(word, pair):
+    out, i = [], 0
+    while i < len(word):
+        if tuple(word[i:i + 2]) == pair:
+            out.append(word[i] + word[i + 1])
+            i += 2
+        else:
+            out.append(word[i])
+            i += 1
+    return out
+
+
+def learn(counts, merges, least):
+    words, found = {w: list(w) + [" "] for w in counts}, []
+    while len(found) < merges:
+        pairs = {}
+        for w, symbols in words.items():
+            for pair in zip(symbols, symbols[1:]):
+                pairs[pair] = pairs.get(pair, 0) + counts[w]
+        if not pairs:
+            break
+        most = max(pairs.values())
+        if most < least:
+            break
+        best = min((p for p in pairs if pairs[p] == most),
+                   key=lambda p: (p[0].encode(), p[1].encode()))
+        found.append(best)
+        words = {w: merge(symbols, best) for w, symbols in words.items()}
+    return found
+
+
+def bpe_case():
+    syllables = "ba ke lo mi nu ra ß é 中文 aa th er".split()
+    counts = {}
+    for _ in range(400):
+        w = "".join(random.choice(syllables[:random.randint(2, 12)])
+                    for _ in range(random.randint(1, 4)))
+        counts[w] = counts.get(w, 0) + 1
+    merges = learn(counts, 120, 2)
+    codes = "#version: 0.1\n" + "\n".join(
+        "%s %s" % tuple(x.replace(" ", "</w>") for x in p) for p in merges)
+    cutter = BPE(io.StringIO(codes), separator="")
+    texts = [" ".join(random.choice(list(counts)) for _ in range(6)) for _ in range(10)]
+    texts += ["thermal keloba aaaaaaa aaaa", "中中文文 ßé bakelomi"]
+    return {"counts": counts, "merges": [x for p in merges for x in p], "texts": texts,
+            "cut": [cutter.segment_tokens(text.split()) for text in texts]}
+
+
+OUT["bpe"] = bpe_case()
 
 path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data.json")
 with open(path, "w") as file:

@@ -117,6 +117,29 @@ describe("neap apply", function()
     end
   end)
 
+  it("reads and writes subwords", function()
+    local words = { "low", "lower", "newest", "widest", "lowest", "éé" }
+    for _, bytes in ipairs { true, false } do
+      local input = neap.vocab.bpe(words, { merges = 9, bytes = bytes, lower = true })
+      local output = neap.vocab.bpe(words, { merges = 5, bytes = bytes, start = true, stop = true })
+      local model = enlarge(neap.async_seq2seq { input = input, output = output, rng = rng,
+        max_length = 12, encoder = neap.chain { neap.embed { size = 5 }, neap.gru { size = 6 } },
+        decoder = neap.decoder { embed = 5, layers = { neap.gru { size = 7 } } } })
+      local lines = "lowest LOW éQ 日x\n newest\tnew \n\nwidest low low"
+      local out = answers(model, lines)
+      assert.equal(as_in_c(lines), out)
+      local written, asked = {}, { "lowest LOW éQ 日x", " newest\tnew ", "widest low low" }
+      for i, symbols in ipairs(model:predict(asked)) do written[i] = output:text(symbols) end
+      table.insert(written, 3, "")
+      assert.equal(table.concat(written, "\n") .. "\n", out)
+      local goes_on = enlarge(neap.language_model { vocab = output, rng = rng,
+        net = neap.chain { neap.embed { size = 5 }, neap.lstm { size = 6 } } })
+      out = answers(goes_on, lines, "--length 9")
+      assert.matches("^lowest LOW éQ 日x .", out)
+      assert.equal(as_in_c(lines, "--length 9"), out)
+    end
+  end)
+
   it("goes on from a line, and scores it", function()
     local with_end = neap.vocab.new { "a", "b", "c", "é", "\n", unk = true }
     local model = enlarge(neap.language_model { vocab = with_end, rng = rng,

@@ -1,6 +1,7 @@
 -- Vocabularies.
 local cjson = require "cjson"
 local corpus = require "neap.corpus"
+local rng = require "neap.rng"
 local vocab = require "neap.vocab"
 local help = require "data_help"
 local raises = help.raises
@@ -127,7 +128,7 @@ describe("a vocabulary", function()
     help.fails("EFORMAT", "expected strings", vocab.from{ symbols = { 1 } })
     help.fails("EFORMAT", "unk: expected an id in 1..1, came 2",
       vocab.from{ symbols = { "a" }, unk = 2 })
-    help.fails("EFORMAT", "split: expected symbol, characters or words, came 3",
+    help.fails("EFORMAT", "split: expected symbol, characters, words or bpe, came 3",
       vocab.from{ symbols = { "a" }, split = 3 })
     help.fails("EFORMAT", "stop: expected an id", vocab.from{ symbols = { "a" }, stop = "a" })
   end)
@@ -162,5 +163,184 @@ describe("a vocabulary", function()
       vocab.count(corpus.from{ a = { "x" } })
     end)
     raises("expected symbols in UTF-8", function() vocab.count{ "\xFF" } end)
+  end)
+end)
+describe("subwords", function()
+  local function golden()
+    local file <close> = assert(io.open "spec/golden/data.json")
+    return cjson.decode(file:read "a").bpe
+  end
+  local function list_of(counts)
+    local list = {}
+    for word, n in pairs(counts) do
+      for _ = 1, n do list[#list + 1] = word end
+    end
+    return list
+  end
+  -- The words of Sennrich et al. 2016, figure 1.
+  local function paper()
+    return list_of { low = 5, lower = 2, newest = 6, widest = 3 }
+  end
+  local function pieces(v, text) return table.concat(v:decode(v:encode(text)), "|") end
+
+  it("merge the most frequent pair, equals by their bytes", function()
+    local v = vocab.bpe(paper(), { merges = 4 })
+    assert.same({ "<unk>", " ", "e", "w", "s", "t", "l", "o", "n", "d", "i", "r" },
+      table.move(v.symbols, 1, 12, 1, {}))
+    assert.same({ "es", "est", "est ", "lo" }, table.move(v.symbols, 13, 16, 1, {}))
+    assert.equal("lo|w|est ", pieces(v, "lowest"))
+    assert.equal("vocab of 16 symbols: unk <unk>", tostring(v))
+  end)
+
+  it("are those of the definition, counted anew each time", function()
+    local g = golden()
+    local v = vocab.bpe(list_of(g.counts), { merges = #g.merges // 2 })
+    local merges = {}
+    for i, id in ipairs(v.merges) do merges[i] = v.symbols[id] end
+    assert.same(g.merges, merges)
+    assert.is_true(#merges > 100)
+  end)
+
+  it("cut as subword-nmt does", function()
+    local g = golden()
+    local v = vocab.bpe(list_of(g.counts), { merges = #g.merges // 2, bytes = true })
+    for i, text in ipairs(g.texts) do
+      local cut = {}
+      for _, piece in ipairs(v:decode(v:encode(text))) do
+        piece = piece:gsub(" $", "")
+        if piece ~= "" then cut[#cut + 1] = piece end
+      end
+      assert.same(g.cut[i], cut)
+      assert.equal(text, v:text(v:decode(v:encode(text))))
+    end
+  end)
+
+  it("are the same in any order of the data", function()
+    local list, again = paper(), paper()
+    rng.new(4):shuffle(again)
+    assert.same(vocab.bpe(list).symbols, vocab.bpe(again).symbols)
+    local n = 0
+    assert.same(vocab.bpe(list).symbols, vocab.bpe(function()
+      n = n + 1
+      return list[n]
+    end).symbols)
+  end)
+
+  it("end where no pair comes often enough, or there are symbols enough", function()
+    local all = vocab.bpe(paper())
+    for i = 1, #all.merges, 2 do
+      assert.is_true(all:has(all.symbols[all.merges[i]] .. all.symbols[all.merges[i + 1]]))
+    end
+    assert.equal("newest |widest |low |lower ", pieces(all, "newest widest low lower"))
+    assert.equal(15, #vocab.bpe(paper(), { size = 15 }))
+    assert.equal("es", vocab.bpe(paper(), { min = 9 }).symbols[13])
+    assert.equal("est ", vocab.bpe(paper(), { min = 9 }).symbols[15])
+    assert.equal(15, #vocab.bpe(paper(), { min = 9 }))
+    assert.equal(0, #vocab.bpe(paper(), { merges = 0 }).merges)
+  end)
+
+  it("know any text", function()
+    local v = vocab.bpe(paper(), { merges = 4 })
+    assert.equal("lo|<unk>| |<unk>|w| ", pieces(v, "lo日 éw"))
+    assert.equal("lo<unk> <unk>w", v:text(v:decode(v:encode "lo日 éw")))
+    v = vocab.bpe(paper(), { merges = 4, bytes = true })
+    assert.equal("<0xE6>|<0x97>|<0xA5>|lo| ", pieces(v, "日lo"))
+    for _, text in ipairs { "日lo lo日", "new\xFFest \xE6\x97", "<0xE6> <unk> w", "" } do
+      assert.equal(text, v:text(v:decode(v:encode(text))))
+    end
+    assert.equal(256 + 11 + 4, #v)
+    assert.is_nil(v.unk)
+    local rare = vocab.bpe({ "ab", "ab", "ac" }, { min_character = 2 })
+    assert.equal("<unk>", rare:symbol(rare:encode("c")[1]))
+    assert.equal("a|<unk>| ", pieces(rare, "ac"))
+    raises("vocab:encode: the string is not UTF-8", function() rare:encode "\xFF" end)
+  end)
+
+  it("fold capitals, take special symbols, lists of words", function()
+    local v = vocab.bpe({ "LOW", "low" }, { lower = true, start = true, stop = true })
+    assert.equal("low ", pieces(v, "Low"))
+    assert.same({ 2, 3 }, { v.start, v.stop })
+    assert.same(v:encode "low low", v:encode { "low", "LOW" })
+    assert.equal("i32 [2]", tostring(v:tensor "low low"))
+    assert.equal("low low", v:join("low", "low"))
+    raises("the special symbol \"l\" comes in the data", function()
+      vocab.bpe({ "low" }, { start = "l" })
+    end)
+  end)
+
+  it("encode a corpus", function()
+    local c = corpus.from({ en = { "low lower", "newest low" }, de = { "wider", "newer low" },
+      letters = { "ab", "c" } }, { split = { en = "words", letters = "characters" } })
+    local v = vocab.bpe(c, { "en", "de" }, { merges = 5, start = true, stop = true })
+    for _, name in ipairs { "en", "de" } do
+      local e, at = c:encode(name, v), 0
+      for i = 1, #c do
+        local wanted = v:encode(c:string(name, i))
+        assert.equal(at, e.offsets[i])
+        for _, id in ipairs(wanted) do
+          at = at + 1
+          assert.equal(id - 1, e.data[at])
+        end
+      end
+      assert.equal(at, #e.data)
+      assert.equal(at, e.offsets[3])
+    end
+    local e = c:encode("en", v, { start = true, stop = true })
+    local first = v:encode "low lower"
+    assert.same({ v.start, first[1] }, { e.data[1] + 1, e.data[2] + 1 })
+    assert.same({ first[#first], v.stop }, { e.data[#first + 1] + 1, e.data[#first + 2] + 1 })
+    raises("corpus:label: field en: expected a vocabulary of classes, came one of subwords",
+      function() c:label("en", v) end)
+    raises("vocab.bpe: field letters: expected one that is cut into words, came one of characters",
+      function() vocab.bpe(c, "letters") end)
+  end)
+
+  it("go through JSON", function()
+    for _, options in ipairs { { bytes = true, stop = true }, { lower = true } } do
+      local v = vocab.bpe(paper(), options)
+      local w = assert(vocab.from(cjson.decode(cjson.encode(v:plain()))))
+      assert.same(v:encode "newest lowest xé", w:encode "newest lowest xé")
+      assert.same(v.symbols, w.symbols)
+      assert.same({ "bpe", v.bytes }, { w.split, w.bytes })
+    end
+  end)
+
+  it("are refused where a file has damaged them", function()
+    local function try(text, change)
+      local plain = vocab.bpe(paper(), { merges = 4 }):plain()
+      change(plain)
+      help.fails("EFORMAT", text, vocab.from(plain))
+    end
+    try("merges: expected a list of pairs of ids, came nil", function(p) p.merges = nil end)
+    try("merges: expected a list of pairs of ids, came a table", function(p) p.merges[8] = nil end)
+    try("merges: number 8: expected an id in 1..16, came 17", function(p) p.merges[8] = 17 end)
+    try("merges: number 1: expected an id in 1..16, came \"x\"", function(p) p.merges[1] = "x" end)
+    try("merges: pair 1 makes \"ww\", which is no symbol", function(p)
+      p.merges[1], p.merges[2] = 4, 4
+    end)
+    try("bytes: expected the id of the first of 256 symbols of bytes, came 3", function(p)
+      p.bytes = 3
+    end)
+    try("unk: subwords need it where there are no bytes", function(p) p.unk = nil end)
+    try("symbols: the blank that ends a word is not among them", function(p)
+      p.symbols[2], p.merges = "x", {}
+    end)
+  end)
+
+  it("refuse wrong use", function()
+    raises("vocab.bpe: unknown option \"merge\"; did you mean \"merges\"?", function()
+      vocab.bpe(paper(), { merge = 3 })
+    end)
+    raises("size: expected at least the 12 special symbols and characters, came 5", function()
+      vocab.bpe(paper(), { size = 5 })
+    end)
+    raises("unk: without it characters that are no symbols need bytes = true", function()
+      vocab.bpe(paper(), { unk = false })
+    end)
+    raises("vocab.bpe: expected a corpus, a list or an iterator, came 1", function() vocab.bpe(1) end)
+    raises("vocab.bpe: expected words in UTF-8", function() vocab.bpe { "\xFF" } end)
+    raises("vocab.bpe: expected a field of the corpus, came nil", function()
+      vocab.bpe(corpus.from { a = { "x" } })
+    end)
   end)
 end)
