@@ -127,7 +127,7 @@ $(BUILD)/libneap.so: $(RUNTIME_O)
 $(BUILD)/neap/core.so: $(CORE_O) $(BUILD)/libneap.a bindings/core/exports.map
 	@mkdir -p $(@D)
 	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
-	  -o $@ $(CORE_O) $(BUILD)/libneap.a $(LIBS)
+	  -o $@ $(CORE_O) $(BUILD)/libneap.a $(LIBS) -ldl
 
 $(BUILD)/neap/line.so: $(OBJ)/bindings/core/line.o bindings/core/exports.map
 	@mkdir -p $(@D)

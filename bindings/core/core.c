@@ -468,6 +468,7 @@ static const luaL_Reg functions[] = {
 static void (*const parts[])(lua_State *L) = {
   nb_open_tensor,
   nb_open_data,
+  nb_open_sound,
   nb_open_program,
   nb_open_run,
   nb_open_model,

@@ -23,6 +23,7 @@
 
 void nb_open_tensor(lua_State *L);
 void nb_open_data(lua_State *L);
+void nb_open_sound(lua_State *L);
 void nb_open_program(lua_State *L);
 void nb_open_run(lua_State *L);
 void nb_open_model(lua_State *L);

@@ -5,6 +5,7 @@
 #include "core.h"
 
 #include <limits.h>
+#include <math.h>
 #include <string.h>
 
 /* ---- buffers: neap.ints, neap.floats ---- */
@@ -102,6 +103,68 @@ static int push_bytes(lua_State *L) {
     else
       ((float *)b->data)[b->used + i] = (float)(s[i] * scale);
   b->used += n;
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* The value of a little-endian sample, -1 to 1. */
+static double sample(const unsigned char *s, int kind) {
+  switch (kind) {
+    case 0: return (s[0] - 128) / 128.0;
+    case 1: return (int16_t)(s[0] | s[1] << 8) / 32768.0;
+    case 2: return (int32_t)((uint32_t)s[0] << 8 | (uint32_t)s[1] << 16 | (uint32_t)s[2] << 24) /
+                   2147483648.0;
+    case 3: return (int32_t)(s[0] | (uint32_t)s[1] << 8 | (uint32_t)s[2] << 16 |
+                             (uint32_t)s[3] << 24) / 2147483648.0;
+  }
+  uint64_t bits = 0;
+  for (int i = kind == 4 ? 4 : 8; i-- > 0;)
+    bits = bits << 8 | s[i];
+  float f;
+  double d;
+  uint32_t low = (uint32_t)bits;
+  memcpy(&f, &low, sizeof f);
+  memcpy(&d, &bits, sizeof d);
+  return kind == 4 ? (double)f : d;
+}
+
+/*
+** floats:push_pcm(string, kind, channels, channel) -> b | nil, frame
+** Frames of sound, one sample for each channel, as one number each: the mean of the channels, or
+** that of one. kind: "u8", "s16", "s24", "s32", "f32", "f64". nil and the number of the frame, from 1,
+** that is not finite.
+*/
+static int push_pcm(lua_State *L) {
+  static const char *const kinds[] = {"u8", "s16", "s24", "s32", "f32", "f64", NULL};
+  static const size_t sizes[] = {1, 2, 3, 4, 4, 8};
+  neap_dtype dtype;
+  buffer *b = check(L, 1, &dtype);
+  size_t length;
+  const unsigned char *s = (const unsigned char *)nb_string(L, 2, &length);
+  int kind = nb_choice(L, 3, NULL, kinds);
+  size_t channels = (size_t)nb_integer_in(L, 4, 1, INT_MAX), size = sizes[kind];
+  size_t channel = lua_isnoneornil(L, 5) ? 0 : (size_t)nb_integer_in(L, 5, 1, (lua_Integer)channels);
+  size_t frames = length / size / channels;
+  if (dtype != NEAP_F32)
+    return nb_raise_type(L, 1, FLOATS);
+  if (length != frames * channels * size)
+    return nb_raise(L, "push_pcm: %I bytes are not whole frames of %I", (LUAI_UACINT)length,
+                    (LUAI_UACINT)(channels * size));
+  reserve(L, b, frames);
+  float *to = (float *)b->data + b->used;
+  for (size_t i = 0; i < frames; i++) {
+    double sum = 0;
+    for (size_t c = 0; c < channels; c++, s += size)
+      if (channel == 0 || c + 1 == channel)
+        sum += sample(s, kind);
+    to[i] = (float)(channel ? sum : sum / (double)channels);
+    if (!(to[i] - to[i] == 0)) {
+      lua_pushnil(L);
+      lua_pushinteger(L, (lua_Integer)i + 1);
+      return 2;
+    }
+  }
+  b->used += frames;
   lua_settop(L, 1);
   return 1;
 }
@@ -396,6 +459,33 @@ static int count(lua_State *L) {
   return 1;
 }
 
+/* moments(data) -> { mean, .. }, { deviation, .. } of the columns of f32 [rows,width], rows > 0 */
+static int moments(lua_State *L) {
+  neap_tensor *t = nb_tensor_of(L, 1, NEAP_F32);
+  if (neap_tensor_rank(t) != 2 || neap_tensor_size(t) == 0)
+    return nb_raise_argument(L, 1, lua_pushfstring(L, "[rows,width] with rows expected, got %s",
+                                                   nb_push_shape(L, t)));
+  size_t rows = neap_tensor_dim(t, 0), width = neap_tensor_dim(t, 1);
+  lua_createtable(L, (int)width, 0);
+  lua_createtable(L, (int)width, 0);
+  const float *x = neap_tensor_data(nb_tensor(L, 1));
+  for (size_t j = 0; j < width; j++) {
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < rows; i++)
+      sum += (double)x[i * width + j];
+    double mean = sum / (double)rows;
+    for (size_t i = 0; i < rows; i++) {
+      double d = (double)x[i * width + j] - mean;
+      squares += d * d;
+    }
+    lua_pushnumber(L, mean);
+    lua_rawseti(L, -3, (lua_Integer)j + 1);
+    lua_pushnumber(L, sqrt(squares / (double)rows));
+    lua_rawseti(L, -2, (lua_Integer)j + 1);
+  }
+  return 2;
+}
+
 /* offsets(lengths) -> i32 [#lengths+1]: where each sequence begins, and where the last ends */
 static int offsets(lua_State *L) {
   size_t n;
@@ -414,13 +504,13 @@ static int offsets(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-  {"push", push}, {"push_bytes", push_bytes}, {"append", append}, {"tensor", tensor}, {NULL, NULL},
+  {"push", push}, {"push_bytes", push_bytes}, {"push_pcm", push_pcm}, {"append", append}, {"tensor", tensor}, {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
   {"ints", ints}, {"floats", floats}, {"gather_rows", gather_rows},
   {"gather_nested", gather_nested}, {"columns", columns}, {"remap", remap}, {"count", count},
-  {"offsets", offsets}, {NULL, NULL},
+  {"offsets", offsets}, {"moments", moments}, {NULL, NULL},
 };
 
 static void open_buffer(lua_State *L, const char *name) {

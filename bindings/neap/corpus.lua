@@ -7,6 +7,7 @@
 -- Readers return `nil, message, code` for what is wrong with a file: "EIO" where it cannot be read,
 -- "EFORMAT" where it is damaged, with `file:line` or the byte.
 -- @module neap.corpus
+local audio = require "neap.audio"
 local check = require "neap.check"
 local core = require "neap.core"
 local vocab = require "neap.vocab"
@@ -730,6 +731,93 @@ function methods:select(order)
   end
   if #order == 0 then check.fail("corpus:select: expected at least one sequence, came none") end
   return new(self.source, fields, self.lines and (core.gather_rows(self.lines, nil, order)))
+end
+
+-- The same corpus with one more field, or with another one of that name.
+local function with(self, name, field)
+  local fields = { [name] = field }
+  for key, value in pairs(self.fields) do fields[key] = fields[key] or value end
+  return new(self.source, fields, self.lines)
+end
+
+--- Reads the sound files that a field names: a corpus with one more field, of samples from -1 to 1 in
+-- steps of `hop`; zeros fill the last step. (`neap.features` makes features of them.)
+-- @string name the field of files' names, one in each sequence
+-- @tab options `hop`: samples in a step; `as`: the new field ("sound"); `folder`: where the files are,
+--   if their names do not say it; `rate`: samples a second, which all must have (those of the first
+--   file); `channel`: which one, from 1; without it the mean of all
+-- @treturn[1] corpus
+-- @return[2] nil
+-- @treturn[2] string message that names the file, and the line that named it
+-- @treturn[2] string "EIO" or "EFORMAT"
+function methods:sounds(name, options)
+  options = check.options("corpus:sounds", options, { "hop", "as", "folder", "rate", "channel" })
+  local hop = check.integer("corpus:sounds", "hop", options.hop, 1)
+  local as = check.type("corpus:sounds", "as", options.as or "sound", "string")
+  local folder = options.folder and
+    check.type("corpus:sounds", "folder", options.folder, "string") .. "/" or ""
+  audio.check("corpus:sounds", options)
+  find(self, "corpus:sounds", name, "symbols")
+  local floats, offsets, wanted = core.floats(), core.ints():push(0),
+    { rate = options.rate, channel = options.channel }
+  local zeros = core.floats():push_bytes(("\0"):rep(hop))
+  for i = 1, self.n do
+    local path = self:get(name, i)
+    if #path ~= 1 then
+      return bad("EFORMAT", "%s: expected one file in field %s, came %d", self:place(i), name, #path)
+    end
+    local rate, message, code = audio.append(folder .. path[1], wanted, floats)
+    if not rate then
+      return nil, ("%s (%s)"):format(message, self:place(i)), code
+    end
+    wanted.rate = wanted.rate or rate
+    floats:append(zeros, 1, -#floats % hop)
+    offsets:push(#floats // hop)
+  end
+  return with(self, as, { data = floats:tensor { #floats // hop, hop },
+    offsets = offsets:tensor() })
+end
+
+--- What a layer or network makes of a field of numbers, computed once and kept: a corpus with one more
+-- field.
+-- @string name the field of numbers
+-- @param layer a layer, or a function of a recorded value [T,B,I]
+-- @tab options `as`: the new field; `size`: how many sequences at a time (64)
+-- @treturn corpus
+function methods:compute(name, layer, options)
+  options = check.options("corpus:compute", options, { "as", "size" })
+  local as = check.type("corpus:compute", "as", options.as, "string")
+  local size = check.integer("corpus:compute", "size", options.size or 64, 1)
+  local field = find(self, "corpus:compute", name, "numbers")
+  require "neap.layer".check("corpus:compute", layer)
+  local program = require "neap.program".new(function(rec)
+    local y = layer(rec:input("x", { space = "T", dims = { field.data:shape()[2] } }))
+    if y.space < 1 or #y.dims ~= 1 or y.dtype ~= "f32" then
+      check.fail("corpus:compute: expected a layer that makes rows [T,B,width], came %s", y:shape())
+    end
+    return { y = y }
+  end)
+  local run, out, width = program:run(), core.floats(), nil
+  for from = 1, self.n, size do
+    local order = {}
+    for i = from, math.min(from + size - 1, self.n) do order[#order + 1] = i end
+    local data, lengths = core.gather_rows(field.data, field.offsets, order)
+    run:feed { rows = #order, x = { data = data, lengths = lengths } }:forward()
+    local y = run:value("y", "concat")
+    width = y:shape()[2]
+    out:append(y)
+  end
+  return with(self, as, { data = out:tensor { #out // width, width }, offsets = field.offsets })
+end
+
+--- Mean and deviation of each column of a field of numbers, over all its rows: what
+-- `neap.features.standardize` takes.
+-- @string name field
+-- @treturn tab `{ mean = {..}, deviation = {..} }`
+function methods:moments(name)
+  local field = find(self, "corpus:moments", name, "numbers")
+  local mean, deviation = core.moments(field.data)
+  return { mean = mean, deviation = deviation }
 end
 
 --- Cuts the corpus in two by chance. Each part keeps the order.

@@ -89,7 +89,7 @@ local lazy = {
   seq2class = "neap.seq2class", synced_seq2seq = "neap.synced_seq2seq",
   async_seq2seq = "neap.async_seq2seq", language_model = "neap.language_model",
   forecaster = "neap.forecaster", fit = "neap.fit", load = "neap.load", show = "neap.show",
-  debug = "neap.debug",
+  debug = "neap.debug", features = "neap.features", audio = "neap.audio",
 }
 
 return setmetatable(neap, { names = { lazy }, __index = function(t, name)

@@ -594,8 +594,8 @@ end
 -- @tparam layer|function l
 -- @tab options `{ T = 5, B = 2, input = width, lengths = {..}, seed = 1, step = 1e-5,
 --   ids = vocabulary size for layers that take ids }`
--- @treturn tab worst relative error by parameter (over the parameter's largest gradient). Printed,
---   it ends with the worst of all and whether that is under 1e-6; parameters that no gradient
+-- @treturn tab worst relative error by parameter (over the parameter's largest gradient), but for
+--   frozen ones. Printed, it ends with the worst of all and whether that is under 1e-6; parameters that no gradient
 --   reaches are marked
 function program.gradcheck(l, options)
   layer.check("gradcheck", l)
@@ -614,7 +614,11 @@ function program.gradcheck(l, options)
     if z.space >= 0 then z = op.reshape(op.sum_rows(op.reshape(z, { 1 })), {}) end
     return { loss = z }
   end, { seed = given.seed })
-  if #pr.params:names() == 0 then
+  local names = {}
+  for _, name in ipairs(pr.params:names()) do
+    if not pr.params:frozen(name) then names[#names + 1] = name end
+  end
+  if #names == 0 then
     check.fail("gradcheck: the layer has no parameters: there is nothing to compare")
   end
   local data
@@ -637,9 +641,9 @@ function program.gradcheck(l, options)
   loss()
   run:backward()
   local grads = {}
-  for _, name in ipairs(pr.params:names()) do grads[name] = run.core:param_grad(name) end
+  for _, name in ipairs(names) do grads[name] = run.core:param_grad(name) end
   local result, unreached = {}, {}
-  for _, name in ipairs(pr.params:names()) do
+  for _, name in ipairs(names) do
     local grad = grads[name]
     local worst, largest = 0, 1e-8
     unreached[name] = true

@@ -219,6 +219,22 @@ function recorder:param(name, dims, init)
   return wrap(self, self.core:param(full))
 end
 
+--- Numbers that do not learn, such as the matrix of a transform: a frozen parameter, through which no
+-- gradient flows either.
+-- @string name within the layer
+-- @param tensor f32
+-- @treturn value
+function recorder:constant(name, tensor)
+  local full = self.scope == "" and name or self.scope .. "." .. name
+  local new = not self.params:has(full)
+  local v = self:param(name, tensor:shape(), "zeros")
+  if new then
+    self.params:set(full, tensor)
+    self.params:freeze(full)
+  end
+  return self:add("stop_gradient", { v })
+end
+
 -- Makes a parameter or finds it; gives its name with the layer's path before it.
 function recorder:declare(name, dims, init)
   check.type("parameter", "name", name, "string")

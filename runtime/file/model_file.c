@@ -33,7 +33,7 @@ static neap_status set(neap_archive *a, const char *prefix, const char *key, con
 
 neap_status ni_model_save(const neap_model *m, const char *path) {
   neap_archive *a = NULL;
-  ni_text order = {0};
+  ni_text order = {0}, frozen = {0};
   neap_status rc = check_used(m);
   if (!rc && ni_params_count(m->params) > NI_MODEL_TENSORS)
     rc = ni_fail(NEAP_EARG, "a model file holds at most %d parameters", NI_MODEL_TENSORS);
@@ -48,10 +48,12 @@ neap_status ni_model_save(const neap_model *m, const char *path) {
     rc = ni_archive_add(a, e->name, t);
     ni_tensor_release(t);
     ni_text_add(&order, "%s%s", i ? "\n" : "", e->name);
+    if (e->frozen) ni_text_add(&frozen, "%s%s", frozen.n ? "\n" : "", e->name);
   }
-  if (!rc && order.failed) rc = NEAP_EMEM;
+  if (!rc && (order.failed || frozen.failed)) rc = NEAP_EMEM;
   if (!rc) rc = ni_archive_set_text(a, "neap", "1");
   if (!rc) rc = ni_archive_set_text(a, "neap.order", order.s ? order.s : "");
+  if (!rc && frozen.n) rc = ni_archive_set_text(a, "neap.frozen", frozen.s);
   for (int i = 0; i < m->n_programs && !rc; i++) {
     char *json;
     rc = ni_program_json(&json, m->program[i].program);
@@ -62,6 +64,7 @@ neap_status ni_model_save(const neap_model *m, const char *path) {
     rc = set(a, "neap.text.", m->text[i].key, m->text[i].text);
   if (!rc) rc = ni_archive_save(a, path);
   ni_text_free(&order);
+  ni_text_free(&frozen);
   ni_archive_release(a);
   return rc;
 }
@@ -81,10 +84,33 @@ static neap_status add_param(neap_params *p, const neap_archive *a, const char *
   return NEAP_OK;
 }
 
+static neap_status freeze(neap_params *p, const neap_archive *a, const char *name) {
+  int id = ni_params_find(p, name);
+  (void)a;
+  if (id < 0) return ni_fail(NEAP_EFORMAT, "model: neap.frozen names '%.100s', no tensor", name);
+  ni_params_freeze(p, id, true);
+  return NEAP_OK;
+}
+
+/* Calls take for each line of a text. */
+static neap_status each_line(neap_params *p, const neap_archive *a, const char *text,
+                             neap_status (*take)(neap_params *, const neap_archive *, const char *)) {
+  neap_status rc = NEAP_OK;
+  for (const char *s = text; !rc && *s;) {
+    size_t n = strcspn(s, "\n");
+    char *name = ni_strndup(s, n);
+    rc = name ? take(p, a, name) : NEAP_EMEM;
+    ni_free(name);
+    s += n + (s[n] == '\n');
+  }
+  return rc;
+}
+
 static neap_status build(neap_model **out, const neap_archive *a) {
   neap_params *p = NULL;
   neap_model *m = NULL;
   const char *version = ni_archive_text(a, "neap"), *order = ni_archive_text(a, "neap.order");
+  const char *frozen = ni_archive_text(a, "neap.frozen");
   if (!version)
     return ni_fail(NEAP_EFORMAT,
                    "model: this safetensors file carries no neap programs, only tensors");
@@ -95,13 +121,8 @@ static neap_status build(neap_model **out, const neap_archive *a) {
     return ni_fail(NEAP_EFORMAT, "model: expected at most %d tensors, came %d", NI_MODEL_TENSORS,
                    ni_archive_count(a));
   neap_status rc = ni_params_new(&p);
-  for (const char *s = order; !rc && *s;) {
-    size_t n = strcspn(s, "\n");
-    char *name = ni_strndup(s, n);
-    rc = name ? add_param(p, a, name) : NEAP_EMEM;
-    ni_free(name);
-    s += n + (s[n] == '\n');
-  }
+  if (!rc) rc = each_line(p, a, order, add_param);
+  if (!rc && frozen) rc = each_line(p, a, frozen, freeze);
   if (!rc && ni_params_count(p) != ni_archive_count(a)) {
     ni_text t = {0};
     for (int i = 0; i < ni_archive_count(a); i++)

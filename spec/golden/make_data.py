@@ -10,7 +10,10 @@ import json
 import os
 import random
 
+import librosa
+import numpy
 import sacrebleu
+import scipy.fft
 from subword_nmt.apply_bpe import BPE
 
 OUT = {}
@@ -111,6 +114,61 @@ def bpe_case():
 
 
 OUT["bpe"] = bpe_case()
+
+# ---- sound: librosa; and what the HTK Book says, by numpy's FFT ----
+
+RATE, HOP, WINDOW, FFT = 8000, 80, 200, 256
+
+
+def rounded(x):
+    return numpy.round(numpy.asarray(x, dtype=float), 6).tolist()
+
+
+def mel(f):
+    return 2595 * numpy.log10(1 + f / 700)
+
+
+def htk_spectrum(x, filters, low, high, a):
+    """Magnitudes, preemphasis within each window, triangles straight in mel; [steps, filters]."""
+    x = numpy.concatenate([numpy.zeros(WINDOW - HOP), x])
+    edges = numpy.linspace(mel(low), mel(high), filters + 2)
+    at = mel(numpy.arange(FFT // 2 + 1) * RATE / FFT)
+    bank = numpy.array([numpy.interp(at, edges[m:m + 3], [0, 1, 0], 0, 0)
+                        for m in range(filters)])
+    rows = []
+    for begin in range(0, len(x) - WINDOW + 1, HOP):
+        frame = x[begin:begin + WINDOW].copy()
+        frame[1:] -= a * frame[:-1]
+        frame[0] *= 1 - a
+        rows.append(bank @ numpy.abs(numpy.fft.rfft(frame * numpy.hamming(WINDOW), FFT)))
+    return numpy.array(rows)
+
+
+def sound_case():
+    time = numpy.arange(12 * HOP)
+    noise = numpy.random.RandomState(5)
+    x = (0.4 * numpy.sin(time * time * 1e-3) + 0.2 * numpy.sin(time * 0.3)
+         + 0.01 * noise.randn(len(time)))
+    x = numpy.round(numpy.where(time < 100, 0.1 * x, x), 5)
+    side = (FFT - WINDOW) // 2
+    padded = numpy.concatenate([numpy.zeros(WINDOW - HOP + side), x, numpy.zeros(side)])
+    power = librosa.feature.melspectrogram(
+        y=padded, sr=RATE, n_fft=FFT, hop_length=HOP, win_length=WINDOW, center=False, power=2,
+        n_mels=20, fmin=0, fmax=RATE / 2, window="hann", htk=False, norm="slaney",
+        dtype=numpy.float64)
+    log_mel = numpy.log(numpy.maximum(power, 1e-10))
+    mfcc = librosa.feature.mfcc(S=log_mel, n_mfcc=13, dct_type=2, norm="ortho")
+    delta = librosa.feature.delta(mfcc, width=5, mode="nearest")
+    delta2 = librosa.feature.delta(delta, width=5, mode="nearest")
+    htk = numpy.log(numpy.maximum(htk_spectrum(x, 12, 100, 3800, 0.97), 1e-10))
+    cepstra = scipy.fft.dct(htk, norm="ortho")[:, :10]
+    cepstra *= 1 + 11 * numpy.sin(numpy.pi * numpy.arange(10) / 22)
+    return {"samples": x.tolist(), "log_mel": rounded(log_mel.T), "mfcc": rounded(mfcc.T),
+            "deltas": rounded(numpy.concatenate([mfcc, delta, delta2]).T),
+            "htk_log_mel": rounded(htk), "htk_mfcc": rounded(cepstra)}
+
+
+OUT["sound"] = sound_case()
 
 path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data.json")
 with open(path, "w") as file:

@@ -122,7 +122,7 @@ describe("neap apply", function()
     for _, bytes in ipairs { true, false } do
       local input = neap.vocab.bpe(words, { merges = 9, bytes = bytes, lower = true })
       local output = neap.vocab.bpe(words, { merges = 5, bytes = bytes, start = true, stop = true })
-      local model = enlarge(neap.async_seq2seq { input = input, output = output, rng = rng,
+      local model = enlarge(neap.async_seq2seq { input = input, output = output, rng = neap.rng(8),
         max_length = 12, encoder = neap.chain { neap.embed { size = 5 }, neap.gru { size = 6 } },
         decoder = neap.decoder { embed = 5, layers = { neap.gru { size = 7 } } } })
       local lines = "lowest LOW éQ 日x\n newest\tnew \n\nwidest low low"
@@ -132,7 +132,7 @@ describe("neap apply", function()
       for i, symbols in ipairs(model:predict(asked)) do written[i] = output:text(symbols) end
       table.insert(written, 3, "")
       assert.equal(table.concat(written, "\n") .. "\n", out)
-      local goes_on = enlarge(neap.language_model { vocab = output, rng = rng,
+      local goes_on = enlarge(neap.language_model { vocab = output, rng = neap.rng(8),
         net = neap.chain { neap.embed { size = 5 }, neap.lstm { size = 6 } } })
       out = answers(goes_on, lines, "--length 9")
       assert.matches("^lowest LOW éQ 日x .", out)
