@@ -93,8 +93,8 @@ function meta:__len() return #self.cuts end
 
 function meta:__tostring()
   local names = sorted(self.fields)
-  return ("neap.batches: %d of up to %d sequences; %s"):format(#self.cuts, self.size,
-    table.concat(names, ", "))
+  return ("neap.batches: %d of up to %d %s; %s"):format(#self.cuts, self.tokens or self.size,
+    self.tokens and "tokens" or "sequences", table.concat(names, ", "))
 end
 
 -- Does this call begin a pass? The first one of a `for` does, which comes with two nil, and one
@@ -102,7 +102,8 @@ end
 local function begins(self, ...)
   local over = self.over
   self.over = false
-  return over or self.at > 1 and select("#", ...) == 2 and select(2, ...) == nil
+  return over or (self.made or self.at - 1) > 0 and select("#", ...) == 2
+    and select(2, ...) == nil
 end
 
 -- Gives the next batch; nil past the last.
@@ -137,7 +138,9 @@ end
 -- the other (no padding), with `lengths` i32 [rows]; or with `inner`, the lengths of all inner
 -- sequences, and `outer` i32 [rows]; or alone, one row a sequence.
 -- @tab fields name -> field, all of as many sequences
--- @tab[opt] options `size`: sequences in a batch (32); `bucket`: put sequences of like length
+-- @tab[opt] options `size`: sequences in a batch (32; as many as there are if `tokens` is given);
+--   `tokens`: steps in a batch at most, those of each sequence's longest field together, so that
+--   batches of short sequences have more of them and all cost about as much; `bucket`: put sequences of like length
 --   together (true: by all fields with offsets in the order of their names; or a name, or a list of
 --   names, the first counting most; false: not); `rng`: the source of chance; `shuffle`: another
 --   order each time (true if there is an rng); `drop_last`: leave out a last batch that is not
@@ -145,13 +148,17 @@ end
 --   preset), "drop" or "cut"
 -- @treturn batches
 function batches.new(fields, options)
-  options = check.options("batches", options, { "size", "bucket", "shuffle", "rng", "drop_last",
-    "max_length", "long" })
+  options = check.options("batches", options, { "size", "tokens", "bucket", "shuffle", "rng",
+    "drop_last", "max_length", "long" })
   if type(fields) ~= "table" or getmetatable(fields) then
     check.fail("batches: expected a table of fields such as { input = corpus:encode(..) }, came %s",
       check.came(fields))
   end
-  local size = check.integer("batches", "size", options.size or 32, 1)
+  local tokens = options.tokens and check.integer("batches", "tokens", options.tokens, 1)
+  local size = check.integer("batches", "size", options.size or tokens and math.maxinteger or 32, 1)
+  if tokens and options.drop_last then
+    check.fail("batches: drop_last: batches of so many tokens are never quite full")
+  end
   check.rng("batches", options.rng)
   local max = options.max_length and
     check.integer("batches", "max_length", options.max_length, 0)
@@ -196,6 +203,11 @@ function batches.new(fields, options)
     return all[name]
   end
 
+  local function place(name, i)
+    local from = fields[name].from
+    return from and (" (%s)"):format(from.corpus:place(i)) or ""
+  end
+
   local sequences = {}
   for _, name in ipairs(names) do
     if fields[name].offsets or fields[name].outer then sequences[#sequences + 1] = name end
@@ -207,13 +219,30 @@ function batches.new(fields, options)
       for _, name in ipairs(sequences) do
         local length = lengths_of(name)[i]
         if length > max and long == "error" then
-          check.fail("batches: sequence %d of field %s has %d steps, max_length is %d "
-            .. "(long = \"drop\" or \"cut\" lets it pass)", i, name, length, max)
+          check.fail("batches: sequence %d of field %s%s has %d steps, max_length is %d "
+            .. "(long = \"drop\" or \"cut\" lets it pass)", i, name, place(name, i), length, max)
         end
         keep = keep and length <= max
       end
     end
     if keep then order[#order + 1] = i end
+  end
+
+  local steps = tokens and {} -- of each sequence, in its longest field
+  if tokens and #sequences == 0 then
+    check.fail("batches: tokens: expected a field with lengths, came none")
+  end
+  for _, name in ipairs(tokens and sequences or {}) do
+    for i, length in ipairs(lengths_of(name)) do
+      if max and length > max then length = max end
+      steps[i] = math.max(steps[i] or 0, length)
+    end
+  end
+  for _, i in ipairs(tokens and order or {}) do
+    if steps[i] > tokens then
+      check.fail("batches: sequence %d%s has %d steps, tokens is %d (max_length, with long = "
+        .. "\"drop\" or \"cut\", lets it pass)", i, place(sequences[1], i), steps[i], tokens)
+    end
   end
 
   local bucket = options.bucket
@@ -232,15 +261,25 @@ function batches.new(fields, options)
     local list, cuts = table.move(order, 1, #order, 1, {}), {}
     if shuffle then rng:shuffle(list) end
     for k = bucket and #bucket or 0, 1, -1 do list = sort_by(list, lengths_of(bucket[k])) end
-    for from = 1, #list, size do
-      local to = math.min(from + size - 1, #list)
+    local from = 1
+    while from <= #list do
+      local to = from + math.min(size, #list - from + 1) - 1
+      if tokens then
+        local most, sum = to, steps[list[from]]
+        to = from
+        while to < most and sum + steps[list[to + 1]] <= tokens do
+          to = to + 1
+          sum = sum + steps[list[to]]
+        end
+      end
       if to - from + 1 == size or not options.drop_last then
         cuts[#cuts + 1] = table.move(list, from, to, 1, {})
       end
+      from = to + 1
     end
     return shuffle and rng:shuffle(cuts) or cuts
   end
-  return setmetatable({ fields = fields, size = size, cut = cut, cuts = cut(), at = 1, over = false,
+  return setmetatable({ fields = fields, size = size, tokens = tokens, cut = cut, cuts = cut(), at = 1, over = false,
     most = long == "cut" and max or nil }, meta)
 end
 
@@ -291,6 +330,82 @@ function batches.stream(ids, options)
   end
   return setmetatable({ ids = ids, batch = batch, steps = steps, length = length, at = 1,
     over = false }, stream_meta)
+end
+
+local parts_meta = { __name = "neap.batches.parts" }
+
+-- Exact once a pass is over; before that as many as the parts that were read make likely.
+function parts_meta:__len()
+  if self.whole then return self.whole end
+  if self.read == 0 and not self.inner then self:open() end
+  local bytes = self.bytes_read > 0 and self.bytes_read or self.parts:bytes(self.order[self.at])
+  local n = self.bytes_read > 0 and self.made or #self.inner
+  return math.max(math.floor(n * self.parts:bytes() / bytes + 0.5), 1)
+end
+
+function parts_meta:__tostring()
+  return ("neap.batches.parts: %s"):format(tostring(self.parts))
+end
+
+local parts_methods = {}
+parts_meta.__index = parts_methods
+
+-- Reads the part that is next.
+function parts_methods:open()
+  local corpus, message = self.parts:read(self.order[self.at])
+  if not corpus then check.fail("batches.parts: %s", message) end
+  local inner = self.make(corpus)
+  local meta = getmetatable(inner)
+  if type(inner) ~= "table" or not (meta and meta.__call and meta.__len) then
+    check.fail("batches.parts: expected a function that makes neap.batches of a corpus, came one that "
+      .. "gives %s", check.came(inner))
+  end
+  self.inner, self.here = inner, 0
+end
+
+function parts_meta:__call(...)
+  if begins(self, ...) then self:begin() end
+  while self.at <= #self.order do
+    if not self.inner then self:open() end
+    local batch = self.inner()
+    if batch then
+      self.made = self.made + 1
+      return batch
+    end
+    self.bytes_read = self.bytes_read + self.parts:bytes(self.order[self.at])
+    self.read, self.inner, self.at = self.read + 1, nil, self.at + 1
+  end
+  self.over, self.whole = true, self.made
+  return nil
+end
+
+function parts_methods:begin()
+  self.over, self.at, self.inner, self.read, self.made, self.bytes_read = false, 1, nil, 0, 0, 0
+  self.order = {}
+  for i = 1, #self.parts do self.order[i] = i end
+  if self.rng then self.rng:shuffle(self.order) end
+end
+
+--- Batches of data that does not fit into memory: reads one part of a file at a time, and makes
+-- batches of it. Each sequence comes once in a pass.
+-- @param parts of a file, from `neap.corpus.parts`
+-- @func make called with the corpus of a part; gives its batches: @{new} or @{stream}
+-- @tab[opt] options `rng`: the parts come in another order each time (the sequences of a part do if
+--   make says so)
+-- @treturn batches to be called in a `for`, as often as wanted. `#` is the number of batches: exact
+--   once a pass is over, before that estimated. What is wrong with the file raises when it is read
+function batches.parts(parts, make, options)
+  local kind = getmetatable(parts)
+  if type(parts) ~= "table" or not kind or kind.__name ~= "neap.parts" then
+    check.fail("batches.parts: parts: expected what neap.corpus.parts gives, came %s",
+      check.came(parts))
+  end
+  check.type("batches.parts", "make", make, "function")
+  options = check.options("batches.parts", options, { "rng" })
+  check.rng("batches.parts", options.rng)
+  local self = setmetatable({ parts = parts, make = make, rng = options.rng }, parts_meta)
+  self:begin()
+  return self
 end
 
 return setmetatable(batches, { __call = function(_, ...) return batches.new(...) end })

@@ -5,7 +5,8 @@
 -- numbers each is a run of rows of one tensor.
 --
 -- Readers return `nil, message, code` for what is wrong with a file: "EIO" where it cannot be read,
--- "EFORMAT" where it is damaged, with `file:line` or the byte.
+-- "EFORMAT" where it is damaged, with `file:line` or the byte. Where they take a path they also take
+-- a part of a file (@{parts}).
 -- @module neap.corpus
 local audio = require "neap.audio"
 local check = require "neap.check"
@@ -46,7 +47,8 @@ local function symbol_field(split)
   return field
 end
 
--- lines: i32 [n], where each sequence begins in the file; nil if it comes from none.
+-- source: a path, a part of a file, or what else it is from; lines: i32 [n], where each sequence
+-- begins in it; nil if it comes from no file.
 local function new(source, fields, lines)
   local self = { source = source, fields = fields, lines = lines }
   local _, any = next(fields)
@@ -168,29 +170,73 @@ local function bad(code, format, ...)
   return nil, "corpus: " .. format:format(...), code
 end
 
+local part_meta = { __name = "neap.part" }
+
+function part_meta:__tostring()
+  return ("%s, bytes %d to %d"):format(self.path, self.from + 1, self.to)
+end
+
+local function is_part(x) return getmetatable(x) == part_meta end
+
+-- Opens a file; a part of one where it begins. Gives the file, its path, and the byte where reading
+-- ends, from 0.
 local function open(path, mode)
+  local part = is_part(path) and path
+  if part then path = part.path end
   check.type("corpus", "path", path, "string")
   local file, message = io.open(path, mode)
   if not file then return bad("EIO", "cannot open %s", message) end
-  return file
+  if part then file:seek("set", part.from) end
+  return file, path, part and part.to or math.huge
 end
 
--- Calls each(line, number) for the lines of a UTF-8 file, without their ends. each returns a
--- message to refuse the line. Gives the number of lines and whether the last one had an end; or
--- nil, message, code.
-local function each_line(path, each)
-  local file, message, code = open(path, "r")
-  if not file then return nil, message, code end
-  local number, ended = 0, true
+-- How many lines of the file are before a part: found when it is asked for.
+local function lines_before(part)
+  if not is_part(part) then return 0 end
+  if not part.lines then
+    local file, n, left = io.open(part.path, "rb"), 0, part.from
+    while file and left > 0 do
+      local text = file:read(math.min(left, 1 << 20))
+      if not text then break end
+      local _, ends = text:gsub("\n", "")
+      n, left = n + ends, left - #text
+    end
+    if file then file:close() end
+    part.lines = n
+  end
+  return part.lines
+end
+
+-- Calls each(line, number) for the lines of a UTF-8 file, without their ends; of a part numbers count
+-- from its beginning. each returns a message to refuse the line. header: a part begins with the
+-- file's first line. Gives the number of lines and whether the last one had an end; or nil,
+-- message, code.
+local function each_line(source, each, header)
+  local file, path, left = open(source, "r")
+  if not file then return nil, path, left end
+  local number, ended, at = 0, true, is_part(source) and source.from or 0
+  if header and at > 0 then
+    file:seek "set"
+    local line
+    repeat line = file:read "l" until not line or line:match "^\xEF?\xBB?\xBF?\r?$" == nil
+    line = (line or ""):gsub("^\xEF\xBB\xBF", ""):gsub("\r$", "")
+    local problem = each(line, 0)
+    if problem then
+      file:close()
+      return bad("EFORMAT", "%s:1: %s", path, problem)
+    end
+    file:seek("set", at)
+  end
   while true do
-    local line, why = file:read("L")
+    local line, why
+    if at < left then line, why = file:read("L") end
     if not line then
       file:close()
       if why then return bad("EIO", "cannot read %s: %s", path, why) end
       return number, ended
     end
-    number = number + 1
-    if number == 1 and line:sub(1, 3) == "\xEF\xBB\xBF" then line = line:sub(4) end
+    number, at = number + 1, at + #line
+    if at == #line and line:sub(1, 3) == "\xEF\xBB\xBF" then line = line:sub(4) end
     ended = line:sub(-1) == "\n"
     if ended then line = line:sub(1, line:sub(-2, -2) == "\r" and -3 or -2) end
     local valid, at = utf8.len(line)
@@ -202,10 +248,106 @@ local function each_line(path, each)
     end
     if problem then
       file:close()
-      return bad("EFORMAT", "%s:%d: %s", path, number, problem)
+      return bad("EFORMAT", "%s:%d: %s", path, lines_before(source) + number, problem)
     end
   end
 end
+
+local parts_methods = {}
+local parts_meta = { __index = parts_methods, __name = "neap.parts" }
+
+function parts_meta:__len() return #self.list end
+
+function parts_meta:__tostring()
+  return ("%s in %d part%s"):format(self.path, #self.list, #self.list == 1 and "" or "s")
+end
+
+--- A file that is larger than memory, to be read in parts: `neap.corpus.parts("big.tsv",
+-- function(part) return neap.corpus.tsv(part, options) end)`. A part begins and ends between lines;
+-- nothing is read yet but a line for each. `neap.batches.parts` learns from it, `neap.vocab` and
+-- `neap.vocab.bpe` count it.
+-- @string path
+-- @func read called with a part, which a reader takes in place of a path; gives what the reader gives
+-- @tab[opt] options `bytes`: about so many in a part (64 MiB); `between`: "lines" (the preset) or
+--   "paragraphs": parts begin after an empty line, as sentences of @{conllu} do
+-- @treturn[1] parts `#parts`, `parts:read(i)`
+-- @return[2] nil
+-- @treturn[2] string message
+-- @treturn[2] string "EIO" or "EFORMAT"
+function corpus.parts(path, read, options)
+  check.type("corpus.parts", "path", path, "string")
+  check.type("corpus.parts", "read", read, "function")
+  options = check.options("corpus.parts", options, { "bytes", "between" })
+  local bytes = check.integer("corpus.parts", "bytes", options.bytes or 64 << 20, 1)
+  local between = options.between or "lines"
+  if between ~= "lines" and between ~= "paragraphs" then
+    check.fail("corpus.parts: between: expected \"lines\" or \"paragraphs\", came %s",
+      check.came(between))
+  end
+  local file, message = io.open(path, "rb")
+  if not file then return bad("EIO", "cannot open %s", message) end
+  local list, from, size = {}, 0, file:seek "end"
+  while size and from < size do
+    file:seek("set", math.min(from + bytes - 1, size)) -- a line that ends there ends the part
+    local line, why = file:read "l"
+    if between == "paragraphs" then -- that was the end of a line, not an empty one
+      repeat
+        if line then line, why = file:read "l" end
+      until not line or line == "" or line == "\r"
+    end
+    if why then
+      file:close()
+      return bad("EIO", "cannot read %s: %s", path, why)
+    end
+    local to = line and file:seek() or size
+    list[#list + 1] = setmetatable({ path = path, from = from, to = to }, part_meta)
+    from = to
+  end
+  file:close()
+  if #list == 0 then return bad("EFORMAT", "%s: nothing in it", path) end
+  return setmetatable({ path = path, read_part = read, list = list }, parts_meta)
+end
+
+--- Reads a part.
+-- @int i from 1
+-- @return what the reader gives: a corpus; or nil, message, code
+function parts_methods:read(i)
+  return self.read_part(self.list[check.integer("parts:read", "i", i, 1, #self.list)])
+end
+
+-- Bytes of a part, or of all.
+function parts_methods:bytes(i)
+  local list = self.list
+  return i and list[i].to - list[i].from or list[#list].to
+end
+
+-- A corpus of part i; raises what is wrong with it.
+local function must(self, who, i)
+  local c, message = self:read(i)
+  if not c then check.fail("%s: %s", who, message) end
+  if getmetatable(c) ~= meta then
+    check.fail("%s: expected a reader that gives a corpus, came %s", who, check.came(c))
+  end
+  return c
+end
+
+--- How often each symbol comes, in all parts together. What is wrong with the file raises.
+-- @string name field
+-- @treturn {[string]=int,...}
+function parts_methods:counts(name)
+  local counts = {}
+  for i = 1, #self.list do
+    for symbol, times in pairs(must(self, "parts:counts", i):counts(name)) do
+      counts[symbol] = (counts[symbol] or 0) + times
+    end
+  end
+  return counts
+end
+
+--- How the strings of a field were cut.
+-- @string name field
+-- @treturn ?string
+function parts_methods:split_of(name) return must(self, "parts:split_of", 1):split_of(name) end
 
 -- What is wrong with the names of a header.
 local function wrong_names(names)
@@ -283,9 +425,9 @@ function corpus.tsv(path, options)
     for i, field in ipairs(fields) do field.add(cells[i]) end
     lines_of:push(number)
     n = n + 1
-  end)
+  end, header)
   if not lines then return nil, message, code end
-  if n == 0 then return bad("EFORMAT", "%s: no lines in it", path) end
+  if n == 0 then return bad("EFORMAT", "%s: no lines in it", tostring(path)) end
   local made = {}
   for i, name in ipairs(names) do made[name] = fields[i].done() end
   return new(path, made, lines_of:tensor())
@@ -302,22 +444,29 @@ function corpus.text(path, options)
   options = check.options("corpus.text", options, { "split" })
   local split = options.split or "characters"
   vocab.splitter("corpus.text", "split", split)
-  local file, message, code = open(path, "rb")
+  local source = path
+  local file, message, code = open(source, "rb")
   if not file then return nil, message, code end
-  local text, why = file:read("a")
+  path = message
+  local text, why
+  if is_part(source) then
+    text, why = file:read(source.to - source.from)
+  else
+    text, why = file:read("a")
+  end
   file:close()
-  if not text then return bad("EIO", "cannot read %s: %s", path, why) end
+  if not text then return bad("EIO", "cannot read %s: %s", path, why or "it has become shorter") end
   local valid, at = utf8.len(text)
   if not valid then
     local before = text:sub(1, at - 1)
     local _, ends = before:gsub("\n", "")
-    return bad("EFORMAT", "%s:%d: not UTF-8: byte %d of the line is 0x%02X", path, ends + 1,
-      at - (before:match(".*\n()") or 1) + 1, text:byte(at))
+    return bad("EFORMAT", "%s:%d: not UTF-8: byte %d of the line is 0x%02X", path,
+      lines_before(source) + ends + 1, at - (before:match(".*\n()") or 1) + 1, text:byte(at))
   end
   if text == "" then return bad("EFORMAT", "%s: nothing in it", path) end
   local field = symbol_field(split)
   field.add(text)
-  return new(path, { text = field.done() })
+  return new(source, { text = field.done() })
 end
 
 local conllu_columns = { "id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps",
@@ -381,10 +530,11 @@ function corpus.conllu(path, options)
   end)
   if not lines then return nil, ended, code end
   if words > 0 and not ended then
-    return bad("EFORMAT", "%s:%d: ends within a sentence: the file was cut short", path, lines)
+    return bad("EFORMAT", "%s:%d: ends within a sentence: the file was cut short",
+      is_part(path) and path.path or path, lines_before(path) + lines)
   end
   close()
-  if sentences == 0 then return bad("EFORMAT", "%s: no sentences in it", path) end
+  if sentences == 0 then return bad("EFORMAT", "%s: no sentences in it", tostring(path)) end
   local fields = {}
   for _, k in ipairs(keep) do fields[k.name] = k.field.done() end
   return new(path, fields, lines_of:tensor())
@@ -522,7 +672,7 @@ function corpus.festival(path)
     n = n + 1
   end)
   if not lines then return nil, message, code end
-  if n == 0 then return bad("EFORMAT", "%s: no entries in it", path) end
+  if n == 0 then return bad("EFORMAT", "%s: no entries in it", tostring(path)) end
   for _, name in ipairs(names) do fields[name] = fields[name].done() end
   return new(path, fields, lines_of:tensor())
 end
@@ -630,8 +780,10 @@ function methods:names() return sorted(self.fields) end
 -- @treturn string
 function methods:place(i)
   check.integer("corpus:place", "i", i, 1, self.n)
-  return ("%s, sequence %d%s"):format(self.source, i,
-    self.lines and (" (line %d)"):format(self.lines[i]) or "")
+  local part = is_part(self.source)
+  return ("%s, sequence %d%s%s"):format(part and self.source.path or self.source, i,
+    part and (" of bytes %d to %d"):format(self.source.from + 1, self.source.to) or "",
+    self.lines and (" (line %d)"):format(lines_before(self.source) + self.lines[i]) or "")
 end
 
 --- How the strings of a field were cut.
@@ -874,7 +1026,7 @@ local function id_map(self, who, name, field, vocab, unknown)
       counts = counts or core.count(field.ids, #field.symbols)
       if counts[i] > 0 then
         check.fail("%s: field %s of %s: symbol \"%s\" is not in the vocabulary, which has no unk",
-          who, name, self.source, symbol)
+          who, name, tostring(self.source), symbol)
       end
     end
     map:push(id and id - 1 or -1)
@@ -953,8 +1105,7 @@ function methods:label(name, vocab, options)
   local field = find(self, "corpus:label", name)
   for i = 1, self.n do
     if field.offsets[i] ~= i - 1 or field.offsets[i + 1] ~= i then
-      check.fail("corpus:label: field %s of %s: expected one symbol in sequence %d%s, came %d",
-        name, self.source, i, self.lines and (" (line %d)"):format(self.lines[i]) or "",
+      check.fail("corpus:label: field %s: %s: expected one symbol, came %d", name, self:place(i),
         field.offsets[i + 1] - field.offsets[i])
     end
   end
@@ -989,8 +1140,8 @@ end
 function meta:__len() return self.n end
 
 function meta:__tostring()
-  return ("corpus %s: %d sequence%s; %s"):format(self.source, self.n, self.n == 1 and "" or "s",
-    table.concat(self:names(), ", "))
+  return ("corpus %s: %d sequence%s; %s"):format(tostring(self.source), self.n,
+    self.n == 1 and "" or "s", table.concat(self:names(), ", "))
 end
 
 return corpus

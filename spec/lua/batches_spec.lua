@@ -177,6 +177,165 @@ describe("batches", function()
     assert.equal(0, #batches(fields(3), { size = 5, drop_last = true }))
   end)
 
+  it("keep to a budget of tokens", function()
+    for _, options in ipairs { { tokens = 40 }, { tokens = 25, rng = rng(1) },
+      { tokens = 60, bucket = false, rng = rng(2) }, { tokens = 40, size = 3 } } do
+      local all = batches(fields(n), options)
+      local count = #all
+      local came, list = through(all, n)
+      assert.same(once, came)
+      assert.equal(count, #list)
+      local full = 0
+      for _, b in ipairs(list) do
+        local sum = 0
+        for k = 1, b.rows do sum = sum + math.max(b.input.lengths[k], 2) end
+        assert.is_true(sum <= options.tokens)
+        assert.is_true(b.rows <= (options.size or n))
+        if sum > options.tokens // 2 then full = full + 1 end
+      end
+      assert.is_true(options.size ~= nil or full >= #list // 2)
+    end
+    assert.equal("neap.batches: 8 of up to 40 tokens; input, label, rows2",
+      tostring(batches(fields(n), { tokens = 40 })))
+    -- long sequences count as far as they are taken
+    local came = through(batches(fields(n), { tokens = 10, max_length = 10, long = "drop" }), n)
+    for i = 1, n do assert.equal(i * 7 % n <= 10 and 1 or 0, came[i]) end
+    assert.equal(n, #batches(fields(n), { tokens = 2, max_length = 2, long = "cut" }))
+    raises("sequence 3 has 21 steps, tokens is 20", function()
+      batches(fields(n), { tokens = 20 })
+    end)
+    raises("drop_last: batches of so many tokens are never quite full", function()
+      batches(fields(n), { tokens = 40, drop_last = true })
+    end)
+    raises("tokens: expected a field with lengths, came none", function()
+      batches({ label = fields(n).label }, { tokens = 40 })
+    end)
+    raises("tokens: expected an integer from 1, came 0", function()
+      batches(fields(n), { tokens = 0 })
+    end)
+  end)
+
+  it("name the line of a sequence that is too long", function()
+    local folder = help.folder()
+    local path = folder.write("a.tsv", "ab\n\nabcd\n")
+    local c = assert(corpus.tsv(path, { columns = { "x" }, split = { x = "characters" } }))
+    folder.remove()
+    local f = { x = c:encode("x", vocab(c, "x")) }
+    raises(("sequence 2 of field x (%s, sequence 2 (line 3)) has 4 steps, max_length is 3"):format(path),
+      function() batches(f, { max_length = 3 }) end)
+    raises(("sequence 2 (%s, sequence 2 (line 3)) has 4 steps, tokens is 3"):format(path),
+      function() batches(f, { tokens = 3 }) end)
+  end)
+
+  describe("of parts", function()
+    local folder, path
+    setup(function()
+      folder = help.folder()
+      local lines = {}
+      for i = 1, 40 do lines[i] = ("%s\tw%d\n"):format(("a"):rep(i % 9 + 1), i) end
+      path = folder.write("big.tsv", table.concat(lines))
+    end)
+    teardown(function() folder.remove() end)
+
+    local names
+    local function parts(bytes)
+      local all = assert(corpus.parts(path, function(part)
+        return corpus.tsv(part, { columns = { "x", "name" }, split = { x = "characters" } })
+      end, { bytes = bytes or 100 }))
+      names = names or vocab(all, "name")
+      return all
+    end
+    local letters = vocab.new { "a" }
+    local function maker(chance)
+      return function(c)
+        return batches({ x = c:encode("x", letters), name = c:label("name", names) },
+          { size = 3, rng = chance })
+      end
+    end
+    local function order_of(all)
+      local order, n = {}, 0
+      for b in all do
+        n = n + 1
+        for k = 1, b.rows do order[#order + 1] = names:symbol(b.name.data[k] + 1) end
+      end
+      return order, n
+    end
+
+    it("have every sequence once, in the order of the seed", function()
+      local all = parts()
+      assert.is_true(#all > 3)
+      local function pass(seed)
+        local chance = rng(seed)
+        local order, n = order_of(batches.parts(all, maker(chance), { rng = chance }))
+        local seen = {}
+        for _, name in ipairs(order) do seen[name] = (seen[name] or 0) + 1 end
+        for i = 1, 40 do assert.equal(1, seen["w" .. i]) end
+        assert.equal(40, #order)
+        return table.concat(order, " "), n
+      end
+      local one, two = pass(1), pass(2)
+      assert.equal(one, (pass(1)))
+      assert.not_equal(one, two)
+      local plain = order_of(batches.parts(all, maker()))
+      local first = #assert(all:read(1))
+      for i = first + 1, 40 do -- parts in their order, sequences by their lengths
+        assert.is_true(tonumber(plain[i]:sub(2)) > first)
+      end
+    end)
+
+    it("begin again in each loop, and count themselves", function()
+      local chance = rng(3)
+      local all = batches.parts(parts(), maker(chance), { rng = chance })
+      local guess = #all
+      local first, n = order_of(all)
+      assert.is_true(math.abs(guess - n) <= 0.3 * n, guess)
+      assert.equal(n, #all)
+      local second = order_of(all)
+      assert.equal(40, #second)
+      assert.not_same(first, second)
+      for b in all do
+        assert.is_true(b.rows > 0)
+        break
+      end
+      assert.equal(40, #order_of(all))
+      assert.equal("neap.batches.parts: " .. tostring(parts()), tostring(all))
+    end)
+
+    it("may be streams of text", function()
+      local text = folder.write("t.txt", ("abab\n"):rep(30))
+      local pieces = assert(corpus.parts(text, corpus.text, { bytes = 50 }))
+      local v, steps = vocab(pieces, "text"), 0
+      for b in batches.parts(pieces, function(c)
+        return batches.stream(c:encode("text", v), { batch = 2, steps = 7 })
+      end) do steps = steps + b.steps * b.rows end
+      assert.equal(3 * (50 - 2), steps)
+    end)
+
+    it("refuse wrong use, and raise what is wrong with the file", function()
+      raises("batches.parts: parts: expected what neap.corpus.parts gives, came \"x\"", function()
+        batches.parts("x", print)
+      end)
+      raises("batches.parts: make: expected a function, came nil", function()
+        batches.parts(parts())
+      end)
+      raises("batches.parts: rng: expected a source of chance", function()
+        batches.parts(parts(), print, { rng = 1 })
+      end)
+      raises("batches.parts: expected a function that makes neap.batches of a corpus, came one that "
+        .. "gives nil", function() batches.parts(parts(), function() end)() end)
+      local bad = folder.write("bad.tsv", ("a\tb\n"):rep(30) .. "a\n")
+      local broken = assert(corpus.parts(bad, function(part)
+        return corpus.tsv(part, { columns = { "x", "name" } })
+      end, { bytes = 50 }))
+      raises("batches.parts: corpus: " .. bad .. ":31: expected 2 columns (x, name), came 1",
+        function()
+          for _ in batches.parts(broken, function(c)
+            return batches({ x = c:encode("x", letters) })
+          end) do end
+        end)
+    end)
+  end)
+
   it("carry sequences of sequences", function()
     local c = corpus.from({ form = { "to be", "or", "not too bad" } },
       { split = { form = "words" } })

@@ -62,7 +62,7 @@ describe("a corpus", function()
       local c = assert(corpus.tsv(path, two))
       assert.equal(path .. ", sequence 2 (line 3)", c:place(2))
       assert.equal(path .. ", sequence 1 (line 4)", c:select{ 3, 1 }:place(1))
-      raises("expected one symbol in sequence 2 (line 3), came 2", function()
+      raises("lines.tsv, sequence 2 (line 3): expected one symbol, came 2", function()
         c:label("target", vocab(c, "target"))
       end)
       path = folder.write("lines.conllu", "# one\n1\ta\t_\t_\t_\t_\t_\t_\t_\t_\n\n\n# two\n"
@@ -378,6 +378,109 @@ describe("a corpus", function()
     end)
   end)
 
+  describe("in parts", function()
+    local function lines(n)
+      local list = {}
+      for i = 1, n do list[i] = ("word%d\t%s\n"):format(i, ("x"):rep(i % 7)) end
+      return table.concat(list)
+    end
+    local columns = { columns = { "word", "x" } }
+    local function read(part) return corpus.tsv(part, columns) end
+
+    it("has every line once, whatever the size of a part", function()
+      local path = folder.write("parts.tsv", lines(50))
+      local size = #lines(50)
+      for bytes = 1, size + 2 do
+        local parts = assert(corpus.parts(path, read, { bytes = bytes }))
+        local words, seen = {}, 0
+        for i = 1, #parts do
+          local c = assert(parts:read(i))
+          for k = 1, #c do
+            words[#words + 1] = c:string("word", k)
+            if bytes == 30 then
+              assert.matches((", sequence %d of bytes %%d+ to %%d+ %%(line %d%%)$"):format(k, #words),
+                c:place(k))
+            end
+          end
+          seen = seen + parts:bytes(i)
+        end
+        assert.equal(size, seen)
+        assert.equal(50, #words)
+        for i, word in ipairs(words) do assert.equal("word" .. i, word) end
+      end
+      assert.equal(1, #assert(corpus.parts(path, read)))
+      assert.equal(path .. " in 1 part", tostring(assert(corpus.parts(path, read))))
+    end)
+
+    it("is counted like the whole", function()
+      local path = folder.write("parts.tsv", lines(50))
+      local parts = assert(corpus.parts(path, read, { bytes = 100 }))
+      local whole = assert(corpus.tsv(path, columns))
+      assert.is_true(#parts > 3)
+      assert.same(vocab(whole, "x").symbols, vocab(parts, "x").symbols)
+      assert.same(vocab.bpe(whole, "word").symbols, vocab.bpe(parts, "word").symbols)
+      assert.equal("symbol", vocab(parts, "x").split)
+    end)
+
+    it("takes the header from the beginning", function()
+      local path = folder.write("head.tsv", "\xEF\xBB\xBF\na\tb\n1\t2\n3\t4\n5\t6\n")
+      local parts = assert(corpus.parts(path, function(part)
+        return corpus.tsv(part, { header = true })
+      end, { bytes = 12 }))
+      assert.equal(2, #parts)
+      local c = assert(parts:read(2))
+      assert.same({ { "a", "b" }, "5" }, { c:names(), c:string("a", #c) })
+    end)
+
+    it("begins between sentences", function()
+      local sentence = "1\ta\t_\tX\t_\t_\t_\t_\t_\t_\n2\tb\t_\tX\t_\t_\t_\t_\t_\t_\n\n"
+      local path = folder.write("p.conllu", sentence:rep(6))
+      for bytes = 1, #sentence * 6 do
+        local parts = assert(corpus.parts(path, corpus.conllu,
+          { bytes = bytes, between = "paragraphs" }))
+        local n = 0
+        for i = 1, #parts do n = n + #assert(parts:read(i)) end
+        assert.equal(6, n)
+      end
+    end)
+
+    it("is of text too", function()
+      local path = folder.write("p.txt", "one\ntwo é\nthree\n")
+      local parts, text = assert(corpus.parts(path, corpus.text, { bytes = 5 })), {}
+      for i = 1, #parts do text[i] = assert(parts:read(i)):string("text", 1) end
+      assert.is_true(#parts > 1)
+      assert.equal("one\ntwo é\nthree\n", table.concat(text))
+    end)
+
+    it("names file and line of what is wrong", function()
+      local text = "a\tb\n"
+      local path = folder.write("bad.tsv", text:rep(20) .. "a\n" .. text)
+      local parts = assert(corpus.parts(path, read, { bytes = 10 }))
+      assert(parts:read(1))
+      fails("EFORMAT", path .. ":21: expected 2 columns (word, x), came 1", parts:read(7))
+      raises("parts:counts: corpus: " .. path .. ":21: expected 2 columns", function()
+        vocab(parts, "word")
+      end)
+      path = folder.write("bad.txt", ("abc\n"):rep(9) .. "x\xFF\n")
+      parts = assert(corpus.parts(path, corpus.text, { bytes = 8 }))
+      fails("EFORMAT", path .. ":10: not UTF-8: byte 2 of the line is 0xFF", parts:read(#parts))
+      fails("EFORMAT", "nothing in it", corpus.parts(folder.write("e", ""), read))
+      fails("EIO", "No such file", corpus.parts(folder.path .. "/none", read))
+      fails("EIO", "directory", corpus.parts(folder.path, read))
+      raises("corpus.parts: bytes: expected an integer from 1, came 0", function()
+        corpus.parts(path, read, { bytes = 0 })
+      end)
+      raises("corpus.parts: read: expected a function, came nil", function() corpus.parts(path) end)
+      raises("between: expected \"lines\" or \"paragraphs\", came \"words\"", function()
+        corpus.parts(path, read, { between = "words" })
+      end)
+      raises("parts:read: i: expected an integer from 1 to", function() parts:read(0) end)
+      raises("parts:counts: expected a reader that gives a corpus, came 5", function()
+        assert(corpus.parts(path, function() return 5 end)):counts "word"
+      end)
+    end)
+  end)
+
   describe("in use", function()
     local c
 
@@ -459,7 +562,7 @@ describe("a corpus", function()
       raises("no field \"zzz\"; there are: class, form", function() c:get("zzz", 1) end)
       raises("field form of symbols needs a vocabulary", function() c:encode "form" end)
       raises("vocab: expected a vocabulary, came \"x\"", function() c:encode("form", "x") end)
-      raises("expected one symbol in sequence 1, came 2", function()
+      raises("a script, sequence 1: expected one symbol, came 2", function()
         c:label("form", vocab(c, "form"))
       end)
       raises("the vocabulary has no stop symbol", function()
