@@ -97,7 +97,7 @@ function meta:__tostring()
     self.tokens and "tokens" or "sequences", table.concat(names, ", "))
 end
 
--- Does this call begin a pass? The first one of a `for` does, which comes with two nil, and one
+-- Does this call begin a pass? `made` (of parts) or `at` says whether one is under way. The first one of a `for` does, which comes with two nil, and one
 -- after the end.
 local function begins(self, ...)
   local over = self.over

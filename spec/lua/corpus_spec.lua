@@ -312,6 +312,104 @@ describe("a corpus", function()
       end)
     end)
 
+    local function series(text, options)
+      return corpus.series(folder.write("s.csv", text), options)
+    end
+    local function field(c, name) return c:get(name, 1):totable() end
+
+    it("puts columns together, and leaves others out", function()
+      local text = "t,a,b,note\n1,1,10,x\n2,2,20,y\n"
+      local c = assert(series(text, { fields = { "a", "b" }, join = { both = { "b", "a" } } }))
+      assert.same({ "both", "t" }, c:names())
+      assert.same({ { 10, 1 }, { 20, 2 } }, field(c, "both"))
+      c = assert(series(text, { fields = { "b" }, time = "note" }))
+      assert.same({ "b", "note" }, c:names())
+      assert.same({ "x", "y" }, c:get("note", 1))
+      c = assert(series("1\n2\n", { time = false }))
+      assert.same({ "1" }, c:names())
+      assert.same({ { 1 }, { 2 } }, field(c, "1"))
+    end)
+
+    it("fills gaps as told", function()
+      local text = "t,a,b\n1,,1\n2,2,\n3,NA,\n4,8,4\n5,,?\n"
+      local function both(gap)
+        local c = assert(series(text, { gaps = gap, missing = { "NA", "?" } }))
+        local a, b = {}, {}
+        for t = 1, c:length("a", 1) do
+          a[t], b[t] = c:get("a", 1):get(t, 1), c:get("b", 1):get(t, 1)
+        end
+        return a, b, c
+      end
+      local a, b, c = both "linear"
+      assert.same({ { 2, 2, 5, 8, 8 }, { 1, 2, 3, 4, 4 } }, { a, b })
+      a, b = both "skip"
+      assert.same({ { 8 }, { 4 } }, { a, b })
+      a, b, c = both "mask"
+      assert.same({ { 0, 2, 0, 8, 0 }, { 1, 0, 0, 4, 0 } }, { a, b })
+      assert.same({ { 0 }, { 1 }, { 0 }, { 1 }, { 0 } }, field(c, "a known"))
+      c = assert(series(text, { gaps = "mask", missing = { "NA", "?" }, join = { x = { "a", "b" } } }))
+      assert.same({ { 0, 1 }, { 1, 0 }, { 0, 0 }, { 1, 1 }, { 0, 0 } }, field(c, "x known"))
+      assert.same({ "t", "x", "x known" }, c:names())
+      fails("EFORMAT", "s.csv:2: column a: a gap before the first value",
+        series(text, { gaps = "hold", missing = { "NA", "?" } }))
+      c = assert(series("t,a\n1,3\n2,\n3,\n4,5\n", { gaps = "hold" }))
+      assert.same({ { 3 }, { 3 }, { 3 }, { 5 } }, field(c, "a"))
+      fails("EFORMAT", "s.csv:4: column a: expected a number, came \"NA\"",
+        series(text, { gaps = "linear" }))
+      fails("EFORMAT", "s.csv:2: column a: expected a number, came \"\" (gaps = \"skip\", \"hold\", "
+        .. "\"linear\" or \"mask\" lets it pass)", series(text))
+      fails("EFORMAT", "s.csv: column a: no value", series("t,a\n1,\n", { gaps = "linear" }))
+    end)
+
+    it("holds several series in one file", function()
+      local text = "shop,day,sold\nA,1,5\nB,1,7\n\nA,2,\nB,2,9\nA,3,6\n"
+      local c = assert(series(text, { by = "shop", gaps = "linear" }))
+      assert.equal(2, #c)
+      assert.same({ "day", "shop", "sold" }, c:names())
+      assert.same({ { 5 }, { 5.5 }, { 6 } }, c:get("sold", 1):totable())
+      assert.same({ { 7 }, { 9 } }, c:get("sold", 2):totable())
+      assert.same({ "1", "2", "3" }, c:get("day", 1))
+      assert.same({ "B" }, c:get("shop", 2))
+      assert.matches("s.csv, sequence 2 (line 3)", c:place(2), 1, true)
+      fails("EFORMAT", "s.csv: column sold: no value of shop C",
+        series(text .. "C,1,\n", { by = "shop", gaps = "linear" }))
+    end)
+
+    it("has quotes and other separators", function()
+      local c = assert(series('t;"a;""b""" ; c\n1; "2" ;3\n', { separator = ";" }))
+      assert.same({ 'a;"b"', "c", "t" }, c:names())
+      assert.same({ { 2 } }, field(c, 'a;"b"'))
+      assert.same({ { 5 } }, field(assert(series("1\t5\n", { separator = "\t" })), "2"))
+      fails("EFORMAT", "s.csv:2: a quote in column 2 is not closed", series('t,a\n1,"2\n'))
+      fails("EFORMAT", "s.csv:2: a quote in column 2 is not closed", series('t,a\n1,"2""\n'))
+      fails("EFORMAT", "s.csv:2: column 2 goes on after its quotes", series('t,a\n1,"2"3\n'))
+      fails("EFORMAT", "s.csv:1: expected 2 columns or more, came 1: no \";\" is in the line",
+        series("1,5\n", { separator = ";" }))
+      assert.same({ { 2 }, { 4 } }, field(assert(series("a,b\r\n1,2\r\n3,4\r\n")), "b"))
+    end)
+
+    it("refuses options that do not fit", function()
+      local function refuse(text, options)
+        raises(text, function() series("t,a,b\n1,2,3\n", options) end)
+      end
+      refuse("gaps: expected \"skip\", \"hold\", \"linear\" or \"mask\", came \"drop\"",
+        { gaps = "drop" })
+      refuse("separator: expected a character such as \";\", came \"ab\"", { separator = "ab" })
+      refuse("fields: \"c\" is not among the columns t, a, b", { fields = { "c" } })
+      refuse("time: \"x\" is not among the columns", { time = "x" })
+      refuse("by: \"x\" is not among the columns", { by = "x" })
+      refuse("join: \"x\" is not among the columns", { join = { y = { "x" } } })
+      refuse("join: column b is not among the fields", { fields = { "a" }, join = { y = { "b" } } })
+      refuse("join: y: expected columns, came none", { join = { y = {} } })
+      refuse("join: a field cannot be called t: a column is", { join = { t = { "a" } } })
+      refuse("missing: expected a table, came \"NA\"", { missing = "NA" })
+      fails("EFORMAT", "s.csv:1: expected a column of numbers beside the time, came t",
+        series("t,a\n1,2\n", { fields = { "t" } }))
+      raises("header: expected true or false for a part of a file, came nil", function()
+        assert(corpus.parts(folder.write("s.csv", "1,2\n"), corpus.series)):read(1)
+      end)
+    end)
+
     it("names file and line of what is wrong", function()
       local path = folder.write("b.csv", "t,v\n1,2\n2,x\n")
       fails("EFORMAT", path .. ":3: column v: expected a number, came \"x\"", corpus.series(path))
