@@ -131,8 +131,8 @@ static double sample(const unsigned char *s, int kind) {
 /*
 ** floats:push_pcm(string, kind, channels, channel) -> b | nil, frame
 ** Frames of sound, one sample for each channel, as one number each: the mean of the channels, or
-** that of one. kind: "u8", "s16", "s24", "s32", "f32", "f64". nil and the number of the frame, from 1,
-** that is not finite.
+** that of one. kind: "u8", "s16", "s24", "s32", "f32", "f64". nil and the number of the frame, from
+** 1, that is not finite.
 */
 static int push_pcm(lua_State *L) {
   static const char *const kinds[] = {"u8", "s16", "s24", "s32", "f32", "f64", NULL};
@@ -143,7 +143,9 @@ static int push_pcm(lua_State *L) {
   const unsigned char *s = (const unsigned char *)nb_string(L, 2, &length);
   int kind = nb_choice(L, 3, NULL, kinds);
   size_t channels = (size_t)nb_integer_in(L, 4, 1, INT_MAX), size = sizes[kind];
-  size_t channel = lua_isnoneornil(L, 5) ? 0 : (size_t)nb_integer_in(L, 5, 1, (lua_Integer)channels);
+  size_t channel = 0; /* all */
+  if (!lua_isnoneornil(L, 5))
+    channel = (size_t)nb_integer_in(L, 5, 1, (lua_Integer)channels);
   size_t frames = length / size / channels;
   if (dtype != NEAP_F32)
     return nb_raise_type(L, 1, FLOATS);
@@ -411,6 +413,49 @@ static int columns(lua_State *L) {
   return 1;
 }
 
+/*
+** patches(data, rows, height, width, order) -> [steps,height*width]
+** Pictures of `rows` rows of data [n*rows,columns], each cut into patches of height x width, in the
+** order of reading, or as order says (numbers from 1, a table or i32 tensor, each once).
+*/
+static int patches(lua_State *L) {
+  lua_settop(L, 5);
+  neap_tensor *t = nb_tensor_of(L, 1, NEAP_F32);
+  if (neap_tensor_rank(t) != 2)
+    return nb_raise_argument(L, 1, "rank 2 expected");
+  size_t all = neap_tensor_dim(t, 0), columns = neap_tensor_dim(t, 1);
+  size_t rows = (size_t)nb_integer_in(L, 2, 1, INT32_MAX);
+  size_t height = (size_t)nb_integer_in(L, 3, 1, INT32_MAX);
+  size_t width = (size_t)nb_integer_in(L, 4, 1, INT32_MAX);
+  if (all % rows || rows % height || columns % width)
+    return nb_raise(L, "patches: %I x %I do not fill %I rows of pictures of %I x %I",
+                    (LUAI_UACINT)height, (LUAI_UACINT)width, (LUAI_UACINT)all, (LUAI_UACINT)rows,
+                    (LUAI_UACINT)columns);
+  size_t across = columns / width, n = rows / height * across;
+  uint32_t *from = lua_newuserdatauv(L, n * sizeof *from + 1, 0);
+  bool *seen = lua_newuserdatauv(L, n + 1, 0);
+  memset(seen, 0, n);
+  if (!lua_isnil(L, 5) && order_length(L, 5) != n)
+    return nb_raise(L, "patches: order: expected %I numbers, came %I", (LUAI_UACINT)n,
+                    (LUAI_UACINT)order_length(L, 5));
+  for (size_t i = 0; i < n; i++) {
+    from[i] = lua_isnil(L, 5) ? (uint32_t)i : (uint32_t)order_at(L, 5, i, n);
+    if (seen[from[i]])
+      return nb_raise(L, "patches: order: %I comes twice", (LUAI_UACINT)from[i] + 1);
+    seen[from[i]] = true;
+  }
+  size_t dims[2] = {all / rows * n, height * width};
+  float *out = neap_tensor_data(nb_tensor_new(L, NEAP_F32, 2, dims));
+  const float *in = neap_tensor_data(nb_tensor(L, 1));
+  for (size_t p = 0; p < all / rows; p++)
+    for (size_t i = 0; i < n; i++)
+      for (size_t y = 0; y < height; y++, out += width) {
+        size_t row = p * rows + from[i] / across * height + y;
+        memcpy(out, in + row * columns + from[i] % across * width, width * sizeof *out);
+      }
+  return 1;
+}
+
 /* ---- ids ---- */
 
 /* The integers at arg: ints or an i32 tensor. */
@@ -504,12 +549,14 @@ static int offsets(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-  {"push", push}, {"push_bytes", push_bytes}, {"push_pcm", push_pcm}, {"append", append}, {"tensor", tensor}, {NULL, NULL},
+  {"push", push}, {"push_bytes", push_bytes}, {"push_pcm", push_pcm}, {"append", append},
+  {"tensor", tensor}, {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
   {"ints", ints}, {"floats", floats}, {"gather_rows", gather_rows},
-  {"gather_nested", gather_nested}, {"columns", columns}, {"remap", remap}, {"count", count},
+  {"gather_nested", gather_nested}, {"columns", columns}, {"patches", patches},
+  {"remap", remap}, {"count", count},
   {"offsets", offsets}, {"moments", moments}, {NULL, NULL},
 };
 

@@ -1,6 +1,6 @@
 /*
-** Sound files by way of libsndfile, where the system has it: looked for when first asked for, so that
-** nothing depends on it. What is declared here are the parts of its interface that are used.
+** Sound files by way of libsndfile, where the system has it: looked for when first asked for, so
+** that nothing depends on it. Declared here are the parts of its interface that are used.
 */
 #include "core.h"
 

@@ -15,8 +15,8 @@ local kinds = { -- tag of the format -> bits of a sample -> what push_pcm calls 
   [3] = { [32] = "f32", [64] = "f64" },
 }
 
--- What the chunk "fmt " says: { kind, channels, rate }; or nil and what is wrong; or nil, why and true
--- where it is another kind of WAV.
+-- What the chunk "fmt " says: { kind, channels, rate }; or nil and what is wrong; or nil, why and
+-- true where it is another kind of WAV.
 local function read_format(text)
   if #text < 16 then return nil, ("its format takes %d bytes, expected 16"):format(#text) end
   local tag, channels, rate, _, frame, bits = string.unpack("<I2I2I4I4I2I2", text)
@@ -26,12 +26,13 @@ local function read_format(text)
   end
   local kind = kinds[tag] and kinds[tag][bits]
   if not kind then
-    return nil, ("expected samples of 8, 16, 24 or 32 bits or floats, came format 0x%04X of %d bits")
-      :format(tag, bits), true
+    return nil, ("expected samples of 8, 16, 24 or 32 bits or floats, came format 0x%04X of %d "
+      .. "bits"):format(tag, bits), true
   elseif channels == 0 or rate == 0 then
     return nil, ("its header says %d channels and %d samples a second"):format(channels, rate)
   elseif frame ~= channels * bits // 8 then
-    return nil, ("its header says %d bytes for %d channels of %d bits"):format(frame, channels, bits)
+    return nil, ("its header says %d bytes for %d channels of %d bits"):format(frame, channels,
+      bits)
   end
   return { kind = kind, channels = channels, rate = rate, frame = frame }
 end
@@ -180,7 +181,8 @@ function audio.write(path, samples, rate)
     if type(x) ~= "number" or x ~= x then
       check.fail("audio.write: samples: entry %d: expected a number, came %s", i, check.came(x))
     end
-    out[#out + 1] = string.pack("<i2", math.floor(math.max(math.min(x * 32768, 32767), -32768) + 0.5))
+    local whole = math.floor(math.max(math.min(x * 32768, 32767), -32768) + 0.5)
+    out[#out + 1] = string.pack("<i2", whole)
   end
   local file, message = io.open(path, "wb")
   if not file then return bad("EIO", "cannot open %s", message) end

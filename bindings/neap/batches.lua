@@ -97,8 +97,8 @@ function meta:__tostring()
     self.tokens and "tokens" or "sequences", table.concat(names, ", "))
 end
 
--- Does this call begin a pass? `made` (of parts) or `at` says whether one is under way. The first one of a `for` does, which comes with two nil, and one
--- after the end.
+-- Does this call begin a pass? `made` (of parts) or `at` says whether one is under way. The first
+-- one of a `for` does, which comes with two nil, and one after the end.
 local function begins(self, ...)
   local over = self.over
   self.over = false
@@ -134,18 +134,18 @@ end
 --- All sequences once: `for batch in batches(fields, options) do`. Another `for` over the same
 -- object goes through all of them again, in another order if they are shuffled; so does a call
 -- after the one that gave nil. `#` is the number of batches. A batch has `rows`, `order` (its
--- sequences' numbers, from 1) and for each field a table of tensors: `data`, the sequences one after
--- the other (no padding), with `lengths` i32 [rows]; or with `inner`, the lengths of all inner
--- sequences, and `outer` i32 [rows]; or alone, one row a sequence.
+-- sequences' numbers, from 1) and for each field a table of tensors: `data`, the sequences one
+-- after the other (no padding), with `lengths` i32 [rows]; or with `inner`, the lengths of all
+-- inner sequences, and `outer` i32 [rows]; or alone, one row a sequence.
 -- @tab fields name -> field, all of as many sequences
 -- @tab[opt] options `size`: sequences in a batch (32; as many as there are if `tokens` is given);
 --   `tokens`: steps in a batch at most, those of each sequence's longest field together, so that
---   batches of short sequences have more of them and all cost about as much; `bucket`: put sequences of like length
---   together (true: by all fields with offsets in the order of their names; or a name, or a list of
---   names, the first counting most; false: not); `rng`: the source of chance; `shuffle`: another
---   order each time (true if there is an rng); `drop_last`: leave out a last batch that is not
---   full; `max_length`: longest sequence allowed; `long`: what to do with longer ones: "error" (the
---   preset), "drop" or "cut"
+--   batches of short sequences have more of them and all cost about as much; `bucket`: put
+--   sequences of like length together (true: by all fields with offsets in the order of their
+--   names; or a name, or a list of names, the first counting most; false: not); `rng`: the source
+--   of chance; `shuffle`: another order each time (true if there is an rng); `drop_last`: leave out
+--   a last batch that is not full; `max_length`: longest sequence allowed; `long`: what to do with
+--   longer ones: "error" (the preset), "drop" or "cut"
 -- @treturn batches
 function batches.new(fields, options)
   options = check.options("batches", options, { "size", "tokens", "bucket", "shuffle", "rng",
@@ -279,8 +279,8 @@ function batches.new(fields, options)
     end
     return shuffle and rng:shuffle(cuts) or cuts
   end
-  return setmetatable({ fields = fields, size = size, tokens = tokens, cut = cut, cuts = cut(), at = 1, over = false,
-    most = long == "cut" and max or nil }, meta)
+  return setmetatable({ fields = fields, size = size, tokens = tokens, cut = cut, cuts = cut(),
+    at = 1, over = false, most = long == "cut" and max or nil }, meta)
 end
 
 local stream_meta = { __name = "neap.stream" }
@@ -357,8 +357,8 @@ function parts_methods:open()
   local inner = self.make(corpus)
   local meta = getmetatable(inner)
   if type(inner) ~= "table" or not (meta and meta.__call and meta.__len) then
-    check.fail("batches.parts: expected a function that makes neap.batches of a corpus, came one that "
-      .. "gives %s", check.came(inner))
+    check.fail("batches.parts: expected a function that makes neap.batches of a corpus, came one "
+      .. "that gives %s", check.came(inner))
   end
   self.inner, self.here = inner, 0
 end

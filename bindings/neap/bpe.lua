@@ -1,7 +1,7 @@
 --- Subwords by byte pair encoding (Sennrich, Haddow and Birch 2016, "Neural machine translation of
--- rare words with subword units"): a word begins as its characters and a blank, its end; the pair of
--- symbols that comes most often in the data becomes one symbol, again and again. A word is cut by the
--- same merges in the same order. What vocabularies are made of; see @{neap.vocab.bpe}.
+-- rare words with subword units"): a word begins as its characters and a blank, its end; the pair
+-- of symbols that comes most often in the data becomes one symbol, again and again. A word is cut
+-- by the same merges in the same order. What vocabularies are made of; see @{neap.vocab.bpe}.
 -- @module neap.bpe
 local bpe = {}
 
@@ -62,7 +62,8 @@ local function heap(first)
 end
 
 --- Finds the merges. Of pairs that come as often, the one whose first symbol, then whose second,
--- comes first by its bytes. Counts are kept up to date: a merge costs what the words with its pair do.
+-- comes first by its bytes. Counts are kept up to date: a merge costs what the words with its pair
+-- do.
 -- @tab symbols a list that begins with all characters of the words; what is merged is appended
 -- @tab words lists of ids into it, from 1; they are changed
 -- @tab times how often each word comes

@@ -5,8 +5,8 @@
 -- numbers each is a run of rows of one tensor.
 --
 -- Readers return `nil, message, code` for what is wrong with a file: "EIO" where it cannot be read,
--- "EFORMAT" where it is damaged, with `file:line` or the byte. Where they take a path they also take
--- a part of a file (@{parts}).
+-- "EFORMAT" where it is damaged, with `file:line` or the byte. Where they take a path they also
+-- take a part of a file (@{parts}).
 -- @module neap.corpus
 local audio = require "neap.audio"
 local check = require "neap.check"
@@ -207,9 +207,9 @@ local function lines_before(part)
   return part.lines
 end
 
--- Calls each(line, number) for the lines of a UTF-8 file, without their ends; of a part numbers count
--- from its beginning. each returns a message to refuse the line. header: a part begins with the
--- file's first line. Gives the number of lines and whether the last one had an end; or nil,
+-- Calls each(line, number) for the lines of a UTF-8 file, without their ends; of a part numbers
+-- count from its beginning. each returns a message to refuse the line. header: a part begins with
+-- the file's first line. Gives the number of lines and whether the last one had an end; or nil,
 -- message, code.
 local function each_line(source, each, header)
   local file, path, left = open(source, "r")
@@ -267,7 +267,8 @@ end
 -- nothing is read yet but a line for each. `neap.batches.parts` learns from it, `neap.vocab` and
 -- `neap.vocab.bpe` count it.
 -- @string path
--- @func read called with a part, which a reader takes in place of a path; gives what the reader gives
+-- @func read called with a part, which a reader takes in place of a path; gives what the reader
+--   gives
 -- @tab[opt] options `bytes`: about so many in a part (64 MiB); `between`: "lines" (the preset) or
 --   "paragraphs": parts begin after an empty line, as sentences of @{conllu} do
 -- @treturn[1] parts `#parts`, `parts:read(i)`
@@ -602,7 +603,7 @@ end
 -- @string images path of bytes [N,rows,columns]
 -- @string labels path of bytes [N]
 -- @treturn[1] corpus field "image": each sequence the rows [rows,columns] of a picture, f32 from 0
---   to 1; field "label": one symbol each, the number
+--   to 1 (other ways to read it: @{patches}); field "label": one symbol each, the number
 -- @return[2] nil
 -- @treturn[2] string message
 -- @treturn[2] string "EIO" or "EFORMAT"
@@ -756,7 +757,7 @@ local function series_options(options)
     or {}) do
     o.missing[check.type("corpus.series", ("missing: entry %d"):format(i), text, "string")] = true
   end
-  if o.time ~= nil and o.time ~= false then check.type("corpus.series", "time", o.time, "string") end
+  if o.time then check.type("corpus.series", "time", o.time, "string") end
   if o.by ~= nil then check.type("corpus.series", "by", o.by, "string") end
   o.fields = options.fields and check.table("corpus.series", "fields", options.fields)
   o.join = options.join and check.table("corpus.series", "join", options.join) or {}
@@ -822,9 +823,10 @@ local function side_by_side(list)
   return out:tensor { #list[1], #list }
 end
 
---- Time series: separated values, a line for each time. The first line is a header, with the columns'
--- names, unless all in it are numbers (or the first a date, the others numbers). One column is the
--- time; each other one is a field of numbers [T,1], or several together one of [T,columns].
+--- Time series: separated values, a line for each time. The first line is a header, with the
+-- columns' names, unless all in it are numbers (or the first a date, the others numbers). One
+-- column is the time; each other one is a field of numbers [T,1], or several together one of
+-- [T,columns].
 -- @string path
 -- @tab[opt] options
 --
@@ -1122,12 +1124,12 @@ local function with(self, name, field)
   return new(self.source, fields, self.lines)
 end
 
---- Reads the sound files that a field names: a corpus with one more field, of samples from -1 to 1 in
--- steps of `hop`; zeros fill the last step. (`neap.features` makes features of them.)
+--- Reads the sound files that a field names: a corpus with one more field, of samples from -1 to 1
+-- in steps of `hop`; zeros fill the last step. (`neap.features` makes features of them.)
 -- @string name the field of files' names, one in each sequence
--- @tab options `hop`: samples in a step; `as`: the new field ("sound"); `folder`: where the files are,
---   if their names do not say it; `rate`: samples a second, which all must have (those of the first
---   file); `channel`: which one, from 1; without it the mean of all
+-- @tab options `hop`: samples in a step; `as`: the new field ("sound"); `folder`: where the files
+--   are, if their names do not say it; `rate`: samples a second, which all must have (those of the
+--   first file); `channel`: which one, from 1; without it the mean of all
 -- @treturn[1] corpus
 -- @return[2] nil
 -- @treturn[2] string message that names the file, and the line that named it
@@ -1146,7 +1148,8 @@ function methods:sounds(name, options)
   for i = 1, self.n do
     local path = self:get(name, i)
     if #path ~= 1 then
-      return bad("EFORMAT", "%s: expected one file in field %s, came %d", self:place(i), name, #path)
+      return bad("EFORMAT", "%s: expected one file in field %s, came %d", self:place(i), name,
+        #path)
     end
     local rate, message, code = audio.append(folder .. path[1], wanted, floats)
     if not rate then
@@ -1160,8 +1163,44 @@ function methods:sounds(name, options)
     offsets = offsets:tensor() })
 end
 
---- What a layer or network makes of a field of numbers, computed once and kept: a corpus with one more
--- field.
+--- Pictures read in another way: a corpus whose field has patches of them for steps, in the order
+-- of reading, each row by row. All pictures have as many rows; patches fill them.
+-- @string name the field of pictures, whose sequences are their rows
+-- @param how "rows", "columns", "pixels", or { height, width } of a patch
+-- @tab[opt] options `order`: the steps in another order, the same for all pictures: each of their
+--   numbers, from 1, once (`rng:shuffle` of 1..784 for the permuted pixels of Le et al. 2015)
+-- @treturn corpus
+function methods:patches(name, how, options)
+  options = check.options("corpus:patches", options, { "order" })
+  local field = find(self, "corpus:patches", name, "numbers")
+  local rows, columns = field.offsets[2], field.data:shape()[2]
+  for i = 1, self.n do
+    local here = field.offsets[i + 1] - field.offsets[i]
+    if here ~= rows or here == 0 then
+      check.fail("corpus:patches: field %s: %s: expected %d rows as in the first picture, came %d",
+        name, self:place(i), rows, here)
+    end
+  end
+  local known = { rows = { 1, columns }, columns = { rows, 1 }, pixels = { 1, 1 } }
+  local size = known[how] or how
+  if type(size) ~= "table" or #size ~= 2 then
+    check.fail("corpus:patches: expected \"rows\", \"columns\", \"pixels\" or { height, width }, "
+      .. "came %s", check.came(how))
+  end
+  local height = check.integer("corpus:patches", "height", size[1], 1)
+  local width = check.integer("corpus:patches", "width", size[2], 1)
+  if rows % height ~= 0 or columns % width ~= 0 then
+    check.fail("corpus:patches: patches of %d x %d do not fill pictures of %d x %d", height, width,
+      rows, columns)
+  end
+  local steps, offsets = rows // height * (columns // width), core.ints()
+  for i = 0, self.n do offsets:push(i * steps) end
+  return with(self, name, { data = core.patches(field.data, rows, height, width, options.order),
+    offsets = offsets:tensor() })
+end
+
+--- What a layer or network makes of a field of numbers, computed once and kept: a corpus with one
+-- more field.
 -- @string name the field of numbers
 -- @param layer a layer, or a function of a recorded value [T,B,I]
 -- @tab options `as`: the new field; `size`: how many sequences at a time (64)
@@ -1264,8 +1303,8 @@ local function id_map(self, who, name, field, vocab, unknown)
   return map
 end
 
--- The subwords of each symbol of a field, once, and put where it comes: ids, and where each sequence
--- begins.
+-- The subwords of each symbol of a field, once, and put where it comes: ids, and where each
+-- sequence begins.
 local function subwords(field, vocab)
   local ids, ends, place = core.ints(), core.ints():push(0), core.ints()
   local counts = core.count(field.ids, #field.symbols)
@@ -1330,7 +1369,8 @@ end
 function methods:label(name, vocab, options)
   options = check.options("corpus:label", options, { "unknown" })
   if type(vocab) == "table" and vocab.merges then
-    check.fail("corpus:label: field %s: expected a vocabulary of classes, came one of subwords", name)
+    check.fail("corpus:label: field %s: expected a vocabulary of classes, came one of subwords",
+      name)
   end
   local field = find(self, "corpus:label", name)
   for i = 1, self.n do

@@ -1,5 +1,5 @@
---- Features of sound, as layers: they are recorded like any other, so a saved model reads samples, and
--- a C host feeds it samples, whole or step by step in a stream.
+--- Features of sound, as layers: they are recorded like any other, so a saved model reads samples,
+-- and a C host feeds it samples, whole or step by step in a stream.
 --
 -- Sound is a sequence x [T,B,hop] of steps of `hop` samples each, -1 to 1, as `corpus:sounds` makes
 -- them. Step t of the features is about the window that ends with the last sample of step t; what
@@ -50,8 +50,8 @@ local function window(rec, x, size, edge)
   end))
 end
 
---- The last steps of a sequence side by side: x [T,B,I] -> y [T,B,steps·I], y(t) = x(t-steps+1), ..,
--- x(t); zeros before the first step. A network on it sees a fixed window of the past.
+--- The last steps of a sequence side by side: x [T,B,I] -> y [T,B,steps·I], y(t) = x(t-steps+1),
+-- .., x(t); zeros before the first step. A network on it sees a fixed window of the past.
 -- @tab options `steps`: how many
 -- @treturn layer
 function features.window(options)
@@ -65,8 +65,8 @@ end
 
 -- ---- spectra ----
 
--- Hertz to mel and back. HTK: O'Shaughnessy 1987, as in Young et al., "The HTK Book". Slaney: Slaney
--- 1998, "Auditory Toolbox": linear to 1000 Hz, logarithmic above.
+-- Hertz to mel and back. HTK: O'Shaughnessy 1987, as in Young et al., "The HTK Book". Slaney:
+-- Slaney 1998, "Auditory Toolbox": linear to 1000 Hz, logarithmic above.
 local scales = {
   htk = {
     mel = function(f) return 2595 * math.log(1 + f / 700, 10) end,
@@ -127,9 +127,9 @@ local function transform(N, fft, shape, a)
   end)
 end
 
--- Triangles [K,filters]: filter m rises from edge m to edge m+1 and falls to edge m+2; the edges are
--- as far apart in mel. HTK: straight in mel, 1 at the top. Slaney: straight in Hertz, of area 1 (in
--- Hertz).
+-- Triangles [K,filters]: filter m rises from edge m to edge m+1 and falls to edge m+2; the edges
+-- are as far apart in mel. HTK: straight in mel, 1 at the top. Slaney: straight in Hertz, of area 1
+-- (in Hertz).
 local function triangles(o, fft)
   local scale, edges = scales[o.scale], {}
   local low, high = scale.mel(o.low), scale.mel(o.high)
@@ -149,15 +149,16 @@ local function triangles(o, fft)
   end)
   for m = 0, o.filters - 1 do
     if not lit[m] then
-      check.fail("%s: filters: filter %d of %d lies between two lines of the spectrum, %g Hz apart: "
-        .. "fewer filters, or a larger fft, are needed", o.who, m + 1, o.filters, o.rate / fft)
+      check.fail("%s: filters: filter %d of %d lies between two lines of the spectrum, %g Hz "
+        .. "apart: fewer filters, or a larger fft, are needed", o.who, m + 1, o.filters,
+        o.rate / fft)
     end
   end
   return filters
 end
 
-local spectral = { "rate", "window", "fft", "shape", "preemphasis", "power", "filters", "low", "high",
-  "scale", "floor" }
+local spectral = { "rate", "window", "fft", "shape", "preemphasis", "power", "filters", "low",
+  "high", "scale", "floor" }
 
 -- Checks the options of a spectrum and fills in the presets.
 local function spectrum_options(who, options)
@@ -166,8 +167,8 @@ local function spectrum_options(who, options)
   local seconds = check.number(who, "window", options.window or 0.025, 0)
   o.size = math.floor(seconds * o.rate + 0.5)
   if o.size < 2 then
-    check.fail("%s: window: expected at least 2 samples, came %g s, which are %d at a rate of %g", who,
-      seconds, o.size, o.rate)
+    check.fail("%s: window: expected at least 2 samples, came %g s, which are %d at a rate of %g",
+      who, seconds, o.size, o.rate)
   end
   local fft = 2
   while fft < o.size do fft = 2 * fft end
@@ -192,11 +193,12 @@ end
 local function energies(o, rec, x)
   layer.sequence_of(o.who, x)
   if x.width > o.size then
-    check.fail("%s: its window of %d samples is shorter than the %d samples of a step, so that some "
-      .. "would not count", o.who, o.size, x.width)
+    check.fail("%s: its window of %d samples is shorter than the %d samples of a step, so that "
+      .. "some would not count", o.who, o.size, x.width)
   end
   local K = o.fft // 2 + 1
-  local spectrum = op.matmul(window(rec, x, o.size, "zeros"), rec:constant("transform", o.transform))
+  local spectrum = op.matmul(window(rec, x, o.size, "zeros"),
+    rec:constant("transform", o.transform))
   local power = op.square(op.slice(spectrum, 1, K)) + op.square(op.slice(spectrum, K + 1, 2 * K))
   if o.power == 1 then power = op.sqrt(power) end
   return op.log(op.maximum(op.matmul(power, rec:constant("filters", o.triangles)), o.floor))
@@ -211,8 +213,8 @@ end
 -- F(m,.) is a triangle between edges that are as far apart in mel. In scale "slaney" (Slaney 1998;
 -- librosa's preset) mel = 3 f / 200 below 1000 Hz and 15 + 27 ln(f / 1000) / ln 6.4 above, the
 -- triangles are straight in Hertz and have area 1. In scale "htk" (The HTK Book; Kaldi) mel = 2595
--- log10(1 + f / 700), the triangles are straight in mel and 1 at the top. The whole linear part is one
--- product with a constant matrix [N, fft + 2].
+-- log10(1 + f / 700), the triangles are straight in mel and 1 at the top. The whole linear part is
+-- one product with a constant matrix [N, fft + 2].
 -- @tab options
 --
 -- - `rate`: samples a second
@@ -232,7 +234,8 @@ function features.log_mel(options)
   return make("log_mel", options, function(_, rec, x) return energies(o, rec, x) end)
 end
 
---- Mel-frequency cepstral coefficients (Davis and Mermelstein 1980): x [T,B,hop] -> [T,B,coefficients].
+--- Mel-frequency cepstral coefficients (Davis and Mermelstein 1980): x [T,B,hop] ->
+-- [T,B,coefficients].
 --
 --   c(i) = l(i) sqrt((i = 0 and 1 or 2) / M) sum over m = 0..M-1 of y(m) cos(pi i (m + 0.5) / M)
 --   l(i) = 1 + L / 2 sin(pi i / L), or 1 if L is 0
@@ -259,8 +262,8 @@ end
 --
 --   d(t) = sum over n = 1..W of n (x(t+n) - x(t-n)) / (2 sum over n = 1..W of n^2)
 --
--- The first step is repeated before the beginning and the last one after the end (The HTK Book; Furui
--- 1986). W later steps are needed for each order: a stream needs `lookahead` = W · order.
+-- The first step is repeated before the beginning and the last one after the end (The HTK Book;
+-- Furui 1986). W later steps are needed for each order: a stream needs `lookahead` = W · order.
 -- @tab[opt] options `width`: W (2), at most 12; `order` (2)
 -- @treturn layer
 function features.deltas(options)
@@ -300,7 +303,9 @@ function features.standardize(options)
   local mean = check.table("standardize", "mean", options.mean)
   local deviation = check.table("standardize", "deviation", options.deviation)
   for name, list in pairs { mean = mean, deviation = deviation } do
-    for i, x in ipairs(list) do check.number("standardize", ("%s[%d]"):format(name, i), x) end
+    for i, x in ipairs(list) do
+      check.number("standardize", ("%s[%d]"):format(name, i), x, name == "deviation" and 0 or nil)
+    end
   end
   if #mean == 0 or #mean ~= #deviation then
     check.fail("standardize: expected a mean and a deviation of each column, came %d and %d", #mean,
@@ -308,7 +313,6 @@ function features.standardize(options)
   end
   local scale = {}
   for i, x in ipairs(deviation) do
-    if x < 0 then check.fail("standardize: deviation[%d]: expected a number from 0, came %g", i, x) end
     scale[i] = x > 0 and 1 / x or 1 -- a column that never changes becomes 0
   end
   mean, scale = core.tensor(mean), core.tensor(scale)
@@ -327,7 +331,8 @@ end
 -- @treturn layer
 function features.normalize(options)
   options = check.options("normalize", options, names_of { "variance", "eps" })
-  local variance = options.variance == nil or check.boolean("normalize", "variance", options.variance)
+  local variance = options.variance == nil
+    or check.boolean("normalize", "variance", options.variance)
   local eps = check.number("normalize", "eps", options.eps or 1e-5, 0)
   return make("normalize", options, function(_, _, x)
     layer.sequence_of("normalize", x)

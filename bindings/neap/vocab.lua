@@ -220,16 +220,18 @@ local function set_merges(self, merges, bytes)
 end
 
 --- A vocabulary of subwords, by byte pair encoding (see @{neap.bpe}). Its symbols are the special
--- ones, those of bytes, the blank that ends a word, the characters of the data, most frequent first,
--- and what was merged, in that order. Any text can be cut: a character that is no symbol becomes
--- `unk`, or the symbols of its bytes. The data is counted word by word, once, and need not stay.
--- @param source a corpus, whose fields are cut at blanks; or a list of words; or an iterator function
+-- ones, those of bytes, the blank that ends a word, the characters of the data, most frequent
+-- first, and what was merged, in that order. Any text can be cut: a character that is no symbol
+-- becomes `unk`, or the symbols of its bytes. The data is counted word by word, once, and need not
+-- stay.
+-- @param source a corpus, whose fields are cut at blanks; or a list of words; or an iterator
+--   function
 -- @param[opt] field of the corpus, or a list of fields whose words are counted together
 -- @tab[opt] options `merges`: at most so many (8000, if there is no size); `size`: symbols at most;
 --   `min`: merge pairs that come at least so often (2); `min_character`: characters that come less
 --   often are no symbols (1); `bytes`: true: 256 symbols of bytes stand for all characters that are
---   none, and even what is not UTF-8 can be cut; else there is `unk`; `lower`, `unk`, `start`, `stop`,
---   `specials` as in @{new}
+--   none, and even what is not UTF-8 can be cut; else there is `unk`; `lower`, `unk`, `start`,
+--   `stop`, `specials` as in @{new}
 -- @treturn vocab
 function vocab.bpe(source, field, options)
   local plain = type(field) == "table" and #field == 0 -- options, not a list of fields
@@ -282,8 +284,8 @@ function vocab.bpe(source, field, options)
   end
   if problem then check.fail("vocab.bpe: %s", problem) end
   if size and size < #self.symbols then
-    check.fail("vocab.bpe: size: expected at least the %d special symbols%s and characters, came %d",
-      #self.symbols, bytes and ", bytes" or "", size)
+    check.fail("vocab.bpe: size: expected at least the %d special symbols%s and characters, "
+      .. "came %d", #self.symbols, bytes and ", bytes" or "", size)
   end
 
   -- A character that is no symbol joins nothing: it parts the word, here and when it is cut later.
@@ -338,8 +340,8 @@ local function each_subword(self, text, take)
 end
 
 --- The ids of a sequence. An unknown symbol raises if the vocabulary has no `unk`.
--- @param sequence a list of symbols (of words where the vocabulary has subwords), or a string, which
---   is cut as the vocabulary's `split` says
+-- @param sequence a list of symbols (of words where the vocabulary has subwords), or a string,
+--   which is cut as the vocabulary's `split` says
 -- @treturn {int,...} from 1
 function methods:encode(sequence)
   local ids = {}

@@ -221,10 +221,11 @@ describe("batches", function()
     local c = assert(corpus.tsv(path, { columns = { "x" }, split = { x = "characters" } }))
     folder.remove()
     local f = { x = c:encode("x", vocab(c, "x")) }
-    raises(("sequence 2 of field x (%s, sequence 2 (line 3)) has 4 steps, max_length is 3"):format(path),
-      function() batches(f, { max_length = 3 }) end)
-    raises(("sequence 2 (%s, sequence 2 (line 3)) has 4 steps, tokens is 3"):format(path),
-      function() batches(f, { tokens = 3 }) end)
+    local where = ("(%s, sequence 2 (line 3)) has 4 steps, "):format(path)
+    raises("sequence 2 of field x " .. where .. "max_length is 3", function()
+      batches(f, { max_length = 3 })
+    end)
+    raises("sequence 2 " .. where .. "tokens is 3", function() batches(f, { tokens = 3 }) end)
   end)
 
   describe("of parts", function()
@@ -321,8 +322,8 @@ describe("batches", function()
       raises("batches.parts: rng: expected a source of chance", function()
         batches.parts(parts(), print, { rng = 1 })
       end)
-      raises("batches.parts: expected a function that makes neap.batches of a corpus, came one that "
-        .. "gives nil", function() batches.parts(parts(), function() end)() end)
+      raises("batches.parts: expected a function that makes neap.batches of a corpus, came one "
+        .. "that gives nil", function() batches.parts(parts(), function() end)() end)
       local bad = folder.write("bad.tsv", ("a\tb\n"):rep(30) .. "a\n")
       local broken = assert(corpus.parts(bad, function(part)
         return corpus.tsv(part, { columns = { "x", "name" } })

@@ -243,6 +243,48 @@ describe("a corpus", function()
       fails("EIO", "directory", corpus.idx(folder.path, l))
     end)
 
+    it("are read as rows, columns, pixels or patches", function()
+      local c = corpus.from { image = { { { 1, 2, 3, 4 }, { 5, 6, 7, 8 } },
+        { { 11, 12, 13, 14 }, { 15, 16, 17, 18 } } }, label = { "a", "b" } }
+      local function of(how, options)
+        return c:patches("image", how, options):get("image", 1):totable()
+      end
+      assert.same({ { 1, 2, 3, 4 }, { 5, 6, 7, 8 } }, of "rows")
+      assert.same({ { 1, 5 }, { 2, 6 }, { 3, 7 }, { 4, 8 } }, of "columns")
+      assert.same({ { 1 }, { 2 }, { 3 }, { 4 }, { 5 }, { 6 }, { 7 }, { 8 } }, of "pixels")
+      assert.same({ { 1, 2, 5, 6 }, { 3, 4, 7, 8 } }, of { 2, 2 })
+      assert.same({ { 1, 2 }, { 3, 4 }, { 5, 6 }, { 7, 8 } }, of { 1, 2 })
+      assert.same({ { 3, 7 }, { 1, 5 }, { 4, 8 }, { 2, 6 } },
+        of("columns", { order = { 3, 1, 4, 2 } }))
+      local p = c:patches("image", { 2, 2 }, { order = core.tensor({ 2, 1 }, "i32") })
+      assert.same({ { 13, 14, 17, 18 }, { 11, 12, 15, 16 } }, p:get("image", 2):totable())
+      assert.same({ "b" }, p:get("label", 2))
+      assert.same({ 0, 2, 4 }, p:encode("image").offsets:totable())
+      raises("corpus:patches: patches of 3 x 2 do not fill pictures of 2 x 4", function()
+        c:patches("image", { 3, 2 })
+      end)
+      raises("expected \"rows\", \"columns\", \"pixels\" or { height, width }, came \"cols\"",
+        function() c:patches("image", "cols") end)
+      raises("height: expected an integer from 1, came 0", function()
+        c:patches("image", { 0, 1 })
+      end)
+      raises("patches: order: expected 4 numbers, came 3", function()
+        c:patches("image", "columns", { order = { 1, 2, 3 } })
+      end)
+      raises("patches: order: 2 comes twice", function()
+        c:patches("image", "columns", { order = { 1, 2, 2, 4 } })
+      end)
+      raises("order[4]: expected a sequence number in 1..4, came 5", function()
+        c:patches("image", "columns", { order = { 1, 2, 3, 5 } })
+      end)
+      raises("corpus:patches: field label: expected a field of numbers", function()
+        c:patches("label", "rows")
+      end)
+      local odd = corpus.from { image = { { { 1 }, { 2 } }, { { 1 } } } }
+      raises("field image: a script, sequence 2: expected 2 rows as in the first picture, came 1",
+        function() odd:patches("image", "rows") end)
+    end)
+
     it("holds the digits", function()
       local path = help.shared "mnist/dev-images-idx3-ubyte"
       if not path then return pending "the data sets are not there" end
@@ -347,7 +389,8 @@ describe("a corpus", function()
       a, b, c = both "mask"
       assert.same({ { 0, 2, 0, 8, 0 }, { 1, 0, 0, 4, 0 } }, { a, b })
       assert.same({ { 0 }, { 1 }, { 0 }, { 1 }, { 0 } }, field(c, "a known"))
-      c = assert(series(text, { gaps = "mask", missing = { "NA", "?" }, join = { x = { "a", "b" } } }))
+      c = assert(series(text, { gaps = "mask", missing = { "NA", "?" },
+        join = { x = { "a", "b" } } }))
       assert.same({ { 0, 1 }, { 1, 0 }, { 0, 0 }, { 1, 1 }, { 0, 0 } }, field(c, "x known"))
       assert.same({ "t", "x", "x known" }, c:names())
       fails("EFORMAT", "s.csv:2: column a: a gap before the first value",
@@ -356,8 +399,8 @@ describe("a corpus", function()
       assert.same({ { 3 }, { 3 }, { 3 }, { 5 } }, field(c, "a"))
       fails("EFORMAT", "s.csv:4: column a: expected a number, came \"NA\"",
         series(text, { gaps = "linear" }))
-      fails("EFORMAT", "s.csv:2: column a: expected a number, came \"\" (gaps = \"skip\", \"hold\", "
-        .. "\"linear\" or \"mask\" lets it pass)", series(text))
+      fails("EFORMAT", "s.csv:2: column a: expected a number, came \"\" (gaps = \"skip\", "
+        .. "\"hold\", \"linear\" or \"mask\" lets it pass)", series(text))
       fails("EFORMAT", "s.csv: column a: no value", series("t,a\n1,\n", { gaps = "linear" }))
     end)
 
@@ -496,8 +539,8 @@ describe("a corpus", function()
           for k = 1, #c do
             words[#words + 1] = c:string("word", k)
             if bytes == 30 then
-              assert.matches((", sequence %d of bytes %%d+ to %%d+ %%(line %d%%)$"):format(k, #words),
-                c:place(k))
+              assert.matches((", sequence %d of bytes %%d+ to %%d+ %%(line %d%%)$"):format(k,
+                #words), c:place(k))
             end
           end
           seen = seen + parts:bytes(i)

@@ -164,11 +164,11 @@ describe("features", function()
   end)
 
   it("normalize each sequence, standardize all", function()
-    local y = compute(features.normalize { eps = 0 }, core.tensor { { { 1 } }, { { 3 } }, { { 5 } } })
+    local odd = core.tensor { { { 1 } }, { { 3 } }, { { 5 } } }
+    local y = compute(features.normalize { eps = 0 }, odd)
     local d = (8 / 3) ^ 0.5
     near({ { -2 / d }, { 0 }, { 2 / d } }, y, 1e-6)
-    near({ { -2 }, { 0 }, { 2 } }, compute(features.normalize { variance = false },
-      core.tensor { { { 1 } }, { { 3 } }, { { 5 } } }), 0)
+    near({ { -2 }, { 0 }, { 2 } }, compute(features.normalize { variance = false }, odd), 0)
     local c = corpus.from { v = { { { 1, 7 }, { 3, 7 } }, { { 5, 7 } } } }
     local moments = c:moments "v"
     assert.same({ 3, 7 }, moments.mean)
@@ -276,7 +276,7 @@ describe("features", function()
     raises("mfcc: coefficients: expected an integer from 1 to 20, came 21", function()
       features.mfcc { rate = 8000, filters = 20, coefficients = 21 }
     end)
-    raises("log_mel: its window of 200 samples is shorter than the 400 samples of a step", function()
+    raises("log_mel: its window of 200 samples is shorter than the 400 samples of a", function()
       neap.program(function(rec)
         return features.log_mel(slaney)(rec:input("x", { space = "T", dims = { 400 } }))
       end)
@@ -320,8 +320,9 @@ describe("sound", function()
     return name .. string.pack("<I4", #text) .. text .. (#text % 2 == 1 and "\0" or "")
   end
   local function format(tag, channels, rate, bits)
-    return chunk("fmt ", string.pack("<I2I2I4I4I2I2", tag, channels, rate, rate * channels * bits // 8,
-      channels * bits // 8, bits))
+    local frame = channels * bits // 8
+    return chunk("fmt ", string.pack("<I2I2I4I4I2I2", tag, channels, rate, rate * frame, frame,
+      bits))
   end
   local function wav(...)
     local body = table.concat { "WAVE", ... }
@@ -367,7 +368,8 @@ describe("sound", function()
     fails("EFORMAT", "x.wav: ends without a format", read(wav()))
     fails("EFORMAT", "x.wav: its samples come before their format", read(wav(chunk("data", ""))))
     fails("EFORMAT", "x.wav: ends within its format", read(wav(good):sub(1, 30)))
-    fails("EFORMAT", "x.wav: its format takes 4 bytes, expected 16", read(wav(chunk("fmt ", "abcd"))))
+    fails("EFORMAT", "x.wav: its format takes 4 bytes, expected 16",
+      read(wav(chunk("fmt ", "abcd"))))
     fails("EFORMAT", "x.wav: its format takes 16 bytes, expected 40",
       read(wav(format(0xFFFE, 1, 8000, 16))))
     fails("EFORMAT", "x.wav: ends after 4 of 10 bytes of samples",

@@ -132,7 +132,8 @@ describe("metrics", function()
     -- naive errors of the train part: 1 2 3, mean 2; of season 2: 3 5, mean 4
     local train = { 1, 2, 4, 7 }
     assert.equal(0.75, metrics.mase({ 1, 2 }, { 2, 4 }, { train = train }))
-    assert.equal(0.375, metrics.mase({ 1, 2 }, { 2, 4 }, { train = neap.tensor(train), season = 2 }))
+    assert.equal(0.375, metrics.mase({ 1, 2 }, { 2, 4 },
+      { train = neap.tensor(train), season = 2 }))
     raises("mase: train: expected the series that was learned from", function()
       metrics.mase({ 1 }, { 2 })
     end)
