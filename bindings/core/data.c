@@ -511,22 +511,25 @@ static int moments(lua_State *L) {
     return nb_raise_argument(L, 1, lua_pushfstring(L, "[rows,width] with rows expected, got %s",
                                                    nb_push_shape(L, t)));
   size_t rows = neap_tensor_dim(t, 0), width = neap_tensor_dim(t, 1);
-  lua_createtable(L, (int)width, 0);
-  lua_createtable(L, (int)width, 0);
+  double *out = lua_newuserdatauv(L, 2 * width * sizeof *out, 0);
+  memset(out, 0, 2 * width * sizeof *out);
   const float *x = neap_tensor_data(nb_tensor(L, 1));
-  for (size_t j = 0; j < width; j++) {
-    double sum = 0, squares = 0;
-    for (size_t i = 0; i < rows; i++)
-      sum += (double)x[i * width + j];
-    double mean = sum / (double)rows;
-    for (size_t i = 0; i < rows; i++) {
-      double d = (double)x[i * width + j] - mean;
-      squares += d * d;
+  for (size_t i = 0; i < rows; i++)
+    for (size_t j = 0; j < width; j++)
+      out[j] += (double)x[i * width + j];
+  for (size_t j = 0; j < width; j++)
+    out[j] /= (double)rows;
+  for (size_t i = 0; i < rows; i++)
+    for (size_t j = 0; j < width; j++) {
+      double d = (double)x[i * width + j] - out[j];
+      out[width + j] += d * d;
     }
-    lua_pushnumber(L, mean);
-    lua_rawseti(L, -3, (lua_Integer)j + 1);
-    lua_pushnumber(L, sqrt(squares / (double)rows));
-    lua_rawseti(L, -2, (lua_Integer)j + 1);
+  for (int part = 0; part < 2; part++) {
+    lua_createtable(L, (int)width, 0);
+    for (size_t j = 0; j < width; j++) {
+      lua_pushnumber(L, part ? sqrt(out[width + j] / (double)rows) : out[j]);
+      lua_rawseti(L, -2, (lua_Integer)j + 1);
+    }
   }
   return 2;
 }

@@ -4,7 +4,7 @@
 -- (@{neap.cell}), `program`, `grad`, `gradcheck`, `save`, `load_tensors` and `save_tensors`
 -- (@{neap.program}); and, loaded when first asked for, `vocab`, `corpus`, `batches`, `rng`,
 -- `progress`, `metrics`, `jordan`, `seq2class`, `synced_seq2seq`, `async_seq2seq`,
--- `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`.
+-- `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`, `features`, `audio`.
 -- @module neap
 local core = require "neap.core"
 local check = require "neap.check"

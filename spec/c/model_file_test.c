@@ -239,6 +239,8 @@ static void test_edits(bytes b) {
       {"\"neap\":\"1\",", "", "carries no neap programs"},
       {"'neap':1", "'neap':7", "program"},
       {"\"neap.order\"", "\"neap.ordre\"", "neap.order is missing"},
+      {"\"neap\":\"1\"", "\"neap\":\"1\",\"neap.frozen\":\"w_hh\\nw_xx\"",
+       "neap.frozen names 'w_xx', no tensor"},
       /* tensors */
       {"\"w_hh\":{", "\"w_hx\":{", "tensor 'w_hh' is missing"},
       {"w_ih\\nw_hh\\n", "w_ih\\n", "neap.order does not name 'w_hh'"},
