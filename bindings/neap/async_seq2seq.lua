@@ -552,7 +552,8 @@ local function is_list(x) return type(x) == "table" and not getmetatable(x) end
 --- Error rates against references: the share of sequences that equal none of theirs (for spelling to
 -- phonemes the word error rate), and edits to the closest one over its length.
 -- @tab sequences inputs, each once
--- @tab references for each input a list of right outputs (lists of symbols)
+-- @tab references for each input a list of right outputs (lists of symbols; of words where the
+--   output's symbols are subwords)
 -- @tab[opt] options as for @{predict}, and `size = 256`, how many at a time
 -- @treturn tab `{ wer, per, n, hypotheses }`
 function class:score(sequences, references, options)
@@ -576,7 +577,9 @@ function class:score(sequences, references, options)
   local hypotheses = {}
   for from = 1, #sequences, size do
     local part = table.move(sequences, from, math.min(from + size - 1, #sequences), 1, {})
-    for _, h in ipairs((self:predict(part, how))) do hypotheses[#hypotheses + 1] = h end
+    for _, h in ipairs((self:predict(part, how))) do
+      hypotheses[#hypotheses + 1] = self.output:words(h)
+    end
   end
   return metrics.scores { wer = metrics.sequence_error_rate(hypotheses, references),
     per = metrics.symbol_error_rate(hypotheses, references), n = #sequences, hypotheses = hypotheses }

@@ -44,8 +44,9 @@ end
 -- What other libraries call our options; of several, the first that is known counts.
 local usual = {}
 for ours, theirs in pairs {
-  rate = "lr learning_rate p prob dropout_rate", size = "hidden hidden_size hidden_dim units "
-    .. "num_units dim features out_features embedding_dim embed_dim embedding_size width",
+  rate = "lr learning_rate p prob dropout_rate sr sample_rate", size = "hidden hidden_size hidden_dim units "
+    .. "num_units dim features out_features embedding_dim embed_dim embedding_size width "
+    .. "batch_size max_size",
   activation = "nonlinearity act activation_fn", bias = "use_bias", eps = "epsilon",
   candidate = "cell_activation", gate = "recurrent_activation gate_activation inner_activation",
   forget_bias = "unit_forget_bias", reset = "reset_after", peepholes = "use_peepholes",
@@ -53,9 +54,15 @@ for ours, theirs in pairs {
   clip_value = "clipvalue", decay = "rho alpha", merge = "merge_mode mode", params = "parameters",
   net = "network model layer layers", rng = "seed random_state",
   input = "vocab vocabulary num_embeddings vocab_size input_size input_dim in_features",
-  output = "classes labels targets target", smoothing = "label_smoothing", threads = "num_threads",
+  output = "classes labels targets target", threads = "num_threads",
   init = "initializer kernel_initializer", state = "states", axis = "dim",
-  keep = "keepdim keepdims",
+  keep = "keepdim keepdims", tokens = "max_tokens batch_tokens", merges = "num_merges",
+  filters = "n_mels num_mel_bins mels nfilt", fft = "n_fft nfft", window = "win_length winlen",
+  low = "fmin low_freq lowfreq", high = "fmax high_freq highfreq", hop = "hop_length winstep",
+  coefficients = "n_mfcc num_ceps numcep", shape = "window_type winfunc",
+  preemphasis = "preemph", order = "max_ngram_order n_gram", smoothing = "label_smoothing smooth_method",
+  separator = "sep delimiter", missing = "na_values", samples = "n_resamples n_boot",
+  level = "confidence_level", season = "m sp seasonality", folder = "dir root directory",
 } do
   for name in theirs:gmatch "%S+" do
     usual[name] = usual[name] or {}

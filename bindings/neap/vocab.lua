@@ -408,6 +408,16 @@ function methods:text(symbols)
   return (table.concat(out):gsub(" $", ""))
 end
 
+--- Symbols as a corpus has them: subwords as the words that they make, all else as it is.
+-- @tab symbols
+-- @treturn {string,...}
+function methods:words(symbols)
+  if not self.merges then return symbols end
+  local words = {}
+  for word in self:text(symbols):gmatch "%S+" do words[#words + 1] = word end
+  return words
+end
+
 --- A text and what goes on after it: a blank stands between words.
 -- @string before
 -- @string after

@@ -34,6 +34,7 @@ static neap_status set(neap_archive *a, const char *prefix, const char *key, con
 neap_status ni_model_save(const neap_model *m, const char *path) {
   neap_archive *a = NULL;
   ni_text order = {0}, frozen = {0};
+  bool any = false;
   neap_status rc = check_used(m);
   if (!rc && ni_params_count(m->params) > NI_MODEL_TENSORS)
     rc = ni_fail(NEAP_EARG, "a model file holds at most %d parameters", NI_MODEL_TENSORS);
@@ -48,12 +49,13 @@ neap_status ni_model_save(const neap_model *m, const char *path) {
     rc = ni_archive_add(a, e->name, t);
     ni_tensor_release(t);
     ni_text_add(&order, "%s%s", i ? "\n" : "", e->name);
-    if (e->frozen) ni_text_add(&frozen, "%s%s", frozen.n ? "\n" : "", e->name);
+    ni_text_addn(&frozen, e->frozen ? "1" : "0", 1); /* a digit for each name in the order */
+    any |= e->frozen;
   }
   if (!rc && (order.failed || frozen.failed)) rc = NEAP_EMEM;
   if (!rc) rc = ni_archive_set_text(a, "neap", "1");
   if (!rc) rc = ni_archive_set_text(a, "neap.order", order.s ? order.s : "");
-  if (!rc && frozen.n) rc = ni_archive_set_text(a, "neap.frozen", frozen.s);
+  if (!rc && any) rc = ni_archive_set_text(a, "neap.frozen", frozen.s);
   for (int i = 0; i < m->n_programs && !rc; i++) {
     char *json;
     rc = ni_program_json(&json, m->program[i].program);
@@ -84,28 +86,6 @@ static neap_status add_param(neap_params *p, const neap_archive *a, const char *
   return NEAP_OK;
 }
 
-static neap_status freeze(neap_params *p, const neap_archive *a, const char *name) {
-  int id = ni_params_find(p, name);
-  (void)a;
-  if (id < 0) return ni_fail(NEAP_EFORMAT, "model: neap.frozen names '%.100s', no tensor", name);
-  ni_params_freeze(p, id, true);
-  return NEAP_OK;
-}
-
-/* Calls take for each line of a text. */
-static neap_status each_line(neap_params *p, const neap_archive *a, const char *text,
-                             neap_status (*take)(neap_params *, const neap_archive *, const char *)) {
-  neap_status rc = NEAP_OK;
-  for (const char *s = text; !rc && *s;) {
-    size_t n = strcspn(s, "\n");
-    char *name = ni_strndup(s, n);
-    rc = name ? take(p, a, name) : NEAP_EMEM;
-    ni_free(name);
-    s += n + (s[n] == '\n');
-  }
-  return rc;
-}
-
 static neap_status build(neap_model **out, const neap_archive *a) {
   neap_params *p = NULL;
   neap_model *m = NULL;
@@ -121,8 +101,13 @@ static neap_status build(neap_model **out, const neap_archive *a) {
     return ni_fail(NEAP_EFORMAT, "model: expected at most %d tensors, came %d", NI_MODEL_TENSORS,
                    ni_archive_count(a));
   neap_status rc = ni_params_new(&p);
-  if (!rc) rc = each_line(p, a, order, add_param);
-  if (!rc && frozen) rc = each_line(p, a, frozen, freeze);
+  for (const char *s = order; !rc && *s;) {
+    size_t n = strcspn(s, "\n");
+    char *name = ni_strndup(s, n);
+    rc = name ? add_param(p, a, name) : NEAP_EMEM;
+    ni_free(name);
+    s += n + (s[n] == '\n');
+  }
   if (!rc && ni_params_count(p) != ni_archive_count(a)) {
     ni_text t = {0};
     for (int i = 0; i < ni_archive_count(a); i++)
@@ -131,6 +116,10 @@ static neap_status build(neap_model **out, const neap_archive *a) {
     rc = t.failed ? NEAP_EMEM : ni_fail(NEAP_EFORMAT, "model: neap.order does not name %s", t.s);
     ni_text_free(&t);
   }
+  for (int i = 0; !rc && frozen && (frozen[i] || i < ni_params_count(p)); i++)
+    if (i < ni_params_count(p) && (frozen[i] == '0' || frozen[i] == '1'))
+      ni_params_freeze(p, i, frozen[i] == '1');
+    else rc = ni_fail(NEAP_EFORMAT, "model: neap.frozen: expected 0 or 1 for each tensor");
   if (!rc) rc = ni_model_new(&m, p);
   for (int i = 0; i < ni_archive_texts(a) && !rc; i++) {
     const char *key = ni_archive_text_key(a, i), *text = ni_archive_text_at(a, i);

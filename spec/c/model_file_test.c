@@ -239,8 +239,10 @@ static void test_edits(bytes b) {
       {"\"neap\":\"1\",", "", "carries no neap programs"},
       {"'neap':1", "'neap':7", "program"},
       {"\"neap.order\"", "\"neap.ordre\"", "neap.order is missing"},
-      {"\"neap\":\"1\"", "\"neap\":\"1\",\"neap.frozen\":\"w_hh\\nw_xx\"",
-       "neap.frozen names 'w_xx', no tensor"},
+      {"\"neap\":\"1\"", "\"neap\":\"1\",\"neap.frozen\":\"0\"",
+       "neap.frozen: expected 0 or 1 for each tensor"},
+      {"\"neap\":\"1\"", "\"neap\":\"1\",\"neap.frozen\":\"0x0000000\"", "neap.frozen: expected"},
+      {"\"neap\":\"1\"", "\"neap\":\"1\",\"neap.frozen\":\"0101010101\"", "neap.frozen: expected"},
       /* tensors */
       {"\"w_hh\":{", "\"w_hx\":{", "tensor 'w_hh' is missing"},
       {"w_ih\\nw_hh\\n", "w_ih\\n", "neap.order does not name 'w_hh'"},

@@ -56,6 +56,12 @@ describe("a newcomer is told", function()
         function() neap.lstm { size = 2, layers = 2 } end },
       { 'lstm: unknown option "dropout"; dropout is a layer of its own, neap.dropout { rate = .. }',
         function() neap.lstm { size = 2, dropout = 0.5 } end },
+      { 'batches: unknown option "max_tokens"; here it is called "tokens"', function()
+        neap.batches({}, { max_tokens = 3 })
+      end },
+      { 'log_mel: unknown option "n_mels"; here it is called "filters"', function()
+        neap.features.log_mel { n_mels = 3 }
+      end },
       { 'embed: unknown option "vocab_size"; here it is called "input"', function()
         neap.embed { size = 2, vocab_size = 5 }
       end },
