@@ -117,7 +117,9 @@ local function same_count(who, hypotheses, references)
   check.type(who, "hypotheses", hypotheses, "table")
   check.type(who, "references", references, "table")
   if #hypotheses ~= #references then
-    check.fail("%s: %d hypotheses for %d entries of references", who, #hypotheses, #references)
+    local from = references.from or hypotheses.from
+    check.fail("%s: %d hypotheses for %d entries of references%s", who, #hypotheses, #references,
+      from and (" (%s)"):format(tostring(from.corpus.source)) or "")
   end
 end
 
@@ -558,7 +560,10 @@ function metrics.bootstrap(f, arguments, options)
   end
   check.table("bootstrap", "arguments", arguments)
   options = check.options("bootstrap", options, { "rng", "samples", "level" })
-  local rng = check.rng("bootstrap", options.rng or false)
+  local rng = check.rng("bootstrap", options.rng)
+  if rng == nil then
+    check.fail("bootstrap: rng: expected a source of chance such as neap.rng(17), came nil")
+  end
   local samples = check.integer("bootstrap", "samples", options.samples or 1000, 2)
   local level = check.number("bootstrap", "level", options.level or 0.95, 0, 1)
   local parts, n, compute = made_of[f], nil, nil

@@ -237,14 +237,14 @@ describe("metrics", function()
 
     it("covers as often as its level says", function()
       local draw, covered = neap.rng(9), 0
-      for _ = 1, 200 do
+      for _ = 1, 120 do
         local a, b = {}, {}
-        for i = 1, 100 do a[i], b[i] = draw:uniform() < 0.3 and 1 or 0, 1 end
+        for i = 1, 80 do a[i], b[i] = draw:uniform() < 0.3 and 1 or 0, 1 end
         local s = metrics.bootstrap(metrics.accuracy, { a, b },
-          { rng = draw, samples = 200, level = 0.9 })
+          { rng = draw, samples = 100, level = 0.9 })
         if s.low <= 0.3 and 0.3 <= s.high then covered = covered + 1 end
       end
-      assert.is_true(covered >= 168 and covered <= 192, covered) -- 180 expected, deviation 4.2
+      assert.is_true(covered >= 98 and covered <= 118, covered) -- 108 expected, deviation 3.3
     end)
 
     it("is the same by a seed, and by sums or by lists", function()
@@ -315,6 +315,9 @@ describe("metrics", function()
     assert.same({ { "a" }, { "b" } }, words)
     assert.same({ { "X", "Y" } }, right[1])
     local where = ("(%s, sequence 2 (line 3))"):format(path)
+    raises(("wer: 1 hypotheses for 2 entries of references (%s)"):format(path), function()
+      metrics.wer({ "X Y" }, right)
+    end)
     right[2] = {}
     raises("symbol_error_rate: references: entry 2 " .. where .. " has no reference", function()
       metrics.symbol_error_rate({ {}, {} }, right)
