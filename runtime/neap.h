@@ -136,7 +136,8 @@ NEAP_API float *neap_params_grad(neap_params *p, int id);
 NEAP_API void neap_params_zero_grad(neap_params *p);
 /* Tells runs and streams that values were written, so that packed copies are made anew. */
 NEAP_API void neap_params_touch(neap_params *p);
-/* A frozen parameter gets no gradient and no update; gradients still flow through. */
+/* A frozen parameter gets no gradient and no update; gradients still flow through. A model file says
+** what is frozen. */
 NEAP_API void neap_params_freeze(neap_params *p, int id, int frozen);
 NEAP_API int neap_params_frozen(const neap_params *p, int id);
 

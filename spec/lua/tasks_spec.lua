@@ -112,6 +112,34 @@ describe("async_seq2seq", function()
     return right
   end
 
+  it("reads and writes subwords, and scores words", function()
+    local pairs_of = neap.corpus.from({ en = { "a small dog", "two small dogs", "the dog sleeps",
+      "two dogs sleep", "a cat sleeps", "the small cat" }, de = { "ein kleiner hund",
+      "zwei kleine hunde", "der hund schläft", "zwei hunde schlafen", "eine katze schläft",
+      "die kleine katze" } }, { split = { en = "words", de = "words" } })
+    local en = neap.vocab.bpe(pairs_of, "en", { merges = 12 })
+    local de = neap.vocab.bpe(pairs_of, "de", { merges = 20, start = true, stop = true,
+      bytes = true })
+    local model = neap.async_seq2seq { input = en, output = de, rng = neap.rng(3), max_length = 40,
+      encoder = neap.chain { neap.embed { size = 16 }, neap.bidir { neap.gru { size = 16 } } },
+      decoder = neap.decoder { embed = 16, layers = { neap.gru { size = 32 } } } }
+    learn(model, model:fields(pairs_of, "en", "de"), 150, 1e-2, neap.rng(4))
+    local texts, references = {}, {}
+    for i = 1, #pairs_of do
+      texts[i], references[i] = pairs_of:string("en", i), { pairs_of:get("de", i) }
+    end
+    local scores = model:score(texts, references)
+    assert.equal(0, scores.per)
+    assert.same({ "zwei", "kleine", "hunde" }, scores.hypotheses[2])
+    assert.equal(100, neap.metrics.bleu(scores.hypotheses, references, { order = 3 }).bleu)
+    local path = os.tmpname()
+    assert(model:save(path))
+    local again = assert(neap.load(path))
+    os.remove(path)
+    assert.same(model:predict(texts), again:predict(texts))
+    assert.equal("der hund schläft", again.output:text(again:predict({ "the dog sleeps" })[1]))
+  end)
+
   it("learns with attention, decodes greedily and with a beam, is saved and loaded", function()
     local model = model_of(neap.decoder { embed = 12, layers = { neap.lstm { size = 32 } } })
     learn(model, model:fields(data, "text", "double"), 350, 1e-2, neap.rng(2))
