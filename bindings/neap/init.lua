@@ -1,6 +1,6 @@
 --- neap: recurrent sequence models. `local neap = require "neap"`.
 --
--- Its fields: the layers of @{neap.layer}, the optimizers of @{neap.optim}; `op` (@{neap.op}), `cell`
+-- Its fields: the layers of @{neap.layer} and @{neap.recurrent}, the optimizers of @{neap.optim}; `op` (@{neap.op}), `cell`
 -- (@{neap.cell}), `program`, `grad`, `gradcheck`, `save`, `load_tensors` and `save_tensors`
 -- (@{neap.program}); and, loaded when first asked for, `vocab`, `corpus`, `batches`, `rng`,
 -- `progress`, `metrics`, `jordan`, `seq2class`, `synced_seq2seq`, `async_seq2seq`,
@@ -10,6 +10,7 @@ local core = require "neap.core"
 local check = require "neap.check"
 local record = require "neap.record"
 local layer = require "neap.layer"
+local recurrent = require "neap.recurrent"
 local program = require "neap.program"
 local optim = require "neap.optim"
 
@@ -18,10 +19,11 @@ core.blas_threads(1)
 
 local neap = { version = core.version(), op = require "neap.op", cell = require "neap.cell" }
 
-for _, name in ipairs { "embed", "linear", "dropout", "layer_norm", "activation", "elman", "lstm",
-  "gru", "chain", "bidir", "residual", "attention" } do
+for _, name in ipairs { "embed", "linear", "dropout", "layer_norm", "activation", "chain", "bidir",
+  "residual", "highway", "attention" } do
   neap[name] = layer[name]
 end
+for _, name in ipairs { "elman", "lstm", "gru" } do neap[name] = recurrent[name] end
 for _, name in ipairs { "sgd", "rmsprop", "adam", "adamw" } do neap[name] = optim[name] end
 
 neap.program, neap.grad, neap.gradcheck = program.new, program.grad, program.gradcheck

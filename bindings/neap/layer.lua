@@ -212,18 +212,36 @@ function layer.linear(options)
   end), options)
 end
 
---- Dropout; the rate is a number of the run, named after the layer.
--- @tab options `{ rate = }`
+-- All ones or all zeros [n], in no space.
+function layer.fill(rec, n, number)
+  local one_hot = op.one_hot(rec:add("cast", { 0 }, { dtype = 1 }), n)
+  return number == 1 and op.equal(one_hot, one_hot) or op.not_equal(one_hot, one_hot)
+end
+
+-- A mask of dropout [..,n] for the rows of a space.
+function layer.mask(rec, space, n, rate)
+  local ones = layer.fill(rec, n, 1)
+  if space >= 0 then ones = op.apply("spread", { ones }, { space = space }) end
+  return op.dropout(ones, rate)
+end
+
+--- Dropout (Srivastava et al. 2014); the rate is a number of the run, named after the layer.
+-- @tab options `{ rate =, sequence = false }`; with `sequence` one mask for all steps of a sequence
+--   (Gal and Ghahramani 2016)
 function layer.dropout(options)
-  options = options_of("dropout", options, { "rate" })
+  options = options_of("dropout", options, { "rate", "sequence" })
   local rate = options.rate
   if type(rate) ~= "number" or not (rate >= 0 and rate < 1) then
     check.fail("dropout: rate: expected a number in [0,1), came %s", check.came(rate))
   end
+  local whole = check.boolean("dropout", "sequence", options.sequence)
   return named(layer.new("dropout", options, function(_, rec, x)
     value("dropout", x)
     if rate == 0 then return x end
-    return op.dropout(x, rec:scalar(rec.scope .. ".rate", rate))
+    local r = rec:scalar(rec.scope .. ".rate", rate)
+    if not whole then return op.dropout(x, r) end
+    sequence("dropout", x)
+    return x * layer.mask(rec, rec.spaces[x.space + 1].parent, x.width, r)
   end), options)
 end
 
@@ -240,7 +258,7 @@ function layer.layer_norm(options)
 end
 
 -- Ops of one input that need no option and keep what is a row.
-local activations = { "identity" }
+local activations = { "identity", "affine", "scaled_tanh", "thresholded_relu" }
 for i = 1, math.huge do
   local info = core.op_info(i)
   if not info then break end
@@ -255,14 +273,28 @@ table.sort(activations)
 local called = { linear = "identity", none = "identity", logistic = "sigmoid",
   hardsigmoid = "hard_sigmoid", leakyrelu = "leaky_relu", lrelu = "leaky_relu" }
 
-local function activation(who, name, preset)
-  if name == nil then name = preset end
-  if type(name) == "function" then return name end
+local takes = getmetatable(op).written -- op -> names of its options
+
+-- A function of one value from a name, { name, option = number }, or itself.
+local function activation(who, given, preset)
+  if given == nil then given = preset end
+  if type(given) == "function" then return given end
+  local name, numbers = given, {}
+  if type(given) == "table" and not getmetatable(given) then
+    name = given[1]
+    for key, v in pairs(given) do if key ~= 1 then numbers[key] = v end end
+  end
   if type(name) ~= "string" then
     check.fail("%s: expected an activation such as \"tanh\" or a function, came %s", who,
-      check.came(name))
+      check.came(given))
   end
-  for _, known in ipairs(activations) do if known == name then return op[name] end end
+  for _, known in ipairs(activations) do
+    if known == name then
+      check.options(("%s: %s"):format(who, name), numbers, takes[name] and takes[name].options or {})
+      for key, v in pairs(numbers) do check.number(("%s: %s"):format(who, name), key, v) end
+      return next(numbers) and function(x) return op[name](x, numbers) end or op[name]
+    end
+  end
   local near = called[name:lower()] or core.nearest(name:lower(), activations)
   check.fail("%s: unknown activation %s%s", who, check.came(name),
     near and ("; did you mean %q?"):format(near)
@@ -271,13 +303,19 @@ end
 
 --- An op of one input as a layer.
 -- @string name such as "tanh" or "relu"
-function layer.activation(name)
+-- @tab[opt] numbers its options, `{ alpha = 0.1 }`
+function layer.activation(name, numbers)
   check.type("activation", "name", name, "string")
-  local fn = activation("activation", name)
+  local given = { name }
+  for key, v in pairs(numbers == nil and {} or check.table("activation", "numbers", numbers)) do
+    check.type("activation", "option", key, "string")
+    given[key] = v
+  end
+  local fn = activation("activation", given)
   return layer.new(name, {}, function(_, _, x) return fn(value(name, x)) end)
 end
 
--- ---- recurrent layers ----
+-- ---- what recurrent layers share ----
 
 -- States given by the caller, checked.
 local function initial(who, init, names)
@@ -299,14 +337,16 @@ local function initial(who, init, names)
   return init
 end
 
--- The recorded twin of a layer: its step, looped. Gives y and the table of last states.
-local function loop(self, rec, x, init)
+-- A layer's step, looped. given: what is the same at every step. Gives y and the table of last states.
+local function loop(self, rec, x, init, given)
   local states, order = {}, {}
   for i, s in ipairs(self.states(self)) do
     order[i] = s.name
     states[s.name] = { dims = { s.size }, init = init[s.name] }
   end
-  local y, final = rec:scan(x.space, states, order, function(s) return self.step(self, rec, x, s) end)
+  local y, final = rec:scan(x.space, states, order, function(s)
+    return self.step(self, rec, x, s, given)
+  end)
   local last = {}
   for _, name in ipairs(order) do
     last[name] = init[name] and op.last(final[name], init[name]) or op.last(final[name])
@@ -314,200 +354,28 @@ local function loop(self, rec, x, init)
   return y, last
 end
 
-local function weights(rec, gates, size, width, bias, prefix)
-  local k = 1 / size ^ 0.5 -- PyTorch's start for every weight
-  local init = { "uniform", -k, k }
-  prefix = prefix or ""
-  return rec:param(prefix .. "weight_ih", { gates * size, width }, init),
-    rec:param(prefix .. "weight_hh", { gates * size, size }, init),
-    bias and rec:param(prefix .. "bias_ih", { gates * size }, init) or nil,
-    bias and rec:param(prefix .. "bias_hh", { gates * size }, init) or nil
-end
-
--- What a recurrent layer's call does: fused where the options allow it, else the twin.
-local function recurrent(self, rec, x, init, fused)
-  sequence(self.kind, x)
-  local names, first = {}, {}
-  for i, s in ipairs(self.states(self)) do names[i] = s.name end
-  init = initial(self.kind, init, names)
-  local parent = rec.spaces[x.space + 1].parent
-  for _, name in ipairs(names) do
-    local v = init[name]
-    first[name] = v and v.space < 0 and op.apply("spread", { v }, { space = parent }) or v
-  end
-  if self.fused and not rec.hints.recorded then return fused(first) end
-  return loop(self, rec, x, first)
-end
-
-local function switches(who, options)
-  return check.boolean(who, "bias", options.bias, true),
-    check.boolean(who, "fused", options.fused, true),
-    check.boolean(who, "watch", options.watch, false)
-end
-
---- Elman network: h = act(W x + b + U h' + c) (Elman 1990).
--- @tab options `{ size =, activation = "tanh", bias = true, fused = true }`; an activation other
---   than tanh, relu, sigmoid, identity, and fused = false, select the recorded twin
-function layer.elman(options)
-  options = options_of("elman", options, { "size", "activation", "bias", "fused" })
-  local size, act = size_of("elman", options), options.activation
-  if act == nil then act = "tanh" end
-  local fn = activation("elman", act)
-  local bias, fused = switches("elman", options)
-  local standard = act == "tanh" or act == "relu" or act == "sigmoid" or act == "identity"
-  return named(layer.new("elman", options, function(self, rec, x, init)
-    return recurrent(self, rec, x, init, function(s)
-      local w, u, b, c = weights(rec, 1, size, x.width, bias)
-      local y, h = op.elman(x, w, u, b, c, s.h, act)
-      return y, { h = h }
-    end)
-  end, {
-    fused = standard and fused,
-    describe = function(self) return self.fused and "fused" or "recorded" end,
-    states = function() return { { name = "h", size = size } } end,
-    step = function(_, rec, x, s)
-      local w, u, b, c = weights(rec, 1, size, x.width, bias)
-      local h = fn(op.linear(x, w, b) + op.linear(s.h, u, c))
-      return h, { h = h }
-    end,
-  }), options)
-end
-
-local gate_names = { i = true, f = true, g = true, o = true }
-
---- LSTM (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000):
--- i, f, o = sigmoid(..), g = tanh(..), c = f c' + i g, h = o tanh(c). Blocks i f g o as in PyTorch.
--- @tab options `{ size =, bias = true, forget_bias = nil (number added to the forget gate's start),
---   peepholes = false (i, f see c', o sees c; Gers et al. 2002), gates = { f = 0, .. } (frozen to a
---   number), gate = "sigmoid", candidate = "tanh", output = "tanh" (activations), watch = false
---   (gates readable as "PATH.i" ..), fused = true }`; all but size, bias and forget_bias select the
---   recorded twin, and print says so
-function layer.lstm(options)
-  options = options_of("lstm", options, { "size", "bias", "forget_bias", "peepholes", "gates", "gate",
-    "candidate", "output", "watch", "fused" })
-  local size = size_of("lstm", options)
-  local bias, fused, watch = switches("lstm", options)
-  local peepholes = check.boolean("lstm", "peepholes", options.peepholes)
-  if options.forget_bias ~= nil then
-    check.number("lstm", "forget_bias", options.forget_bias)
-    if not bias then check.fail("lstm: forget_bias: there is none with bias = false") end
-  end
-  local frozen = {}
-  if options.gates ~= nil then check.table("lstm", "gates", options.gates) end
-  for name, v in pairs(options.gates or {}) do
-    if not gate_names[name] or type(v) ~= "number" or v - v ~= 0 then
-      check.fail("lstm: gates: expected numbers for i, f, g or o, came %s = %s", tostring(name),
-        check.came(v))
-    end
-    frozen[name] = v
-  end
-  local gate = activation("lstm: gate", options.gate, "sigmoid")
-  local candidate = activation("lstm: candidate", options.candidate, "tanh")
-  local output = activation("lstm: output", options.output, "tanh")
-  local plain = not peepholes and not next(frozen) and not options.gate
-    and not options.candidate and not options.output and not watch
-  local function params(rec, x)
-    local fresh = not rec.params:has(rec.scope .. ".bias_ih")
-    local w, u, b, c = weights(rec, 4, size, x.width, bias)
-    if options.forget_bias and bias and fresh then
-      -- Jozefowicz et al. 2015: a forget gate that starts open remembers sooner
-      local name = rec.scope .. ".bias_ih"
-      local t = rec.params:get(name)
-      for k = size + 1, 2 * size do t[k] = options.forget_bias end
-      rec.params:set(name, t)
-    end
-    return w, u, b, c
-  end
-  return named(layer.new("lstm", options, function(self, rec, x, init)
-    return recurrent(self, rec, x, init, function(s)
-      local w, u, b, c = params(rec, x)
-      local y, h, cell = op.apply("lstm", { x, w, u, b or false, c or false, s.h or false,
-        s.c or false })
-      return y, { h = h, c = cell }
-    end)
-  end, {
-    fused = plain and fused,
-    describe = function(self) return self.fused and "fused" or "recorded" end,
-    states = function() return { { name = "h", size = size }, { name = "c", size = size } } end,
-    step = function(_, rec, x, s)
-      local w, u, b, c = params(rec, x)
-      local i, f, g, o = op.split(op.linear(x, w, b) + op.linear(s.h, u, c), 4)
-      if peepholes then
-        i = i + s.c * rec:param("peephole_i", { size }, "zeros")
-        f = f + s.c * rec:param("peephole_f", { size }, "zeros")
-      end
-      i, f, g = frozen.i or gate(i), frozen.f or gate(f), frozen.g or candidate(g)
-      local cell = f * s.c + i * g
-      if peepholes then o = o + cell * rec:param("peephole_o", { size }, "zeros") end
-      o = frozen.o or gate(o)
-      local h = o * output(cell)
-      if watch then
-        for name, v in pairs { i = i, f = f, g = g, o = o, c = cell } do
-          if record.is_value(v) then op.watch(rec.scope .. "." .. name, v) end
-        end
-      end
-      return h, { h = h, c = cell }
-    end,
-  }), options)
-end
-
---- GRU (Cho et al. 2014): r, z = sigmoid(..), h = (1 - z) n + z h'. Blocks r z n as in PyTorch.
--- @tab options `{ size =, bias = true, reset = "after" (n = tanh(W x + b + r (U h' + c)), PyTorch) or
---   "before" (n = tanh(W x + b + U (r h') + c), the paper's), watch = false, fused = true }`
-function layer.gru(options)
-  options = options_of("gru", options, { "size", "bias", "reset", "watch", "fused" })
-  local size = size_of("gru", options)
-  local bias, fused, watch = switches("gru", options)
-  local reset = options.reset == nil and "after" or options.reset
-  if reset ~= "after" and reset ~= "before" then
-    check.fail("gru: reset: expected \"after\" or \"before\", came %s", check.came(reset))
-  end
-  return named(layer.new("gru", options, function(self, rec, x, init)
-    return recurrent(self, rec, x, init, function(s)
-      local w, u, b, c = weights(rec, 3, size, x.width, bias)
-      local y, h = op.gru(x, w, u, b, c, s.h, reset == "before")
-      return y, { h = h }
-    end)
-  end, {
-    fused = not watch and fused,
-    describe = function(self) return self.fused and "fused" or "recorded" end,
-    states = function() return { { name = "h", size = size } } end,
-    step = function(_, rec, x, s)
-      local w, u, b, c = weights(rec, 3, size, x.width, bias)
-      local xr, xz, xn = op.split(op.linear(x, w, b), 3)
-      local r, z, n
-      if reset == "after" then
-        local hr, hz, hn = op.split(op.linear(s.h, u, c), 3)
-        r, z = op.sigmoid(xr + hr), op.sigmoid(xz + hz)
-        n = op.tanh(xn + r * hn)
-      else
-        local u_rz, u_n = op.slice(u, 1, 2 * size, 1), op.slice(u, 2 * size + 1, 3 * size, 1)
-        local c_rz = c and op.slice(c, 1, 2 * size, 1)
-        local hr, hz = op.split(op.linear(s.h, u_rz, c_rz), 2)
-        r, z = op.sigmoid(xr + hr), op.sigmoid(xz + hz)
-        n = op.tanh(xn + op.linear(r * s.h, u_n, c and op.slice(c, 2 * size + 1, 3 * size, 1)))
-      end
-      local h = (1 - z) * n + z * s.h
-      if watch then
-        op.watch(rec.scope .. ".r", r)
-        op.watch(rec.scope .. ".z", z)
-      end
-      return h, { h = h }
-    end,
-  }), options)
+--- What is the same at every step of a sequence, for @{at_step}: masks of recurrent dropout.
+-- @param x a value of the sequence, or of its batch
+-- @return a table, or nil
+function methods:still(x)
+  if not self.once then return nil end
+  local rec, space = record.current(self.kind), value(self.kind, x).space
+  if space > 0 then space = rec.spaces[space + 1].parent end
+  return self:inside(self.once, self, rec, space)
 end
 
 --- A recurrent layer as a cell: one step inside another cell's step.
 -- @param x [B,I] of the step
 -- @tab s its states by name
+-- @tab[opt] given what @{still} gave before the steps; of a cell, its context
 -- @return y, the next states
-function methods:at_step(x, s)
+function methods:at_step(x, s, given)
   if not self.step then check.fail("%s: it has no step", self.kind) end
   value(self.kind, x)
   if type(s) ~= "table" or record.is_value(s) then
     check.fail("%s: its states: expected a table, came %s", self.kind, check.came(s))
   end
-  return self:inside(function() return self.step(self, record.current(self.kind), x, s) end)
+  return self:inside(function() return self.step(self, record.current(self.kind), x, s, given) end)
 end
 
 -- ---- combinations ----
@@ -535,19 +403,29 @@ function layer.chain(list)
   end, { layers = layers }), options)
 end
 
+-- How two directions become one.
+local merges = {
+  concat = function(a, b) return op.concat { a, b } end,
+  sum = op.add,
+  mean = function(a, b) return (a + b) * 0.5 end,
+  mul = op.mul,
+}
+
 --- The same layer in both directions (Schuster and Paliwal 1997). Called with x and, if wished, first
 -- states `{ forward = { h = .. }, backward = { h = .. } }`; backward starts at each sequence's end.
--- @tab options `{ layer, merge = "concat" | "sum" }`
--- @return y [T,B,2H] or [T,B,H]; last states by name, merged likewise: each direction's own last
+-- @tab options `{ layer, merge = "concat" | "sum" | "mean" | "mul" }`
+-- @return y [T,B,2H] (concat) or [T,B,H]; last states by name, merged likewise: each direction's own
+--   last
 function layer.bidir(options)
   local layers
   layers, options = parts_of("bidir", options, "a layer in braces, bidir{ layer }", 1, { "merge" })
   local inner, merge = layers[1], options.merge == nil and "concat" or options.merge
-  if merge ~= "concat" and merge ~= "sum" then
-    check.fail("bidir: merge: expected \"concat\" or \"sum\", came %s", check.came(merge))
+  local join = type(merge) == "string" and merges[merge]
+  if not join then
+    check.fail("bidir: merge: expected \"concat\", \"sum\", \"mean\" or \"mul\", came %s",
+      check.came(merge))
   end
   if not layer.is_layer(inner) then check.fail("bidir: expected a layer, came a function") end
-  local function join(a, b) return merge == "concat" and op.concat({ a, b }) or a + b end
   local l = layer.new("bidir", { merge = merge }, function(self, rec, x, init)
     sequence("bidir", x)
     init = check.options("bidir: first states", init, { "forward", "backward" })
@@ -567,14 +445,12 @@ function layer.bidir(options)
   return named(l, options)
 end
 
---- x + layer(x); the widths must agree.
--- @tab options `{ layer }`
-function layer.residual(options)
-  local layers
-  layers, options = parts_of("residual", options, "a layer in braces, residual{ layer }", 1, {})
-  return named(layer.new("residual", {}, function(self, rec, x)
+-- A layer in braces whose output, as wide as x, is put together with x: join(rec, y, x).
+local function around(who, options, names, join)
+  local layers, rest = parts_of(who, options, ("a layer in braces, %s{ layer }"):format(who), 1, names)
+  return named(layer.new(who, {}, function(self, rec, x)
     local l = self.layers[1]
-    value("residual", x)
+    value(who, x)
     local y, s
     if layer.is_layer(l) then
       y, s = rec:at(rec:path(l, l.name or l.kind), nil, l.forward, l, rec, x)
@@ -582,13 +458,33 @@ function layer.residual(options)
       y, s = l(x)
     end
     if not record.is_value(y) then
-      check.fail("residual: the layer must give a recorded value, came %s", check.came(y))
+      check.fail("%s: the layer must give a recorded value, came %s", who, check.came(y))
     end
     if y.width ~= x.width then
-      check.fail("residual: the layer makes %s from %s: the widths must agree", y:shape(), x:shape())
+      check.fail("%s: the layer makes %s from %s: the widths must agree", who, y:shape(), x:shape())
     end
-    return x + y, s
-  end, { layers = layers }), options)
+    return join(rec, y, x), s
+  end, { layers = layers }), rest), rest
+end
+
+--- x + layer(x); the widths must agree.
+-- @tab options `{ layer }`
+function layer.residual(options)
+  return (around("residual", options, {}, function(_, y, x) return x + y end))
+end
+
+--- t layer(x) + (1 - t) x with t = sigmoid(W x + b) (Srivastava et al. 2015); the widths must agree.
+-- @tab options `{ layer, bias = -1 }`; `bias`: where b starts: below 0 it lets x through at first
+function layer.highway(options)
+  local bias
+  local l, rest = around("highway", options, { "bias" }, function(rec, y, x)
+    local k = 1 / x.width ^ 0.5
+    local t = op.sigmoid(op.linear(x, rec:param("weight", { x.width, x.width }, { "uniform", -k, k }),
+      rec:param("bias", { x.width }, bias)))
+    return t * y + (1 - t) * x
+  end)
+  bias = rest.bias == nil and -1 or check.number("highway", "bias", rest.bias)
+  return l
 end
 
 --- Attention over a memory: called with a query [..,Q] and the memory [S,..,M], gives the context
@@ -629,12 +525,12 @@ function layer.attention(options)
 end
 
 for name, arguments in pairs { embed = "{ size = ... }", linear = "{}", dropout = "{ rate = ... }",
-  layer_norm = "{}", activation = "\"tanh\"", elman = "{ size = ... }", lstm = "{ size = ... }",
-  gru = "{ size = ... }", chain = "{ a, b }", bidir = "{ layer }", residual = "{ layer }",
-  attention = "{ kind = ... }" } do
+  layer_norm = "{}", activation = "\"tanh\"", chain = "{ a, b }", bidir = "{ layer }",
+  residual = "{ layer }", highway = "{ layer }", attention = "{ kind = ... }" } do
   layer.constructor(layer[name], "neap." .. name, arguments)
 end
 
+layer.options_of = options_of
 layer.activation_of = activation
 layer.recurrent_loop = loop
 layer.initial = initial

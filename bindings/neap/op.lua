@@ -164,6 +164,36 @@ end)
 define("hard_sigmoid", { "x" }, { "alpha", "beta" }, function(x, alpha, beta)
   return apply("hard_sigmoid", { x }, numbers("hard_sigmoid", { alpha = alpha, beta = beta }))
 end)
+
+--- alpha x + beta.
+-- @function affine
+-- @param x
+-- @number[opt=1] alpha
+-- @number[opt=0] beta
+define("affine", { "x" }, { "alpha", "beta" }, function(x, alpha, beta)
+  numbers("affine", { alpha = alpha, beta = beta })
+  return op.add(op.mul(x, alpha or 1), beta or 0)
+end)
+
+--- alpha tanh(beta x).
+-- @function scaled_tanh
+-- @param x
+-- @number[opt=1] alpha
+-- @number[opt=1] beta
+define("scaled_tanh", { "x" }, { "alpha", "beta" }, function(x, alpha, beta)
+  numbers("scaled_tanh", { alpha = alpha, beta = beta })
+  return op.mul(op.tanh(op.mul(x, beta or 1)), alpha or 1)
+end)
+
+--- x if x > alpha else 0.
+-- @function thresholded_relu
+-- @param x
+-- @number[opt=1] alpha
+define("thresholded_relu", { "x" }, { "alpha" }, function(x, alpha)
+  numbers("thresholded_relu", { alpha = alpha })
+  return op.where(op.greater(x, alpha or 1), x, 0)
+end)
+
 define("clamp", { "x" }, { "low", "high" }, function(x, low, high)
   check.type("clamp", "low", low, "number")
   check.type("clamp", "high", high, "number")

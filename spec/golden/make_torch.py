@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Writes recurrent.st: what PyTorch makes of RNN, LSTM and GRU, for spec/lua/torch_spec.lua.
+"""Writes recurrent.st: what PyTorch makes of RNN, LSTM, GRU and LSTM with a projection, for
+spec/lua/torch_spec.lua.
 
     /usr/bin/python3 spec/golden/make_torch.py      (Debian: python3-torch)
 
@@ -7,13 +8,11 @@ One and two layers, one and two directions, packed rows of unsorted lengths, fir
 and weights are float32; everything else is computed from them in float64 and rounded once. The loss
 is sum(a * output) + sum(b * h_n) + sum(d * c_n) with the fixed a, b, d of the file.
 """
-import json
-import os
-import struct
-
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from archive import save
 
 LENGTHS = [3, 6, 1, 4, 6]
 KINDS = {
@@ -21,24 +20,10 @@ KINDS = {
     "rnn_relu": lambda *size, **more: nn.RNN(*size, nonlinearity="relu", **more),
     "lstm": nn.LSTM,
     "gru": nn.GRU,
+    "lstm_projected": lambda *size, **more: nn.LSTM(*size, proj_size=4, **more),
 }
 # layers, directions, input width, hidden width: below, at and above the widths of vector registers
 SHAPES = [(1, 1, 5, 18), (1, 2, 3, 8), (2, 1, 4, 9), (2, 2, 3, 5)]
-
-
-def save(path, tensors, texts):
-    """safetensors: the header's length, the header as JSON, the numbers."""
-    header, data = {"__metadata__": texts}, b""
-    for name, tensor in tensors.items():
-        code = "i" if tensor.dtype == torch.int32 else "f"
-        body = struct.pack("<%d%s" % (tensor.numel(), code), *tensor.flatten().tolist())
-        header[name] = {"dtype": "I32" if code == "i" else "F32", "shape": list(tensor.shape),
-                        "data_offsets": [len(data), len(data) + len(body)]}
-        data += body
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + data)
 
 
 def case(kind, layers, directions, inputs, hidden):
@@ -49,14 +34,15 @@ def case(kind, layers, directions, inputs, hidden):
     net = KINDS[kind](inputs, hidden, num_layers=layers, bidirectional=directions == 2)
     net = net.double()  # the weights were drawn as float32
     rows, steps = len(LENGTHS), max(LENGTHS)
-    given = {"x": draw(steps, rows, inputs), "h0": draw(layers * directions, rows, hidden)}
-    if kind == "lstm":
+    out = 4 if kind == "lstm_projected" else hidden
+    given = {"x": draw(steps, rows, inputs), "h0": draw(layers * directions, rows, out)}
+    if kind.startswith("lstm"):
         given["c0"] = draw(layers * directions, rows, hidden)
     packed = pack_padded_sequence(given["x"], LENGTHS, enforce_sorted=False)
-    first = (given["h0"], given["c0"]) if kind == "lstm" else given["h0"]
+    first = (given["h0"], given["c0"]) if kind.startswith("lstm") else given["h0"]
     packed, last = net(packed, first)
     made = {"output": pad_packed_sequence(packed)[0]}
-    made.update(zip(("h_n", "c_n"), last if kind == "lstm" else (last,)))
+    made.update(zip(("h_n", "c_n"), last if kind.startswith("lstm") else (last,)))
     factors = {}
     loss = 0
     for name, value in made.items():
@@ -77,8 +63,7 @@ def main():
             names.append("%s %d %d %d %d" % (kind, *shape))
             for name, value in case(kind, *shape).items():
                 tensors["%s.%s" % (names[-1].replace(" ", "_"), name)] = value.detach().float()
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recurrent.st")
-    save(path, tensors, {"cases": "\n".join(names), "torch": torch.__version__})
+    save("recurrent.st", tensors, {"cases": "\n".join(names), "torch": torch.__version__})
 
 
 main()

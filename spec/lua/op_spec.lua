@@ -1010,6 +1010,9 @@ describe("op", function()
     leaky_relu = { { x, 0.3 }, { x, { alpha = 0.3 } } },
     elu = { { x, 0.3 }, { x, { alpha = 0.3 } } },
     hard_sigmoid = { { x, 0.3, 0.1 }, { x, { alpha = 0.3, beta = 0.1 } } },
+    affine = { { x, 0.3, 0.1 }, { x, { alpha = 0.3, beta = 0.1 } } },
+    scaled_tanh = { { x, 0.3, 0.1 }, { x, { alpha = 0.3, beta = 0.1 } } },
+    thresholded_relu = { { x, 0.3 }, { x, { alpha = 0.3 } } },
     clamp = { { x, -1, 2 }, { x, { low = -1, high = 2 } } },
     cast = { { x, "i32" }, { x, { dtype = "i32" } } },
     concat = { { { x, x }, 1 }, { { x, x }, { axis = 1 } } },
@@ -1048,6 +1051,14 @@ describe("op", function()
       end
     end
     assert.near(-0.6, op.leaky_relu(x, nil, { alpha = 0.3 }):get(1, 2), 1e-6)
+    assert.near(2 * 0.3 - 1, op.affine(neap.tensor { 2 }, 0.3, -1):get(1), 1e-6)
+    assert.near(1.7159 * 0.58278, op.scaled_tanh(neap.tensor { 1 }, 1.7159, 2 / 3):get(1), 1e-4)
+    assert.same({ 0, 0, 3 }, op.thresholded_relu(neap.tensor { -3, 2, 3 }, 2):totable())
+    for _, name in ipairs { "affine", "scaled_tanh", "thresholded_relu" } do -- ONNX's presets
+      local v = neap.tensor { -0.5, 0.75, 2 }
+      assert.same((name == "affine" and v or name == "scaled_tanh" and op.tanh(v)
+        or neap.tensor { 0, 0, 2 }):totable(), op[name](v):totable())
+    end
     local pr = neap.program(function(rec)
       local v = rec:input("x", { space = "T", dims = { 2 } })
       local h, w, u = op.last(v), neap.param("w", { 2, 2 }), neap.param("u", { 2, 2 })

@@ -257,8 +257,8 @@ describe("recording", function()
         function() neap.dropout { rate = 1 } end },
       { "gru: reset: expected \"after\" or \"before\"",
         function() neap.gru { size = 1, reset = "never" } end },
-      { "bidir: merge: expected \"concat\" or \"sum\"", function()
-        neap.bidir { neap.gru { size = 1 }, merge = "mean" }
+      { "bidir: merge: expected \"concat\", \"sum\", \"mean\" or \"mul\", came \"ave\"", function()
+        neap.bidir { neap.gru { size = 1 }, merge = "ave" }
       end },
       { "chain: layer 1: expected a layer or a function of the inputs, came 3", function()
         neap.chain { 3 }

@@ -345,7 +345,7 @@ describe("systems.md, gates:", function()
       local c, g = last_c { f = 0, i = 1 }
       assert.same(g, c)
       assert.error_matches(function() neap.lstm { size = 2, gates = { input = 1 } } end,
-        "lstm: gates: expected numbers for i, f, g or o, came input = 1")
+        "lstm: gates: expected a number or a function for i, f, g or o, came input = 1")
     end)
 
   it("row 39: two LSTM blocks as a hidden layer, each with weights of its own by name", function()

@@ -14,6 +14,9 @@ local makers = {
   end,
   lstm = function(size, name) return neap.lstm { size = size, name = name } end,
   gru = function(size, name) return neap.gru { size = size, name = name } end,
+  lstm_projected = function(size, name)
+    return neap.lstm { size = size, projection = 4, name = name }
+  end,
 }
 
 -- PyTorch's "weight_ih_l1_reverse" is our "l1.backward.weight_ih".
@@ -55,7 +58,7 @@ local function check(line)
   end
   local prefix = line:gsub(" ", "_") .. "."
   local function of(name) return assert(golden:tensor(prefix .. name), prefix .. name) end
-  local states = kind == "lstm" and { h = "h", c = "c" } or { h = "h" }
+  local states = kind:find "^lstm" and { h = "h", c = "c" } or { h = "h" }
   local count, op = depth * directions, neap.op
 
   local program = neap.program(function(rec)
@@ -70,7 +73,8 @@ local function check(line)
     for i = 1, count do
       first[i] = {}
       for s in pairs(states) do
-        first[i][s] = rec:input(s .. "0." .. i, { space = "B", dims = { hidden } })
+        first[i][s] = rec:input(s .. "0." .. i,
+          { space = "B", dims = { of(s .. "0"):shape()[3] } })
       end
     end
     local y, last = network(layers, directions, x, first)
@@ -105,7 +109,7 @@ local function check(line)
   local weights = 0
   for _, name in ipairs(golden:names()) do
     local weight = name:sub(1, #prefix) == prefix
-      and name:sub(#prefix + 1):match "^[wb]%a+_[ih]h_.*"
+      and name:sub(#prefix + 1):match "^[wb]%a+_[ih][hr]_.*"
     if weight then
       program.params:set(our_name(weight, directions), of(weight))
       weights = weights + 1
@@ -134,13 +138,13 @@ local function check(line)
   end
   for _, name in ipairs(golden:names()) do
     local weight = name:sub(1, #prefix) == prefix
-      and name:sub(#prefix + 1):match "^grad%.([wb]%a+_[ih]h_.*)"
+      and name:sub(#prefix + 1):match "^grad%.([wb]%a+_[ih][hr]_.*)"
     if weight then
       near(program.params:grad(our_name(weight, directions)), of("grad." .. weight),
         "gradient of " .. weight)
     end
   end
-  assert.equal(2 + 2 * count * (kind == "lstm" and 2 or 1) + weights, compared)
+  assert.equal(2 + 2 * count * (states.c and 2 or 1) + weights, compared)
 end
 
 describe("PyTorch computes the same:", function()
