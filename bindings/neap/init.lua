@@ -1,7 +1,7 @@
 --- neap: recurrent sequence models. `local neap = require "neap"`.
 --
--- Its fields: the layers of @{neap.layer} and @{neap.recurrent}, the optimizers of @{neap.optim}; `op` (@{neap.op}), `cell`
--- (@{neap.cell}), `program`, `grad`, `gradcheck`, `save`, `load_tensors` and `save_tensors`
+-- Its fields: the layers of @{neap.layer} and @{neap.recurrent}, the optimizers of @{neap.optim};
+-- `op` (@{neap.op}), `cell` (@{neap.cell}), `program`, `grad`, `gradcheck`, `save`, `load_tensors` and `save_tensors`
 -- (@{neap.program}); and, loaded when first asked for, `vocab`, `corpus`, `batches`, `rng`,
 -- `progress`, `metrics`, `jordan`, `seq2class`, `synced_seq2seq`, `async_seq2seq`,
 -- `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`, `features`, `audio`.

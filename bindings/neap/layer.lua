@@ -290,8 +290,9 @@ local function activation(who, given, preset)
   end
   for _, known in ipairs(activations) do
     if known == name then
-      check.options(("%s: %s"):format(who, name), numbers, takes[name] and takes[name].options or {})
-      for key, v in pairs(numbers) do check.number(("%s: %s"):format(who, name), key, v) end
+      local what = ("%s: %s"):format(who, name)
+      check.options(what, numbers, takes[name] and takes[name].options or {})
+      for key, v in pairs(numbers) do check.number(what, key, v) end
       return next(numbers) and function(x) return op[name](x, numbers) end or op[name]
     end
   end
@@ -337,7 +338,7 @@ local function initial(who, init, names)
   return init
 end
 
--- A layer's step, looped. given: what is the same at every step. Gives y and the table of last states.
+-- A layer's step, looped. given: what is the same at every step. Gives y and the last states.
 local function loop(self, rec, x, init, given)
   local states, order = {}, {}
   for i, s in ipairs(self.states(self)) do
@@ -355,13 +356,12 @@ local function loop(self, rec, x, init, given)
 end
 
 --- What is the same at every step of a sequence, for @{at_step}: masks of recurrent dropout.
--- @param x a value of the sequence, or of its batch
+-- @param[opt] x a value of the sequence, if it does not stand over the batch
 -- @return a table, or nil
 function methods:still(x)
-  if not self.once then return nil end
-  local rec, space = record.current(self.kind), value(self.kind, x).space
+  local rec, space = record.current(self.kind), x == nil and 0 or value(self.kind, x).space
   if space > 0 then space = rec.spaces[space + 1].parent end
-  return self:inside(self.once, self, rec, space)
+  return self.once and self:inside(self.once, self, rec, space)
 end
 
 --- A recurrent layer as a cell: one step inside another cell's step.
@@ -447,7 +447,8 @@ end
 
 -- A layer in braces whose output, as wide as x, is put together with x: join(rec, y, x).
 local function around(who, options, names, join)
-  local layers, rest = parts_of(who, options, ("a layer in braces, %s{ layer }"):format(who), 1, names)
+  local example = ("a layer in braces, %s{ layer }"):format(who)
+  local layers, rest = parts_of(who, options, example, 1, names)
   return named(layer.new(who, {}, function(self, rec, x)
     local l = self.layers[1]
     value(who, x)
@@ -479,8 +480,8 @@ function layer.highway(options)
   local bias
   local l, rest = around("highway", options, { "bias" }, function(rec, y, x)
     local k = 1 / x.width ^ 0.5
-    local t = op.sigmoid(op.linear(x, rec:param("weight", { x.width, x.width }, { "uniform", -k, k }),
-      rec:param("bias", { x.width }, bias)))
+    local w = rec:param("weight", { x.width, x.width }, { "uniform", -k, k })
+    local t = op.sigmoid(op.linear(x, w, rec:param("bias", { x.width }, bias)))
     return t * y + (1 - t) * x
   end)
   bias = rest.bias == nil and -1 or check.number("highway", "bias", rest.bias)

@@ -18,6 +18,7 @@ end
 
 local function run(options)
   local file = options.file
+  warn "@on"
   local chunk, message = loadfile(file ~= "-" and file or nil)
   if not chunk then fail(message) end
   for i in pairs(arg) do arg[i] = nil end -- in place: argparse keeps the table it has seen

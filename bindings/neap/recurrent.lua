@@ -424,6 +424,7 @@ end
 -- Functions that know no bounds make bad gates: they do not close, and do not stay open at 1.
 local bounded = { sigmoid = true, hard_sigmoid = true, tanh = true, softsign = true, sin = true,
   cos = true, scaled_tanh = true }
+local warned = {}
 local function unbounded(kind, given)
   local function name_of(v) return type(v) == "table" and v[1] or v end
   local v, names = given.gate, {}
@@ -452,7 +453,8 @@ local function make(kind, given)
     local name, of, read, fits = table.unpack(row, 1, 4)
     if of:find(kind, 1, true) then
       o[name] = read(kind, name, given[name])
-      if fits then plain = plain and fits(o[name], given[name]) else plain = plain and not o[name] end
+      if not fits then fits = function(v) return not v end end
+      plain = plain and fits(o[name], given[name])
     end
   end
   if o.forget_bias and not o.bias then
@@ -468,7 +470,11 @@ local function make(kind, given)
     check.fail("lstm: gate: a coupled forget gate is 1 - i and has no activation of its own")
   end
   local warning = unbounded(kind, given)
-  if warning then warn("neap: ", (core.where() or "?"), ": ", warning) end
+  if warning then
+    local text = (core.where() or "neap") .. ": " .. warning
+    if not warned[text] then warn(text) end -- once, however often the line is recorded
+    warned[text] = true
+  end
   local l = layer.new(kind, given, forward, { fused = plain, o = o, act = act, states = states,
     step = step, once = once, describe = describe, starts = starts(kind, o), warning = warning })
   l.name = given.name

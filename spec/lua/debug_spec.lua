@@ -47,10 +47,21 @@ local layers = {
   ["lstm with peepholes"] = function()
     return neap.lstm { size = 4, peepholes = true, watch = true }
   end,
+  ["lstm with much"] = function()
+    return neap.lstm { size = 4, coupled = true, projection = 2, layer_norm = true, clip = 1,
+      recurrent_dropout = 0.2, zoneout = 0.1, first = "learned", gate = { i = "hard_sigmoid" } }
+  end,
+  ["gru with much"] = function()
+    return neap.gru { size = 4, update = "take", reset = "before", layer_norm = true, bias = false,
+      recurrent_dropout = 0.2, zoneout = 0.1, first = "learned" }
+  end,
+  ["dropout of sequences"] = function() return neap.dropout { rate = 0.5, sequence = true } end,
+  highway = function() return neap.highway { neap.elman { size = 3 } } end,
   gru = function() return neap.gru { size = 4 } end,
   ["gru, reset before"] = function() return neap.gru { size = 4, reset = "before" } end,
   jordan = function() return neap.jordan { size = 4, output = 2 } end,
   bidir = function() return neap.bidir { neap.gru { size = 2 } } end,
+  ["bidir, mean"] = function() return neap.bidir { neap.gru { size = 2 }, merge = "mean" } end,
   ["bidir, summed"] = function() return neap.bidir { neap.lstm { size = 2 }, merge = "sum" } end,
   chain = function()
     return neap.chain { neap.linear { size = 3 }, neap.dropout { rate = 0.2 },

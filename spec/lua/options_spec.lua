@@ -52,6 +52,14 @@ local function decays(takes)
   return takes
 end
 
+-- What the options that all recurrent layers have take, and more.
+local function of_a_cell(takes)
+  for name, taken in pairs { name = any_name, bias = switch, fused = switch,
+    init = "-1 0 0.5 1e18", clip = "0.5 1e18", layer_norm = switch, recurrent_dropout = "0 0.5",
+    zoneout = "0 0.5 {}" } do takes[name] = taken end
+  return takes
+end
+
 -- make: the constructor; with: options it takes; use: what is done with what it made; options:
 -- their names, if no message lists them; takes: the odd values that each of them takes.
 local constructors = {
@@ -60,16 +68,15 @@ local constructors = {
   linear = { make = neap.linear, with = { size = 2 }, use = recorded,
     takes = { name = any_name, init = "-1 0 0.5 1e18", bias = switch } },
   dropout = { make = neap.dropout, with = { rate = 0.5 }, use = recorded,
-    takes = { name = any_name, rate = "0 0.5" } },
+    takes = { name = any_name, rate = "0 0.5", sequence = switch } },
   layer_norm = { make = neap.layer_norm, with = {}, use = recorded,
     takes = { name = any_name, eps = "0 0.5" } },
-  elman = { make = neap.elman, with = { size = 2 }, use = recorded,
-    takes = { name = any_name, bias = switch, fused = switch } },
+  elman = { make = neap.elman, with = { size = 2 }, use = recorded, takes = of_a_cell {} },
   lstm = { make = neap.lstm, with = { size = 2 }, use = recorded,
-    takes = { name = any_name, bias = switch, fused = switch, watch = switch, peepholes = switch,
-      forget_bias = "-1 0 0.5 1e18", gates = "{}" } },
+    takes = of_a_cell { watch = switch, peepholes = switch, coupled = switch, gates = "{}",
+      forget_bias = "-1 0 0.5 1e18" } },
   gru = { make = neap.gru, with = { size = 2 }, use = recorded,
-    takes = { name = any_name, bias = switch, fused = switch, watch = switch } },
+    takes = of_a_cell { watch = switch, gates = "{}" } },
   attention = { make = neap.attention, with = { kind = "dot" }, use = attended,
     takes = { name = any_name, scale = "-1 0 0.5 1e18" } },
   ["additive attention"] = { make = neap.attention, with = { kind = "additive", size = 2 },
@@ -80,6 +87,8 @@ local constructors = {
     takes = { name = any_name, [1] = "layer" } },
   residual = { make = neap.residual, with = { neap.gru { size = 2 } }, use = recorded,
     takes = { name = any_name, [1] = "layer" } },
+  highway = { make = neap.highway, with = { neap.gru { size = 2 } }, use = recorded,
+    takes = { name = any_name, [1] = "layer", bias = "-1 0 0.5 1e18" } },
   cell = { make = neap.cell, use = function(make) return recorded(make { size = 2 }) end,
     with = { state = function() return { h = 2 } end,
       step = function(_, x, _, _, c) return x * c.size, { h = x } end },
@@ -137,6 +146,10 @@ for name, layer in pairs {
   lstm = neap.lstm { size = 2 }, ["lstm's twin"] = neap.lstm { size = 2, fused = false },
   gru = neap.gru { size = 2 }, chain = neap.chain { itself, neap.linear { size = 2 } },
   bidir = neap.bidir { neap.gru { size = 2 } }, residual = neap.residual { neap.gru { size = 2 } },
+  highway = neap.highway { neap.gru { size = 2 } },
+  ["dropout of sequences"] = neap.dropout { rate = 0.5, sequence = true },
+  ["lstm with much"] = neap.lstm { size = 2, peepholes = true, layer_norm = true, first = "learned",
+    recurrent_dropout = 0.5, zoneout = 0.5, clip = 1 },
   attention = neap.attention {}, jordan = neap.jordan { size = 2, output = 2 },
 } do
   on(name .. ": x", function(_, value) return layer(value) end)

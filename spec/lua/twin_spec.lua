@@ -59,6 +59,8 @@ local subjects = {
     { "h" } },
   { "elman without bias", function(n) return neap.elman { size = n, bias = false } end, { "h" } },
   { "lstm", function(n) return neap.lstm { size = n, forget_bias = 1 } end, { "h", "c" } },
+  { "lstm with learned first states",
+    function(n) return neap.lstm { size = n, first = "learned" } end, { "h", "c" } },
   { "lstm without bias", function(n) return neap.lstm { size = n, bias = false } end,
     { "h", "c" } },
   { "gru, reset after", function(n) return neap.gru { size = n } end, { "h" } },
@@ -120,7 +122,7 @@ describe("fused and recorded are the same:", function()
   end
 
   it("both directions of an lstm, with first states", function()
-    for _, merge in ipairs { "concat", "sum" } do
+    for _, merge in ipairs { "concat", "sum", "mean", "mul" } do
       local layer = function(n) return neap.bidir { neap.lstm { size = n }, merge = merge } end
       local fused, twin = twins(layer, { "h", "c" }, 6, "given", function(l, x, s)
         return l(x, { forward = s, backward = { h = s.c, c = s.h } })
