@@ -27,6 +27,9 @@ local functions = {
   relu = function(x) return x > 0 and x or 0 end,
   softplus = function(x) return math.max(x, 0) + math.log(1 + math.exp(-math.abs(x))) end,
   elu = function(x) return x > 0 and x or math.exp(x) - 1 end,
+  softsign = function(x) return x / (1 + math.abs(x)) end,
+  hard_sigmoid = function(x) return math.min(math.max(0.2 * x + 0.5, 0), 1) end,
+  leaky_relu = function(x) return x > 0 and x or 0.01 * x end,
 }
 
 -- Row i of a matrix (n columns) times x.
@@ -36,12 +39,36 @@ local function row(w, i, n, x)
   return sum
 end
 
--- What a gate's row of W x + b and of U h + c is.
-local function sums(P, path, width, size)
-  local w, u = P[path .. ".weight_ih"], P[path .. ".weight_hh"]
-  local b, c = P[path .. ".bias_ih"], P[path .. ".bias_hh"]
-  return function(i, x) return row(w, i, width, x) + (b and b[i] or 0) end,
-    function(i, h) return row(u, i, size, h) + (c and c[i] or 0) end
+-- (v - mean) / deviation * gain + bias.
+local function normed(v, gain, bias)
+  local mean, var, out = 0, 0, {}
+  for _, e in ipairs(v) do mean = mean + e / #v end
+  for _, e in ipairs(v) do var = var + (e - mean) ^ 2 / #v end
+  for i, e in ipairs(v) do
+    out[i] = (e - mean) / math.sqrt(var + 1e-5) * gain[i] + (bias and bias[i] or 0)
+  end
+  return out
+end
+
+-- Rows from..to of W x + b (side "ih") or U h + c ("hh") as a function of x or h; normalised over
+-- these rows if the layer is.
+local function product(l, P, path, side, from, to)
+  local w, b = P[path .. ".weight_" .. side], P[path .. ".bias_" .. side]
+  local gain = P[path .. ".gain_" .. side]
+  local function part(v) return v and table.move(v, from, to, 1, {}) end
+  return function(x)
+    local out = {}
+    for i = from, to do
+      out[i - from + 1] = row(w, i, #x, x) + (b and not l.layer_norm and b[i] or 0)
+    end
+    return l.layer_norm and normed(out, part(gain), part(b)) or out
+  end
+end
+
+-- An activation behind the clipping.
+local function clipped(l, name)
+  local f, bound = functions[name], l.clip or math.huge
+  return function(x) return f(math.min(math.max(x, -bound), bound)) end
 end
 
 local layers = {}
@@ -73,43 +100,55 @@ function layers.activation(l, _, _, xs)
   return ys
 end
 
-function layers.layer_norm(l, P, path, xs)
-  local ys, gain, bias = {}, P[path .. ".weight"], P[path .. ".bias"]
-  for t, x in ipairs(xs) do
-    local mean, var = 0, 0
-    for _, v in ipairs(x) do mean = mean + v / l.width end
-    for _, v in ipairs(x) do var = var + (v - mean) ^ 2 / l.width end
-    ys[t] = {}
-    for i, v in ipairs(x) do ys[t][i] = (v - mean) / math.sqrt(var + 1e-5) * gain[i] + bias[i] end
-  end
+function layers.layer_norm(_, P, path, xs)
+  local ys = {}
+  for t, x in ipairs(xs) do ys[t] = normed(x, P[path .. ".weight"], P[path .. ".bias"]) end
   return ys
 end
 
 function layers.elman(l, P, path, xs, first)
   local ys, h = {}, first.h or zeros(l.size)
-  local of_x, of_h = sums(P, path, l.width, l.size)
+  local of_x, of_h = product(l, P, path, "ih", 1, l.size), product(l, P, path, "hh", 1, l.size)
+  local act = clipped(l, l.fn)
   for t, x in ipairs(xs) do
-    local new = {}
-    for i = 1, l.size do new[i] = functions[l.fn](of_x(i, x) + of_h(i, h)) end
+    local new, a, b = {}, of_x(x), of_h(h)
+    for i = 1, l.size do new[i] = act(a[i] + b[i]) end
     ys[t], h = new, new
   end
   return ys, { h = h }
 end
 
 function layers.lstm(l, P, path, xs, first)
-  local ys, n = {}, l.size
-  local h, c = first.h or zeros(n), first.c or zeros(n)
-  local of_x, of_h = sums(P, path, l.width, n)
-  local peep = { P[path .. ".peephole_i"], P[path .. ".peephole_f"], P[path .. ".peephole_o"] }
-  local function see(k, i, cell) return peep[k] and peep[k][i] * cell or 0 end
+  local ys, n, names = {}, l.size, l.coupled and { "i", "g", "o" } or { "i", "f", "g", "o" }
+  local h, c = first.h or zeros(l.projection or n), first.c or zeros(n)
+  local of_x, of_h = product(l, P, path, "ih", 1, #names * n),
+    product(l, P, path, "hh", 1, #names * n)
+  local gate, candidate = clipped(l, l.gate or "sigmoid"), clipped(l, l.candidate or "tanh")
+  local out = functions[l.output or "tanh"]
   for t, x in ipairs(xs) do
-    local new_h, new_c = {}, {}
+    local new_c, opened, a, b = {}, {}, of_x(x), of_h(h)
     for k = 1, n do
-      local function gate(block) return of_x(block * n + k, x) + of_h(block * n + k, h) end
-      local i = sigmoid(gate(0) + see(1, k, c[k]))
-      local f = sigmoid(gate(1) + see(2, k, c[k]))
-      new_c[k] = f * c[k] + i * tanh(gate(2))
-      new_h[k] = sigmoid(gate(3) + see(3, k, new_c[k])) * tanh(new_c[k])
+      local sum = {}
+      for block, name in ipairs(names) do
+        local at = (block - 1) * n + k
+        sum[name] = a[at] + b[at]
+      end
+      local function see(name, cell)
+        local peep = P[path .. ".peephole_" .. name]
+        return gate(sum[name] + (peep and peep[k] * cell or 0))
+      end
+      local i = see("i", c[k])
+      local f = l.coupled and 1 - i or see("f", c[k])
+      new_c[k] = f * c[k] + i * candidate(sum.g)
+      opened[k] = see("o", new_c[k])
+    end
+    local seen = l.layer_norm and normed(new_c, P[path .. ".gain_c"], P[path .. ".bias_c"]) or new_c
+    local new_h = {}
+    for k = 1, n do new_h[k] = opened[k] * out(seen[k]) end
+    if l.projection then
+      local narrow = {}
+      for k = 1, l.projection do narrow[k] = row(P[path .. ".weight_hr"], k, n, new_h) end
+      new_h = narrow
     end
     ys[t], h, c = new_h, new_h, new_c
   end
@@ -119,14 +158,22 @@ end
 function layers.gru(l, P, path, xs, first)
   local ys, n = {}, l.size
   local h = first.h or zeros(n)
-  local of_x, of_h = sums(P, path, l.width, n)
+  local function of(side, from, to) return product(l, P, path, side, from, to) end
+  local x_rz, x_n, h_rz, h_n = of("ih", 1, 2 * n), of("ih", 2 * n + 1, 3 * n),
+    of("hh", 1, 2 * n), of("hh", 2 * n + 1, 3 * n)
+  local gate, candidate = clipped(l, l.gate or "sigmoid"), clipped(l, l.candidate or "tanh")
   for t, x in ipairs(xs) do
-    local new, kept = {}, {}
-    for k = 1, n do kept[k] = sigmoid(of_x(k, x) + of_h(k, h)) * h[k] end
+    local a, b, new, r, kept = x_rz(x), h_rz(h), {}, {}, {}
     for k = 1, n do
-      local r, z = sigmoid(of_x(k, x) + of_h(k, h)), sigmoid(of_x(n + k, x) + of_h(n + k, h))
-      local within = l.reset == "before" and of_h(2 * n + k, kept) or r * of_h(2 * n + k, h)
-      new[k] = (1 - z) * tanh(of_x(2 * n + k, x) + within) + z * h[k]
+      r[k] = gate(a[k] + b[k])
+      kept[k] = r[k] * h[k]
+    end
+    local from_x, from_h = x_n(x), h_n(l.reset == "before" and kept or h)
+    for k = 1, n do
+      local z = gate(a[n + k] + b[n + k])
+      local sum = from_x[k] + (l.reset == "before" and 1 or r[k]) * from_h[k]
+      if l.update == "take" then z = 1 - z end
+      new[k] = (1 - z) * candidate(sum) + z * h[k]
     end
     ys[t], h = new, new
   end
@@ -141,7 +188,10 @@ end
 
 local function joined(a, b, merge)
   local out = {}
-  for i, v in ipairs(a) do out[i] = merge == "sum" and v + b[i] or v end
+  for i, v in ipairs(a) do
+    out[i] = merge == "sum" and v + b[i] or merge == "mean" and (v + b[i]) / 2
+      or merge == "mul" and v * b[i] or v
+  end
   if merge == "concat" then table.move(b, 1, #b, #a + 1, out) end
   return out
 end
@@ -159,6 +209,18 @@ end
 function layers.residual(l, P, path, xs)
   local inner, ys = oracle.layer(l.inner, P, path .. "." .. l.inner.name, xs), {}
   for t, x in ipairs(xs) do ys[t] = joined(x, inner[t], "sum") end
+  return ys
+end
+
+function layers.highway(l, P, path, xs)
+  local inner, ys = oracle.layer(l.inner, P, path .. "." .. l.inner.name, xs), {}
+  for t, x in ipairs(xs) do
+    ys[t] = {}
+    for i, v in ipairs(x) do
+      local open = sigmoid(row(P[path .. ".weight"], i, #x, x) + P[path .. ".bias"][i])
+      ys[t][i] = open * inner[t][i] + (1 - open) * v
+    end
+  end
   return ys
 end
 
