@@ -42,7 +42,7 @@ end
 -- - `mix`: width of o (that of the last layer)
 -- - `bridge`: true: first states are computed from the encoder's last state, tanh(W s + b), for
 --   each state that is a vector of floats; any other state of a cell, and with false all of them,
---   begin with zeros
+--   begin with zeros or, where a layer has `first = "learned"`, with what it learnt
 -- @treturn tab `{ teacher, step, states, first, prepare }`, what a decoder of the script's own must
 --   have too: see @{async_seq2seq}
 function class.decoder(options)
@@ -72,6 +72,12 @@ function class.decoder(options)
   end
   if options.mix ~= nil then check.integer("decoder", "mix", options.mix, 1) end
   if options.bridge ~= nil then check.type("decoder", "bridge", options.bridge, "boolean") end
+  for i, l in ipairs(layers) do
+    if options.bridge ~= false and l.options.first == "learned" then
+      check.fail("decoder: layers: %d: it learns its first states, but the bridge computes them: "
+        .. "bridge = false", i)
+    end
+  end
   local function drop(rec, x) return rate > 0 and op.dropout(x, rec:scalar("decoder.rate", rate)) or x end
 
   -- For each layer the states, { name, dims, dtype }, and the width of its output.
@@ -114,6 +120,10 @@ function class.decoder(options)
 
   -- What stays the same over the steps.
   local function prepare(rec, memory)
+    if not memory.still then
+      memory.still = {}
+      for i, l in ipairs(layers) do memory.still[i] = l:still() end
+    end
     if not attention or memory.keys then return end
     memory.keys = attention:inside(attention.prepare, attention, rec, memory.y,
       measure()[#layers].width)
@@ -149,7 +159,14 @@ function class.decoder(options)
 
   function decoder.first(rec, summary)
     local out = {}
-    if options.bridge == false then return out end
+    if options.bridge == false then
+      for i, l in ipairs(layers) do
+        for name, v in pairs(l:learned_first()) do
+          out[name .. i] = op.apply("spread", { v }, { space = summary.space })
+        end
+      end
+      return out
+    end
     for _, s in ipairs(decoder.states()) do
       if #s.dims == 1 and s.dtype == "f32" then
         local n, k = s.dims[1], 1 / summary.width ^ 0.5
@@ -180,7 +197,7 @@ function class.decoder(options)
       for _, s in ipairs(measure()[i].states) do own[s.name] = states[s.name .. i] end
       if i > 1 then x = drop(rec, x) end
       local next_states
-      x, next_states = l:at_step(x, own)
+      x, next_states = l:at_step(x, own, memory.still[i])
       for name, v in pairs(next_states) do out[name .. i] = v end
     end
     return (logits(rec, x, memory)), out

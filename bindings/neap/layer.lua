@@ -364,6 +364,11 @@ function methods:still(x)
   return self.once and self:inside(self.once, self, rec, space)
 end
 
+--- First states that the layer learns, [n] by name; none of a layer that learns none.
+function methods:learned_first()
+  return self.learned and self:inside(self.learned, self, record.current(self.kind)) or {}
+end
+
 --- A recurrent layer as a cell: one step inside another cell's step.
 -- @param x [B,I] of the step
 -- @tab s its states by name

@@ -142,19 +142,27 @@ end
 -- How wide h is.
 local function width_of(o) return o.projection or o.size end
 
+local function states(kind, o)
+  local list = {}
+  for i, name in ipairs(kinds[kind].states) do
+    list[i] = { name = name, size = name == "h" and width_of(o) or o.size }
+  end
+  return list
+end
+
 -- The gates that have blocks in the weights.
 local function blocks(kind, o)
   if not o.coupled then return kinds[kind].gates end
   return { "i", "g", "o" } -- f is 1 - i
 end
 
--- Name, dimensions, start, in order; for x of that width.
+-- Name, dimensions, start, in order; for x of that width; without it all but weight_ih.
 local function declared(kind, o, width)
   local list, n, h = {}, o.size, width_of(o)
   local rows = #blocks(kind, o) * n
   local k = 1 / n ^ 0.5 -- PyTorch's start for every weight
   local function add(name, dims, start) list[#list + 1] = { name, dims, start } end
-  add("weight_ih", { rows, width }, { "uniform", -k, k })
+  if width then add("weight_ih", { rows, width }, { "uniform", -k, k }) end
   add("weight_hh", { rows, h }, { "uniform", -k, k })
   if o.bias then
     add("bias_ih", { rows }, { "uniform", -k, k })
@@ -176,9 +184,7 @@ local function declared(kind, o, width)
     end
   end
   if o.first == "learned" then
-    for _, s in ipairs(kinds[kind].states) do
-      add("first_" .. s, { s == "h" and h or n }, "zeros")
-    end
+    for _, s in ipairs(states(kind, o)) do add("first_" .. s.name, { s.size }, "zeros") end
   end
   return list
 end
@@ -380,14 +386,6 @@ end
 
 -- ---- layers ----
 
-local function states(self)
-  local list = {}
-  for i, name in ipairs(kinds[self.kind].states) do
-    list[i] = { name = name, size = name == "h" and width_of(self.o) or self.o.size }
-  end
-  return list
-end
-
 local function step(self, rec, x, s, given)
   if self.o.recurrent_dropout and not given then
     check.fail("%s: recurrent_dropout draws one mask for each sequence: layer:still(x) makes it, "
@@ -397,15 +395,22 @@ local function step(self, rec, x, s, given)
   return kinds[self.kind].step(self, rec, parameters(self, rec, x.width), x, s, h)
 end
 
+-- First states that are learned, by name.
+local function learned(self, rec)
+  local out, p = {}, self.o.first == "learned" and parameters(self, rec) or {}
+  for _, s in ipairs(self:states()) do out[s.name] = p["first_" .. s.name] end
+  return out
+end
+
 -- First states: those that are given, else learned ones, else none, which means zeros.
-local function first_states(self, rec, p, x, init)
-  local names, first = {}, {}
-  for i, s in ipairs(states(self)) do names[i] = s.name end
-  init = layer.initial(self.kind, init, names)
+local function first_states(self, rec, x, init)
+  local first, names = learned(self, rec), {}
+  for i, s in ipairs(self:states()) do names[i] = s.name end
+  for name, v in pairs(layer.initial(self.kind, init, names)) do first[name] = v end
   local parent = rec.spaces[x.space + 1].parent
   for _, name in ipairs(names) do
-    local v = init[name] or p["first_" .. name]
-    first[name] = v and v.space < 0 and op.apply("spread", { v }, { space = parent }) or v
+    local v = first[name]
+    if v and v.space < 0 then first[name] = op.apply("spread", { v }, { space = parent }) end
   end
   return first
 end
@@ -413,7 +418,7 @@ end
 local function forward(self, rec, x, init)
   layer.sequence_of(self.kind, x)
   local p = parameters(self, rec, x.width)
-  local first = first_states(self, rec, p, x, init)
+  local first = first_states(self, rec, x, init)
   if self.fused and not rec.hints.recorded then
     return kinds[self.kind].fused(self.o, p, x, first)
   end
@@ -475,8 +480,9 @@ local function make(kind, given)
     if not warned[text] then warn(text) end -- once, however often the line is recorded
     warned[text] = true
   end
-  local l = layer.new(kind, given, forward, { fused = plain, o = o, act = act, states = states,
-    step = step, once = once, describe = describe, starts = starts(kind, o), warning = warning })
+  local l = layer.new(kind, given, forward, { fused = plain, o = o, act = act, step = step,
+    once = once, learned = learned, states = function() return states(kind, o) end,
+    describe = describe, starts = starts(kind, o), warning = warning })
   l.name = given.name
   return l
 end

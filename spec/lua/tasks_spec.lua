@@ -205,9 +205,14 @@ describe("async_seq2seq", function()
       own = { counter { size = 10 } },
       jordan = { neap.jordan { size = 8, output = 12 } },
       mixed = { neap.gru { size = 9 }, counter { size = 7 }, neap.elman { size = 10 } },
+      options = { neap.lstm { size = 10, projection = 7, coupled = true, recurrent_dropout = 0.1 },
+        neap.gru { size = 9, layer_norm = true, zoneout = 0.1 } },
+      ["first states that are learned"] = { neap.lstm { size = 10, first = "learned" },
+        neap.gru { size = 9, first = "learned", clip = 3 } },
     } do
       for _, attention in ipairs { "additive", false } do
-        local model = model_of(neap.decoder { embed = 6, layers = layers, attention = attention })
+        local model = model_of(neap.decoder { embed = 6, layers = layers, attention = attention,
+          bridge = not name:find "learned" })
         local batch = neap.batches(model:fields(data, "text", "double"), { size = 16 })()
         -- the looped step is the same decoder
         local looped = model:run("mixed", false)
@@ -299,6 +304,9 @@ describe("async_seq2seq", function()
     assert.equal("f32 [T,B,max S]", ("f32 "
       .. require "neap.record".type_text(run.program.spaces, run.program.core:type(
         run.program.outputs.attention))))
+    raises("decoder: layers: 1: it learns its first states, but the bridge computes them", function()
+      neap.decoder { embed = 2, layers = { neap.gru { size = 2, first = "learned" } } }
+    end)
     local blind = model_of(neap.decoder { embed = 2, layers = { neap.gru { size = 2 } },
       attention = false })
     local ok, text = pcall(blind.predict, blind, { "a" }, { attention = true })
