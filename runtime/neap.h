@@ -186,6 +186,10 @@ NEAP_API neap_params *neap_program_params(neap_program *pr);
 /* A sequence space over parent (0 the batch, or another sequence space). A name that exists over
 ** the same parent gives its id again. EARG, EMEM. */
 NEAP_API neap_status neap_program_space(int *space, neap_program *pr, const char *name, int parent);
+/* The sequence space whose steps are `steps` (2 or more) of those of the sequence space `of` made
+** one, the last of what is left: "T/2" over the parent of "T". Its lengths follow from those of "T".
+** EARG, ERANGE, EMEM. */
+NEAP_API neap_status neap_program_folded(int *space, neap_program *pr, int of, int steps);
 /* Where the nodes recorded from now on come from: a script line ("file.lua:14") and a layer's
 ** path ("encoder.1"). NULL: none. EMEM. */
 NEAP_API neap_status neap_program_where(neap_program *pr, const char *line, const char *layer);
@@ -237,6 +241,10 @@ NEAP_API int neap_program_nodes(const neap_program *pr);
 NEAP_API int neap_program_spaces(const neap_program *pr);
 NEAP_API const char *neap_program_space_name(const neap_program *pr, int space);
 NEAP_API int neap_program_space_parent(const neap_program *pr, int space);
+/* The space that a folded one is made of, and how many of its steps are one; itself and 1 if it is
+** not folded; -1 and 0 if there is no such space. */
+NEAP_API int neap_program_space_of(const neap_program *pr, int space);
+NEAP_API int neap_program_space_factor(const neap_program *pr, int space);
 NEAP_API int neap_program_find_space(const neap_program *pr, const char *name);
 /* Ids of named inputs and outputs; -1 if there is none. */
 NEAP_API int neap_program_find_input(const neap_program *pr, const char *name);

@@ -205,6 +205,14 @@ static int program_space(lua_State *L) {
   return push_value(L, rc, space);
 }
 
+static int program_folded(lua_State *L) {
+  int space;
+  neap_status rc = neap_program_folded(&space, nb_program(L, 1),
+                                       (int)nb_integer_in(L, 2, 0, INT_MAX),
+                                       (int)nb_integer_in(L, 3, 0, INT_MAX));
+  return push_value(L, rc, space);
+}
+
 static int program_where(lua_State *L) {
   nb_check(L, neap_program_where(nb_program(L, 1), nb_string_or(L, 2, NULL),
                                  nb_string_or(L, 3, NULL)));
@@ -374,16 +382,20 @@ static int list(lua_State *L, const char *(*name)(const neap_program *, int, int
 static int program_inputs(lua_State *L) { return list(L, neap_program_input_name); }
 static int program_outputs(lua_State *L) { return list(L, neap_program_output_name); }
 
-/* spaces() -> {{name=, parent=}, ...}, the first the batch */
+/* spaces() -> {{name=, parent=, of=, factor=}, ...}, the first the batch */
 static int program_spaces(lua_State *L) {
   nb_program(L, 1);
   lua_newtable(L);
   for (int i = 0; i < neap_program_spaces(nb_program(L, 1)); i++) {
-    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 4);
     lua_pushstring(L, neap_program_space_name(nb_program(L, 1), i));
     lua_setfield(L, -2, "name");
     lua_pushinteger(L, neap_program_space_parent(nb_program(L, 1), i));
     lua_setfield(L, -2, "parent");
+    lua_pushinteger(L, neap_program_space_of(nb_program(L, 1), i));
+    lua_setfield(L, -2, "of");
+    lua_pushinteger(L, neap_program_space_factor(nb_program(L, 1), i));
+    lua_setfield(L, -2, "factor");
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
@@ -400,6 +412,7 @@ static int program_params(lua_State *L) {
 
 static const luaL_Reg program_methods[] = {
     {"space", program_space},           {"where", program_where},
+    {"folded", program_folded},
     {"input", program_input},           {"scalar", program_scalar},
     {"param", program_param},           {"constant", program_constant},
     {"add", program_add},               {"scan_begin", program_scan_begin},

@@ -232,7 +232,8 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 --
 -- - `input`: vocabulary (or width, or named inputs as in @{neap.task.inputs})
 -- - `output`: vocabulary with `start` and `stop`
--- - `encoder`: layer or function: x [S,B,..] -> y [S,B,M] and, if recurrent, last states
+-- - `encoder`: layer or function: x [S,B,..] -> y [S,B,M] and, if recurrent, last states; with
+--   @{neap.layer.fold} in it, a pyramid, y has fewer steps
 -- - `decoder`: @{decoder}, or a table of the script's own, see above
 -- - `max_length`: most symbols that are written (100)
 -- - `rng`, `threads`, `recompute` (see @{neap.program}), `smoothing`
@@ -327,14 +328,17 @@ function class.new(options)
       end,
       -- the decoder alone: streamed, its memory given as a context
       decode = function(rec)
-        rec:sequence "S"
-        rec:sequence "T"
         local encoded = self:program "encode"
+        local _, space = encoded.core:type(encoded.outputs.memory)
+        local seen = encoded.spaces[space + 1] -- what the encoder gives may have fewer steps
+        local source = rec:sequence "S"
+        if seen.factor > 1 then rec:folded(source, seen.factor) end
+        rec:sequence "T"
         local function context(name, space)
           local _, _, dims = encoded.core:type(encoded.outputs[name])
           return rec:input(name, { space = space, dims = dims })
         end
-        local memory, first = { y = context("memory", "S") }, {}
+        local memory, first = { y = context("memory", seen.name) }, {}
         for name in pairs(encoded.outputs) do
           local state = name:match "^first_(.*)"
           if state then first[#first + 1] = state end
@@ -383,6 +387,15 @@ function class:forward(batch)
   return run:feed(batch):forward()
 end
 
+-- How many steps the encoder gives for so many of its input.
+local function memory_lengths(self, lengths)
+  local decoding = self:program "decode"
+  local factor = decoding.spaces[decoding.types.memory.space + 1].factor
+  local fewer = {}
+  for b = 1, #lengths do fewer[b] = (lengths[b] + factor - 1) // factor end
+  return fewer
+end
+
 -- Encodes a batch and gives the decoder's stream its memory.
 local function begin(self, batch)
   local encoded, decoding = self:run("encode", false), self:program "decode"
@@ -401,7 +414,7 @@ local function begin(self, batch)
   for name in pairs(encoded.program.outputs) do
     stream:context(decoding.inputs[name], encoded:value(name, "concat"), "concat")
   end
-  return stream, #lengths, lengths
+  return stream, #lengths, memory_lengths(self, lengths)
 end
 
 -- The weights of attention of a step, cut to each row's own input: a function of row and input's
@@ -549,7 +562,8 @@ function class:predict(sequences, options)
   local found = k > 1 and beam(self, batch, k, limit, penalty, look)
     or greedy(self, batch, limit, look)
   local first = batch[self.inputs[1].name]
-  local lengths, out, weights = first.outer or first.lengths, {}, look and {} or nil
+  local lengths = memory_lengths(self, first.outer or first.lengths)
+  local out, weights = {}, look and {} or nil
   for b, list in ipairs(found) do
     for _, h in ipairs(list) do
       h.symbols = self.output:decode(h.ids)

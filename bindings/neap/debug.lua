@@ -68,7 +68,12 @@ local function space_of(rec, one, space)
     check.fail("debug: a value %s cannot be used inside a step over %s here", s.name,
       rec.spaces[loop.space + 1].name)
   end
-  local id = one.program:space(s.name, space_of(rec, one, s.parent))
+  local id
+  if s.factor > 1 then
+    id = one.program:folded(space_of(rec, one, s.of), s.factor)
+  else
+    id = one.program:space(s.name, space_of(rec, one, s.parent))
+  end
   one.map[space], one.back[id] = id, space
   one.spaces[#one.spaces + 1] = space
   return id
@@ -189,6 +194,14 @@ local function compute(rec, name, inputs, attrs, infinite)
 end
 
 function recorder:add(name, inputs, attrs) return compute(self, name, inputs, attrs, {}) end
+
+function recorder:folded(space, steps)
+  local id = record.recorder.folded(self, space, steps)
+  local lengths = self.lengths[space]:clone()
+  for i = 1, #lengths do lengths[i] = (lengths[i] + steps - 1) // steps end
+  self.lengths[id] = lengths
+  return id
+end
 
 -- ---- inputs, numbers, parameters ----
 

@@ -20,7 +20,7 @@ core.blas_threads(1)
 local neap = { version = core.version(), op = require "neap.op", cell = require "neap.cell" }
 
 for _, name in ipairs { "embed", "linear", "dropout", "layer_norm", "activation", "chain", "bidir",
-  "residual", "highway", "attention" } do
+  "residual", "highway", "fold", "attention" } do
   neap[name] = layer[name]
 end
 for _, name in ipairs { "elman", "lstm", "gru" } do neap[name] = recurrent[name] end

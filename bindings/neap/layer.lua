@@ -450,6 +450,17 @@ function layer.bidir(options)
   return named(l, options)
 end
 
+--- So many steps as one, side by side: [T,B,I] -> [T/2,B,2I]; between recurrent layers it makes a
+-- pyramid (Chan et al. 2016).
+-- @tab[opt] options `{ steps = 2 }`
+function layer.fold(options)
+  options = options_of("fold", options, { "steps" })
+  local steps = check.integer("fold", "steps", options.steps == nil and 2 or options.steps, 2, 65536)
+  return named(layer.new("fold", options, function(_, _, x)
+    return op.fold_time(sequence("fold", x), steps)
+  end), options)
+end
+
 -- A layer in braces whose output, as wide as x, is put together with x: join(rec, y, x).
 local function around(who, options, names, join)
   local example = ("a layer in braces, %s{ layer }"):format(who)
@@ -531,7 +542,7 @@ function layer.attention(options)
 end
 
 for name, arguments in pairs { embed = "{ size = ... }", linear = "{}", dropout = "{ rate = ... }",
-  layer_norm = "{}", activation = "\"tanh\"", chain = "{ a, b }", bidir = "{ layer }",
+  layer_norm = "{}", fold = "{}", activation = "\"tanh\"", chain = "{ a, b }", bidir = "{ layer }",
   residual = "{ layer }", highway = "{ layer }", attention = "{ kind = ... }" } do
   layer.constructor(layer[name], "neap." .. name, arguments)
 end

@@ -321,6 +321,20 @@ define("spread", { "x" }, { "like" }, function(x, like)
   return apply("spread", { x }, { space = like.space })
 end)
 
+--- So many steps of a sequence side by side as one; zeros past its end (the pyramid of Chan et al.
+-- 2016): [T,B,w] -> [T/2,B,2w].
+-- @function fold_time
+-- @param x a sequence of vectors
+-- @int[opt=2] steps
+define("fold_time", { "x" }, { "steps" }, function(x, steps)
+  steps = check.integer("fold_time", "steps", steps == nil and 2 or steps, 2, 65536)
+  if not is_value(x) or x.space < 1 then
+    check.fail("fold_time: expected a recorded sequence such as [T,B,8], came %s", is_value(x)
+      and x:shape() or check.came(x))
+  end
+  return apply("fold_time", { x }, { space = x.rec:folded(x.space, steps) })
+end)
+
 --- The sum over a feature axis; op.mean and op.max are called alike.
 -- @function sum
 -- @param x

@@ -152,6 +152,16 @@ function recorder:sequence(name, parent)
   return id
 end
 
+--- The sequence space whose steps are so many of another one's made one; the last of what is left.
+-- @int space
+-- @int steps
+-- @treturn int
+function recorder:folded(space, steps)
+  local id = self.core:folded(space, steps)
+  self.spaces = self.core:spaces()
+  return id
+end
+
 --- An input of the program.
 -- @string name
 -- @tab type `{ space = "T" | "B" | nil, dims = {..}, dtype = "f32" | "i32" }`

@@ -114,6 +114,11 @@ NEAP_API neap_status neap_program_add(int *values, int *n_values, neap_program *
     return ni_fail(NEAP_EARG, "program add: expected lists of inputs and options, came NULL");
   return ni_program_add(values, n_values, pr, op, inputs, n_inputs, attrs, n_attrs);
 }
+NEAP_API neap_status neap_program_folded(int *space, neap_program *pr, int of, int steps) {
+  int unused;
+  NEED(pr, "folded");
+  return ni_program_folded(space ? space : &unused, pr, of, steps);
+}
 NEAP_API neap_status neap_program_scan_begin(neap_program *pr, int space) {
   NEED(pr, "scan");
   return ni_program_scan_begin(pr, space);
@@ -152,6 +157,12 @@ NEAP_API const char *neap_program_space_name(const neap_program *pr, int space) 
 }
 NEAP_API int neap_program_space_parent(const neap_program *pr, int space) {
   return pr && space >= 0 && space < pr->n_spaces ? pr->space[space].parent : -1;
+}
+NEAP_API int neap_program_space_of(const neap_program *pr, int space) {
+  return pr && space >= 0 && space < pr->n_spaces ? pr->space[space].of : -1;
+}
+NEAP_API int neap_program_space_factor(const neap_program *pr, int space) {
+  return pr && space >= 0 && space < pr->n_spaces ? pr->space[space].factor : 0;
 }
 NEAP_API int neap_program_find_space(const neap_program *pr, const char *name) {
   for (int i = 0; pr && name && i < pr->n_spaces; i++)

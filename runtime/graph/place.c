@@ -42,11 +42,8 @@ neap_status ni_run_batch(neap_run *run, size_t rows) {
   return NEAP_OK;
 }
 
-neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, size_t n) {
+static neap_status lay(neap_run *run, int space, const int32_t *lengths, size_t n) {
   const neap_program *pr = run->pr;
-  if (space < 1 || space >= pr->n_spaces)
-    return ni_fail(NEAP_EARG, "lengths: expected a sequence space in 1..%d, got %d",
-                   pr->n_spaces - 1, space);
   int parent = pr->space[space].parent;
   const char *name = pr->space[space].name;
   if (!run->layout[parent].given)
@@ -100,6 +97,44 @@ neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, siz
     if (ni_program_below(pr, i, space)) run->layout[i].given = false;
   run->phase = NI_SHAPED;
   return NEAP_OK;
+}
+
+/* The lengths of a folded space follow from those of another: they may be given, but not others. */
+static neap_status check_folded(const neap_run *run, int space, const int32_t *lengths, size_t n) {
+  const ni_space *s = &run->pr->space[space], *of = &run->pr->space[s->of];
+  const ni_rows *r = &run->rows[space];
+  const uint32_t *order = run->layout[s->parent].concat;
+  if (!run->layout[space].given)
+    return ni_fail(NEAP_ESTATE, "lengths: those of '%s' must be known before those of '%s'",
+                   of->name, s->name);
+  if (n != r->parents)
+    return ni_fail(NEAP_ESHAPE, "lengths: expected %zu lengths for '%s', one a row of '%s', got %zu",
+                   r->parents, s->name, run->pr->space[s->parent].name, n);
+  for (size_t j = 0; j < n; j++)
+    if (lengths[j] < 0 || (uint32_t)lengths[j] != r->len[order[j]])
+      return ni_fail(NEAP_ERANGE, "lengths: sequence %zu of '%s': expected %u, from that of '%s', got %d",
+                     j + 1, s->name, (unsigned)r->len[order[j]], of->name, (int)lengths[j]);
+  return NEAP_OK;
+}
+
+neap_status ni_run_lengths(neap_run *run, int space, const int32_t *lengths, size_t n) {
+  const neap_program *pr = run->pr;
+  if (space < 1 || space >= pr->n_spaces)
+    return ni_fail(NEAP_EARG, "lengths: expected a sequence space in 1..%d, got %d",
+                   pr->n_spaces - 1, space);
+  if (pr->space[space].factor > 1) return check_folded(run, space, lengths, n);
+  neap_status rc = lay(run, space, lengths, n);
+  for (int i = space + 1; i < pr->n_spaces && !rc; i++) {
+    const ni_space *s = &pr->space[i];
+    if (s->of != space) continue;
+    run->layout[i].given = false;
+    int32_t *fewer = ni_alloc((n + 1) * sizeof *fewer);
+    if (!fewer) return NEAP_EMEM;
+    for (size_t j = 0; j < n; j++) fewer[j] = lengths[j] / s->factor + (lengths[j] % s->factor > 0);
+    rc = lay(run, i, fewer, n);
+    ni_free(fewer);
+  }
+  return rc;
 }
 
 neap_status ni_run_steps_layout(neap_run *run, int space, const int32_t *source, size_t n) {

@@ -21,6 +21,7 @@ neap_status ni_program_new(neap_program **out, neap_params *params) {
   pr->open_scan = -1;
   pr->space[0].name = ni_strdup("B");
   pr->space[0].parent = -1;
+  pr->space[0].factor = 1;
   if (!pr->space[0].name) {
     ni_free(pr);
     return NEAP_EMEM;
@@ -105,9 +106,33 @@ neap_status ni_program_space(int *space, neap_program *pr, const char *name, int
     return ni_fail(NEAP_EARG, "space: a program has at most %d spaces", NEAP_MAX_SPACES);
   char *copy = ni_strdup(name);
   if (!copy) return NEAP_EMEM;
-  pr->space[pr->n_spaces].name = copy;
-  pr->space[pr->n_spaces].parent = parent;
+  pr->space[pr->n_spaces] = (ni_space){copy, parent, pr->n_spaces, 1};
   *space = pr->n_spaces++;
+  return NEAP_OK;
+}
+
+neap_status ni_program_folded(int *space, neap_program *pr, int of, int steps) {
+  *space = -1;
+  if (of < 1 || of >= pr->n_spaces)
+    return ni_fail(NEAP_EARG, "folded: expected a sequence space in 1..%d, got %d",
+                   pr->n_spaces - 1, of);
+  int before = pr->space[of].factor, root = pr->space[of].of;
+  if (steps < 2 || steps > NI_MAX_FOLD / before)
+    return ni_fail(NEAP_ERANGE, "folded: expected 2 to %d steps for one of '%s', got %d",
+                   NI_MAX_FOLD / before, pr->space[of].name, steps);
+  int factor = steps * before, had = pr->n_spaces;
+  char name[300];
+  snprintf(name, sizeof name, "%s/%d", pr->space[root].name, factor);
+  neap_status rc = ni_program_space(space, pr, name, pr->space[root].parent);
+  if (rc) return rc;
+  ni_space *s = &pr->space[*space];
+  if (*space == had) {
+    s->of = root;
+    s->factor = factor;
+  } else if (s->of != root || s->factor != factor) {
+    *space = -1;
+    return ni_fail(NEAP_EARG, "folded: the name '%s' is taken by another sequence", name);
+  }
   return NEAP_OK;
 }
 

@@ -11,6 +11,7 @@
 
 /* Planning takes the square of them: a bound that no model reaches, but a hostile file. */
 #define NI_MAX_NODES 16384
+#define NI_MAX_FOLD 65536 /* steps that are made one */
 #define NI_MAX_NAMED 1024 /* inputs; outputs */
 #define NI_MAX_WHERE 1000 /* bytes of a line's or a layer's name */
 
@@ -84,6 +85,7 @@ neap_status ni_program_new(neap_program **pr, neap_params *params);
 void ni_program_retain(neap_program *pr);
 void ni_program_release(neap_program *pr);
 neap_status ni_program_space(int *space, neap_program *pr, const char *name, int parent);
+neap_status ni_program_folded(int *space, neap_program *pr, int of, int steps);
 neap_status ni_program_where(neap_program *pr, const char *line, const char *layer);
 neap_status ni_program_input(int *value, neap_program *pr, const char *name, const neap_type *type);
 neap_status ni_program_scalar(int *value, neap_program *pr, const char *name, double preset);

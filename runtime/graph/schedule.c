@@ -316,7 +316,7 @@ int ni_schedule_stream_space(const neap_program *pr) {
     if (s > 0 && pr->space[s].parent == 0) found = s;
   }
   if (found < 1) ni_fail(NEAP_EUNSUPPORTED, "stream: the program has no sequence to step along");
-  return found;
+  return found < 1 ? found : pr->space[found].of; /* steps come as they are given */
 }
 
 /* ---- what reads the future ---- */

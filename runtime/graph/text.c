@@ -75,7 +75,10 @@ neap_status ni_program_json(char **text, const neap_program *pr) {
   for (int i = 1; i < pr->n_spaces; i++) {
     ni_text_add(&t, "%s{\"name\":", i > 1 ? "," : "");
     ni_text_json(&t, pr->space[i].name);
-    ni_text_add(&t, ",\"parent\":%d}", pr->space[i].parent);
+    ni_text_add(&t, ",\"parent\":%d", pr->space[i].parent);
+    if (pr->space[i].factor > 1)
+      ni_text_add(&t, ",\"of\":%d,\"factor\":%d", pr->space[i].of, pr->space[i].factor);
+    ni_text_add(&t, "}");
   }
   ni_text_add(&t, "],\"nodes\":[");
   for (int i = 0; i < pr->n_nodes; i++) {
@@ -306,11 +309,19 @@ neap_status ni_program_parse(neap_program **out, neap_params *params, const char
   if (!rc) rc = want_list(&list, &doc, 0, "spaces");
   for (int e = rc ? -1 : ni_json_first(&doc, list); e >= 0 && !rc; e = ni_json_next(&doc, e)) {
     const char *name;
-    int parent, space;
+    int parent, space, of, factor;
+    bool folded = ni_json_find(&doc, e, "of") >= 0;
     rc = want_text(&name, &doc, e, "name");
     if (!rc) rc = want_int(&parent, &doc, e, "parent", 0, NEAP_MAX_SPACES - 1);
     int before = rc ? 0 : pr->n_spaces;
-    if (!rc) rc = ni_program_space(&space, pr, name, parent);
+    if (!rc && folded) rc = want_int(&of, &doc, e, "of", 1, NEAP_MAX_SPACES - 1);
+    if (!rc && folded) rc = want_int(&factor, &doc, e, "factor", 2, NI_MAX_FOLD);
+    if (!rc && folded) rc = ni_program_folded(&space, pr, of, factor);
+    if (!rc && folded && (strcmp(pr->space[space].name, name) != 0 ||
+                          pr->space[space].parent != parent))
+      rc = ni_fail(NEAP_EFORMAT, "space '%s' would be '%s' over another parent or name", name,
+                   pr->space[space].name);
+    if (!rc && !folded) rc = ni_program_space(&space, pr, name, parent);
     if (!rc && space != before) rc = ni_fail(NEAP_EFORMAT, "space '%s' stands twice", name);
   }
   if (!rc) rc = want_list(&scans, &doc, 0, "scans");

@@ -32,7 +32,9 @@ typedef struct ni_node {
 
 typedef struct ni_space {
   char *name;
-  int parent; /* -1 for the batch */
+  int parent;     /* -1 for the batch */
+  int of, factor; /* its sequences are those of `of`, each `factor` steps made one; (itself, 1) if
+                     their lengths are given */
 } ni_space;
 
 /* What an infer function sees and fills. Message prefixes and script lines are added by the

@@ -53,6 +53,7 @@ OP(reshape, 1, 1, 1, 0, "rank d0=1 d1=1 d2=1", 0, 0, reshape, none, none, reshap
 OP(transpose, 1, 1, 1, 0, "a=0 b=1", 0, 0, transpose, none, none, transpose, "two feature axes exchanged")
 OP(spread, 1, 1, 1, NI_WHOLE, "space", 0, 0, spread, none, none, spread, "each row repeated for all rows below it in `space`")
 OP(reverse, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 0, 0, reverse, none, none, reverse, "each sequence back to front, within its own length")
+OP(fold_time, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "space", 0, 0, fold_time, none, none, fold_time, "[T,B,w] -> [T/k,B,k*w]: k steps side by side as one, zeros past the end (Chan et al. 2016)")
 OP(padded, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 0, 0, padded, none, none, padded, "[T,B,w] -> [B,S,w] with S the longest sequence; zeros past the end")
 OP(padding_mask, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_NOGRAD, "", 0, 0, padding_mask, none, none, padding_mask, "[T,B,..] -> [B,S]: 1 inside the sequence, 0 past its end")
 OP(lengths, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_NOGRAD, "", 0, 0, lengths, none, none, lengths, "[T,B,..] -> [B]: the length of each sequence, f32")

@@ -118,6 +118,25 @@ neap_status ni_infer_reverse(ni_infer *i) {
   return ni_want_sequence(i, &parent);
 }
 
+neap_status ni_infer_fold_time(ni_infer *i) {
+  int parent, space = 0;
+  neap_status rc = ni_want_sequence(i, &parent);
+  if (!rc) rc = ni_want_whole(i, 0, "space", 1, i->n_spaces - 1, &space);
+  if (rc) return rc;
+  const neap_type *t = i->in[0];
+  const ni_space *from = &i->space[t->space], *to = &i->space[space];
+  if (t->rank != 1)
+    return ni_fail(NEAP_ESHAPE, "x must be vectors, such as [T,B,8], not %s", ni_type_text(i, t));
+  if (from->of != to->of || to->factor <= from->factor || to->factor % from->factor != 0)
+    return ni_fail(NEAP_ESHAPE, "the steps of '%s' are not several of x %s", to->name,
+                   ni_type_text(i, t));
+  int64_t width = (int64_t)t->dim[0] * (to->factor / from->factor);
+  if (width > INT32_MAX)
+    return ni_fail(NEAP_ESHAPE, "a row would have more than %d elements", INT32_MAX);
+  i->out[0] = (neap_type){t->dtype, space, 1, {(int32_t)width}};
+  return NEAP_OK;
+}
+
 neap_status ni_infer_padded(ni_infer *i) {
   int parent;
   neap_status rc = ni_want_sequence(i, &parent);
@@ -383,6 +402,44 @@ static void reverse_backward(const ni_exec *x, const ni_node *n, size_t r0, size
 }
 
 const ni_code NI_R(ni_code_reverse) = {reverse_forward, reverse_backward, NULL, NULL};
+
+/* Shares are of parent rows: fewer steps may sort the sequences in another order. */
+static void fold_time_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
+  const ni_view *in = &x->view[n->in[0]], *out = &x->view[n->out];
+  const ni_rows *q = sequence(x, n), *d = &x->rows[out->type.space];
+  size_t size = in->width * NI_R(ni_element)(in->type.dtype), k = out->width / in->width;
+  for (size_t b = from; b < to; b++)
+    for (size_t u = 0; u < d->len[b]; u++) {
+      char *row = (char *)out->data + (d->off[u] + d->rank[b]) * k * size;
+      size_t left = q->len[b] - u * k, m = left < k ? left : k;
+      for (size_t s = 0; s < m; s++)
+        memcpy(row + s * size, (const char *)in->data + (q->off[u * k + s] + q->rank[b]) * size,
+               size);
+      memset(row + m * size, 0, (k - m) * size);
+    }
+}
+
+static void fold_time_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  (void)r0, (void)r1;
+  ni_exec_share(x, n, sequence(x, n)->parents, 1, fold_time_share);
+}
+
+static void fold_time_back_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
+  const ni_view *in = &x->view[n->in[0]], *out = &x->view[n->out];
+  const ni_rows *q = sequence(x, n), *d = &x->rows[out->type.space];
+  size_t w = in->width, k = out->width / w;
+  for (size_t b = from; b < to; b++)
+    for (size_t s = 0; s < q->len[b]; s++)
+      add(w, (const real *)out->grad + ((d->off[s / k] + d->rank[b]) * k + s % k) * w,
+          (real *)in->grad + (q->off[s] + q->rank[b]) * w);
+}
+
+static void fold_time_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  (void)r0, (void)r1;
+  if (x->view[n->in[0]].grad) ni_exec_share(x, n, sequence(x, n)->parents, 1, fold_time_back_share);
+}
+
+const ni_code NI_R(ni_code_fold_time) = {fold_time_forward, fold_time_backward, NULL, NULL};
 
 static void padded_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
   const ni_view *in = &x->view[n->in[0]], *out = &x->view[n->out];

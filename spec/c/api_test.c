@@ -145,6 +145,7 @@ static void test_null(fixture *f) {
   CHECK(pr == NULL);
   NULL_FAILS(neap_program_space(&id, NULL, "T", 0));
   NULL_FAILS(neap_program_space(&id, f->fresh, NULL, 0));
+  NULL_FAILS(neap_program_folded(&id, NULL, 1, 2));
   NULL_FAILS(neap_program_where(NULL, "a", "b"));
   NULL_FAILS(neap_program_input(&id, NULL, "a", &type));
   NULL_FAILS(neap_program_input(&id, f->fresh, NULL, &type));
@@ -284,6 +285,8 @@ static void test_null(fixture *f) {
   CHECK(neap_params_dim(f->params, 0, 9) == 0 && neap_params_frozen(f->params, 99) == 0);
   CHECK(!neap_program_params(NULL) && neap_program_nodes(NULL) == 0);
   CHECK(!neap_program_space_name(f->pr, 9) && neap_program_space_parent(f->pr, -1) == -1);
+  CHECK(neap_program_space_of(f->pr, f->t) == f->t && neap_program_space_factor(f->pr, f->t) == 1);
+  CHECK(neap_program_space_of(f->pr, 9) == -1 && neap_program_space_factor(NULL, 0) == 0);
   CHECK(neap_program_find_space(NULL, "T") == -1 && neap_program_find_space(f->pr, NULL) == -1);
   CHECK(neap_program_find_input(f->pr, "no") == -1 && neap_program_find_output(NULL, "y") == -1);
   CHECK(!neap_program_input_name(f->pr, 9, &id) && id == -1);
@@ -358,6 +361,11 @@ static void test_wrong(fixture *f) {
   CHECK_FAILS(NEAP_EARG, "in 0..1, got 5", neap_program_space(&id, f->fresh, "S", 5));
   CHECK_FAILS(NEAP_EARG, "another parent", neap_program_space(&id, f->fresh, "T", 1));
   CHECK_FAILS(NEAP_EARG, "1 to 255 bytes", neap_program_space(&id, f->fresh, "", 0));
+  CHECK_FAILS(NEAP_EARG, "in 1..1, got 0", neap_program_folded(&id, f->fresh, 0, 2));
+  CHECK_FAILS(NEAP_EARG, "in 1..1, got 2", neap_program_folded(&id, f->fresh, 2, 2));
+  CHECK_FAILS(NEAP_ERANGE, "2 to 65536 steps for one of 'T', got 1",
+              neap_program_folded(&id, f->fresh, f->ft, 1));
+  CHECK(id == -1 && neap_program_spaces(f->fresh) == 2);
   CHECK_FAILS(NEAP_EARG, "'x' is taken", neap_program_input(&id, f->fresh, "x", &type));
   CHECK_FAILS(NEAP_EARG, "UTF-8", neap_program_input(&id, f->fresh, "\xc0", &type));
   type.space = 7;
@@ -427,6 +435,7 @@ static void test_wrong(fixture *f) {
   CHECK_FAILS(NEAP_ESTATE, "has been run", neap_program_output(f->pr, "late", 0));
   CHECK_FAILS(NEAP_ESTATE, "has been run", neap_program_scan_begin(f->pr, 1));
   CHECK_FAILS(NEAP_ESTATE, "has been run", neap_program_space(&id, f->pr, "S", 0));
+  CHECK_FAILS(NEAP_ESTATE, "has been run", neap_program_folded(&id, f->pr, 1, 2));
   CHECK_FAILS(NEAP_ESTATE, "has been run",
               neap_program_add(outs, NULL, f->pr, "tanh", &f->y, 1, NULL, 0));
   CHECK(neap_program_param(&id, f->pr, "u") == NEAP_OK); /* is there already */
@@ -646,6 +655,12 @@ static neap_status call_program(fixture *f) {
   return rc;
 }
 static neap_status call_space(fixture *f) { return neap_program_space(NULL, f->fresh, "S", f->ft); }
+static neap_status call_folded(fixture *f) {
+  int id;
+  neap_status rc = neap_program_folded(&id, f->fresh, f->ft, 2);
+  CHECK(neap_program_spaces(f->fresh) == 2 + !rc);
+  return rc;
+}
 static neap_status call_where(fixture *f) { return neap_program_where(f->fresh, "a.lua:1", "net"); }
 static neap_status call_input(fixture *f) {
   neap_type t = {NEAP_I32, 1, 0, {0}};
@@ -1036,7 +1051,7 @@ static void test_memory(void) {
   } calls[] = {
       {"tensor", call_tensor}, {"params", call_params}, {"params add", call_add_param},
       {"params grad", call_grad}, {"orthogonal", call_orthogonal}, {"program", call_program},
-      {"space", call_space}, {"where", call_where}, {"input", call_input},
+      {"space", call_space}, {"folded", call_folded}, {"where", call_where}, {"input", call_input},
       {"scalar", call_scalar}, {"param", call_param}, {"constant", call_constant},
       {"add", call_add}, {"add lstm", call_add_lstm}, {"scan", call_scan},
       {"output", call_output}, {"print, json", call_text}, {"parse", call_parse},

@@ -399,6 +399,21 @@ static void test_programs(void) {
          "'d2':4}}", "", "elements in a row must stay");
   REFUSE(INPUT("a", "f32", "1", "") "{'op':'reshape','in':[0],'attr':{'rank':1,'d0':-2}}",
          "", "elements in a row must stay");
+  /* sequences that follow from others */
+#define FOLDED(space) \
+  "{'neap':1,'spaces':[{'name':'T','parent':0}," space "],'nodes':[],'scans':[],'outputs':[]}"
+  refuse_program(__LINE__, FOLDED("{'name':'T/2','parent':0,'of':1,'factor':1}"), "2 to 65536, came 1");
+  refuse_program(__LINE__, FOLDED("{'name':'T/2','parent':0,'of':1,'factor':65537}"),
+                 "2 to 65536, came 65537");
+  refuse_program(__LINE__, FOLDED("{'name':'T/2','parent':0,'of':1}"), "factor");
+  refuse_program(__LINE__, FOLDED("{'name':'T/2','parent':0,'of':2,'factor':2}"), "in 1..1, got 2");
+  refuse_program(__LINE__, FOLDED("{'name':'T/2','parent':0,'of':0,'factor':2}"), "1 to 7, came 0");
+  refuse_program(__LINE__, FOLDED("{'name':'T/3','parent':0,'of':1,'factor':2}"), "'T/3'");
+  refuse_program(__LINE__, FOLDED("{'name':'T/2','parent':1,'of':1,'factor':2}"), "'T/2'");
+  refuse_program(__LINE__, FOLDED("{'name':'T/2','parent':0,'of':1,'factor':2},"
+                                  "{'name':'T/2','parent':0,'of':1,'factor':2}"), "stands twice");
+  refuse_program(__LINE__, FOLDED("{'name':'T/2','parent':0},"
+                                  "{'name':'T/2','parent':0,'of':1,'factor':2}"), "is taken");
   refuse_program(__LINE__, "[]", "neap");
   refuse_program(__LINE__, "{", "byte 1");
   char *deep = malloc(200001);

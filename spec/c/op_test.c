@@ -37,9 +37,10 @@ static double chance(void) {
 
 /* ---- spaces ---- */
 
-enum { B, T, CHARS, U, SPACES };
+enum { B, T, CHARS, U, PAIRS, SIXES, SPACES };
 static const ni_space space[SPACES] = {
-    {(char *)"B", -1}, {(char *)"T", B}, {(char *)"chars", T}, {(char *)"U", B}};
+    {(char *)"B", -1, B, 1}, {(char *)"T", B, T, 1},   {(char *)"chars", T, CHARS, 1},
+    {(char *)"U", B, U, 1},  {(char *)"T/2", B, T, 2}, {(char *)"T/6", B, T, 6}};
 static ni_rows rows_of[SPACES];
 static const char *layout;
 
@@ -78,6 +79,12 @@ static void layout_all(const char *name, size_t batch, const uint32_t *t, const 
   layout_space(T, t);
   layout_space(CHARS, chars);
   layout_space(U, u);
+  for (int s = PAIRS; s <= SIXES; s++) {
+    uint32_t *fewer = take(batch * 4), k = (uint32_t)space[s].factor;
+    for (size_t p = 0; p < batch; p++) fewer[p] = (t[p] + k - 1) / k;
+    layout_space(s, fewer);
+    free(fewer);
+  }
 }
 
 static void free_layout(void) {
@@ -356,6 +363,10 @@ static void f_spread(io *t) {
       }
 
 static void f_reverse(io *t) { EACH_STEP(y[row_at(q, p, len - 1 - s) * w + i] = x) }
+static void f_fold_time(io *t) {
+  size_t k = t->out.width / t->in[0].width;
+  EACH_STEP(y[(row_at(t->out.type.space, p, s / k) * k + s % k) * w + i] = x)
+}
 static void f_padded(io *t) { EACH_STEP(y[(p * rows_of[q].steps + s) * w + i] = x) }
 static void f_padding_mask(io *t) { EACH_STEP(y[p * rows_of[q].steps + s] = 1) }
 static void f_sum_time(io *t) { EACH_STEP(y[p * w + i] += x) }
@@ -566,6 +577,9 @@ static const test_case cases[] = {
     {"spread", {"i B:"}, {T}, "i32 [T,B]", NULL, f_spread, 1, 0},
     {"reverse", {"r T:3"}, {0}, "[T,B,3]", NULL, f_reverse, 0, 0},
     {"reverse", {"i chars:"}, {0}, "i32 [chars,T,B]", NULL, f_reverse, 1, 0},
+    {"fold_time", {"r T:3"}, {PAIRS}, "[T/2,B,6]", NULL, f_fold_time, 0, 0},
+    {"fold_time", {"r T/2:1"}, {SIXES}, "[T/6,B,3]", NULL, f_fold_time, 0, 0},
+    {"fold_time", {"i T:2"}, {SIXES}, "i32 [T/6,B,12]", NULL, f_fold_time, 1, 0},
     {"padded", {"r T:3"}, {0}, "[B,max T,3]", NULL, f_padded, 0, 0},
     {"padded", {"r chars:"}, {0}, "[T,B,max chars]", NULL, f_padded, 0, 0},
     {"padded", {"i T:"}, {0}, "i32 [B,max T]", NULL, f_padded, 1, 0},
@@ -928,9 +942,15 @@ static const bad_case bad_cases[] = {
     {"transpose", {"r T:"}, {0, 1}, NEAP_ESHAPE, "feature dimension"},
     {"spread", {"r T:3"}, {B}, NEAP_ESHAPE, "x [T,B,3] is not above 'B'"},
     {"spread", {"r U:3"}, {CHARS}, NEAP_ESHAPE, "x [U,B,3] is not above 'chars'"},
-    {"spread", {"r B:3"}, {9}, NEAP_ERANGE, "space must be a whole number in 0..3, not 9"},
+    {"spread", {"r B:3"}, {9}, NEAP_ERANGE, "space must be a whole number in 0..5, not 9"},
     WANTS_SEQUENCE("reverse"), WANTS_SEQUENCE("padded"), WANTS_SEQUENCE("padding_mask"),
-    WANTS_SEQUENCE("lengths"),
+    WANTS_SEQUENCE("lengths"), WANTS_SEQUENCE("fold_time"),
+    {"fold_time", {"r T:"}, {PAIRS}, NEAP_ESHAPE, "x must be vectors, such as [T,B,8], not [T,B]"},
+    {"fold_time", {"r U:3"}, {PAIRS}, NEAP_ESHAPE, "steps of 'T/2' are not several of x [U,B,3]"},
+    {"fold_time", {"r T:3"}, {T}, NEAP_ESHAPE, "steps of 'T' are not several of x [T,B,3]"},
+    {"fold_time", {"r T/6:3"}, {PAIRS}, NEAP_ESHAPE, "not several of x [T/6,B,3]"},
+    {"fold_time", {"r T:3"}, {9}, NEAP_ERANGE, "space must be a whole number in 1..5, not 9"},
+    {"fold_time", {"r T:2000000000"}, {PAIRS}, NEAP_ESHAPE, "more than 2147483647 elements"},
     {"padded", {"r T:2,2,2"}, {0}, NEAP_ESHAPE, "2 feature dimensions at most: [T,B,2,2,2]"},
 
     WANTS_AXIS("sum"), WANTS_AXIS("mean"), WANTS_AXIS("max"),

@@ -634,6 +634,109 @@ describe("around layers:", function()
   end)
 end)
 
+-- ---- fewer steps ----
+
+describe("a pyramid:", function()
+  local function net()
+    return neap.chain { neap.bidir { neap.gru { size = 3 } }, neap.fold {},
+      neap.lstm { size = 4, layer_norm = true }, neap.fold { steps = 3 }, neap.elman { size = 2 } }
+  end
+  local lengths = { 5, 0, 13, 1, 6, 7 }
+
+  it("has a sequence of its own for each number of steps", function()
+    local pr = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = { 2 } })
+      local a = op.fold_time(x)
+      return { a = a, b = op.fold_time(a, 3), c = op.fold_time(x, 6), n = op.lengths(a),
+        back = op.reverse(a), mean = op.mean_time(a) }
+    end)
+    local names = {}
+    for i, s in ipairs(pr.spaces) do names[i] = ("%s %d/%d"):format(s.name, s.of, s.factor) end
+    assert.same({ "B 0/1", "T 1/1", "T/2 1/2", "T/6 1/6" }, names)
+    local data = {}
+    for i = 1, 32 do data[i] = { i, -i } end
+    local run = pr:run():feed { x = { data = neap.tensor(data),
+      lengths = neap.tensor(lengths, "i32") } }
+    run:forward()
+    assert.same({ 3, 0, 7, 1, 3, 4 }, run:value("n"):totable())
+    assert.equal(run:value("b"):tobytes(), run:value("c"):tobytes())
+    assert.same({ { 1, -1, 2, -2 }, { 3, -3, 4, -4 }, { 5, -5, 0, 0 } },
+      table.move(run:value("a", "concat"):totable(), 1, 3, 1, {}))
+    assert.same({ 5, -5, 0, 0 }, run:value("back", 1)[1]:totable())
+    assert.same({ 3, -3, 2, -2 }, run:value("mean")[1]:totable())
+    -- its lengths may be said, but not others
+    run.core:lengths(2, neap.tensor({ 3, 0, 7, 1, 3, 4 }, "i32"))
+    assert.error_matches(function()
+      run.core:lengths(2, neap.tensor({ 3, 0, 7, 1, 3, 5 }, "i32"))
+    end, "sequence 6 of 'T/2': expected 4, from that of 'T', got 5")
+    run.core:batch(6)
+    assert.error_matches(function() run.core:lengths(2, neap.tensor(lengths, "i32")) end,
+      "those of 'T' must be known before those of 'T/2'")
+  end)
+
+  it("learns: gradients, fused and not, for ragged lengths", function()
+    for _, recorded in ipairs { false, true } do
+      local layer = net()
+      local errors = neap.gradcheck(function(x)
+        x.rec.hints = { recorded = recorded }
+        return layer(x)
+      end, { T = 13, lengths = lengths, input = 2 })
+      for name, e in pairs(errors) do assert(e < 1e-6, ("%s: %.2e"):format(name, e)) end
+    end
+  end)
+
+  it("is saved, runs whole in C, and says why it cannot be streamed", function()
+    local layer = neap.chain { neap.gru { size = 3 }, neap.fold {}, neap.elman { size = 2 } }
+    local pr = neap.program(function(rec)
+      local y, last = layer(rec:input("x", { space = "T", dims = { 2 } }))
+      return { y = y, h = last.h }
+    end)
+    help.scatter(pr.params, neap.rng(3), 0.5)
+    local x = {}
+    for t = 1, 9 do x[t] = { { math.sin(t), math.cos(t) } } end
+    local run = pr:run():feed { x = neap.tensor(x) }:forward()
+    local path = os.tmpname()
+    assert(pr:save(path))
+    local again = assert(neap.load(path)):run():feed { x = neap.tensor(x) }:forward()
+    assert.equal(run:value("y"):tobytes(), again:value("y"):tobytes())
+    local text = {}
+    for t, row in ipairs(x) do text[t] = ("%.17g %.17g"):format(row[1][1], row[1][2]) end
+    local out, err, status = host.execute(("%s %s --hex"):format(host.run_model, path),
+      table.concat(text, "\n") .. "\n")
+    os.remove(path)
+    assert.equal("", err)
+    assert.equal(0, status)
+    assert.truthy(out:find("h " .. table.concat(host.bits(run:value "h"), " "), 1, true), out)
+    assert.matches("fold_time of layer chain.fold2 reads later steps", pr:reads_future(), 1, true)
+    raises("reads later steps", function() pr:stream() end)
+    raises("fold_time of layer chain.fold2", function() pr:stream { lookahead = 4 } end)
+  end)
+
+  it("stands neither in a cell nor over numbers", function()
+    raises("fold: expected a sequence of vectors", function()
+      neap.program(function(rec)
+        local y = neap.fold {} (rec:input("x", { space = "T" }))
+        return y
+      end)
+    end)
+    raises("fold: steps: expected an integer from 2 to 65536, came 1", function()
+      neap.fold { steps = 1 }
+    end)
+    raises("fold_time: expected a recorded sequence such as [T,B,8], came f32 [2]", function()
+      op.fold_time(neap.zeros { 2 })
+    end)
+    raises("mixes time steps", function()
+      neap.program(function(rec)
+        local y = neap.cell { state = function() return { h = 4 } end, step = function(_, x)
+          local h = op.fold_time(x)
+          return h, { h = h }
+        end } {} (rec:input("x", { space = "T", dims = { 2 } }))
+        return y
+      end)
+    end)
+  end)
+end)
+
 -- ---- gates in the script ----
 
 describe("gates:", function()

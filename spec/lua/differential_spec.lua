@@ -46,8 +46,8 @@ local function size(rng) return chance(rng, 0.15) and 8 + rng:int(12) or rng:int
 -- A layer that takes vectors of that width; l.out: the width of what it gives.
 local function draw_layer(rng, width, name, depth)
   local kind = pick(rng, { "elman", "lstm", "gru", "elman", "lstm", "gru", "bidir", "bidir",
-    "residual", "highway", "linear", "layer_norm", "activation", "chain" })
-  if depth > 1 and (kind == "bidir" or kind == "chain") then kind = "gru" end
+    "residual", "highway", "fold", "linear", "layer_norm", "activation", "chain" })
+  if depth > 1 and (kind == "bidir" or kind == "chain" or kind == "fold") then kind = "gru" end
   local l = { kind = kind, name = name, width = width, out = width }
   if recurrent[kind] then
     for k, v in pairs(recurrent[kind](rng)) do l[k] = v end
@@ -67,6 +67,9 @@ local function draw_layer(rng, width, name, depth)
   elseif kind == "residual" or kind == "highway" then
     repeat l.inner = draw_layer(rng, width, "in", depth + 1)
     until l.inner.out == width and l.inner.kind ~= "residual" and l.inner.kind ~= "highway"
+  elseif kind == "fold" then
+    l.steps = 1 + rng:int(2)
+    l.out = l.steps * width
   elseif kind == "chain" then
     l.layers = {}
     for i = 1, 1 + rng:int(2) do
@@ -100,6 +103,9 @@ local function draw(rng)
   end
   a.out = width
   a.pool = pick(rng, { "none", "none", "last", "mean", "max", "sum" })
+  for _, l in ipairs(a.layers) do -- the loss is one for each step that comes in
+    if l.kind == "fold" and a.pool == "none" then a.pool = "mean" end
+  end
   a.loss = pick(rng, { "cross_entropy", "cross_entropy", "mse", "binary_cross_entropy" })
   a.smoothing = a.loss == "cross_entropy" and chance(rng, 0.2) and 0.1 or 0
   a.mask = chance(rng, 0.3)
@@ -113,7 +119,7 @@ end
 -- An architecture as text.
 local function describe_layer(l)
   local parts = {}
-  for _, key in ipairs { "size", "fn", "reset", "update", "bias", "fused", "peepholes", "coupled",
+  for _, key in ipairs { "size", "steps", "fn", "reset", "update", "bias", "fused", "peepholes", "coupled",
     "projection", "gate", "candidate", "output", "clip", "layer_norm", "merge", "first" } do
     if l[key] ~= nil then parts[#parts + 1] = key .. "=" .. tostring(l[key]) end
   end
@@ -151,6 +157,7 @@ end
 function makers.bidir(l) return neap.bidir { make(l.inner), merge = l.merge, name = l.name } end
 function makers.residual(l) return neap.residual { make(l.inner), name = l.name } end
 function makers.highway(l) return neap.highway { make(l.inner), name = l.name } end
+function makers.fold(l) return neap.fold { steps = l.steps, name = l.name } end
 function makers.chain(l)
   local list = { name = l.name }
   for i, inner in ipairs(l.layers) do list[i] = make(inner) end

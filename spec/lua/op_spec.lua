@@ -543,6 +543,20 @@ end
 case("reverse", { rows = true, inputs = { rows("T", 2) }, call = op.reverse, ref = function(x)
   return by_step(function(b, t) return row(x, b, lengths[b] + 1 - t) end)
 end })
+for _, steps in ipairs { 2, 3 } do
+  case("fold_time", { rows = true, inputs = { rows("T", 2) },
+    call = function(x) return op.fold_time(x, steps ~= 2 and steps or nil) end,
+    ref = function(x)
+      return by_row(function(b)
+        local out = {}
+        for t = 1, (lengths[b] + steps - 1) // steps * steps do
+          local v = t <= lengths[b] and row(x, b, t) or { 0, 0 }
+          table.move(v, 1, 2, #out + 1, out)
+        end
+        return out
+      end)
+    end })
+end
 case("padded", { rows = true, inputs = { rows("T", 2) }, call = op.padded, ref = function(x)
   return by_row(function(b)
     local out = {}
@@ -1032,7 +1046,7 @@ describe("op", function()
     binary_cross_entropy = { { x, x * 0, neap.tensor { 1, 0 } },
       { x, x * 0, { mask = neap.tensor { 1, 0 } } } },
     -- with sequences only: below
-    spread = false, attend_dot = false, elman = false, gru = false,
+    spread = false, attend_dot = false, elman = false, gru = false, fold_time = false,
   }
   local written = getmetatable(op).written
 
@@ -1069,10 +1083,11 @@ describe("op", function()
         e = op.gru(v, neap.param("gw", { 6, 2 }), neap.param("gu", { 6, 2 }), nil, nil, nil, true),
         f = op.gru(v, neap.param("gw", { 6, 2 }), neap.param("gu", { 6, 2 }),
           { reset_before = true }),
-        g = op.attend_dot(h, v, v, 3), h = op.attend_dot(h, v, v, { scale = 3 }) }
+        g = op.attend_dot(h, v, v, 3), h = op.attend_dot(h, v, v, { scale = 3 }),
+        i = op.fold_time(v, 3), j = op.fold_time(v, { steps = 3 }) }
     end)
     local run = pr:run():feed { x = neap.tensor { { { 1, 2 } }, { { 3, -4 } } } }:forward()
-    for one, two in pairs { a = "b", c = "d", e = "f", g = "h" } do
+    for one, two in pairs { a = "b", c = "d", e = "f", g = "h", i = "j" } do
       assert.equal(run:value(one):tobytes(), run:value(two):tobytes())
     end
   end)
@@ -1168,6 +1183,8 @@ local refusals = {
   reshape = { function(v) local _ = op.reshape(v.t22, { 3 }) end,
     "x [T,B,2,2], asked for [T,B,3]" },
   spread = { function(v) local _ = op.spread(v.t2, v.s2) end, "x [T,B,2] is not above 'S'" },
+  fold_time = { function(v) local _ = op.fold_time(v.t22) end,
+    "x must be vectors, such as [T,B,8], not [T,B,2,2]" },
   reverse = { function(v) local _ = op.reverse(v.b3) end,
     "x must be a sequence, such as [T,B,8], not [B,3]" },
   last = { function(v) local _ = op.last(v.t2, v.b3) end,

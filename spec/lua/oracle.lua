@@ -224,6 +224,18 @@ function layers.highway(l, P, path, xs)
   return ys
 end
 
+function layers.fold(l, _, _, xs)
+  local ys = {}
+  for from = 1, #xs, l.steps do
+    local y = {}
+    for t = from, from + l.steps - 1 do
+      for _, v in ipairs(xs[t] or zeros(l.width)) do y[#y + 1] = v end
+    end
+    ys[#ys + 1] = y
+  end
+  return ys
+end
+
 function layers.chain(l, P, path, xs)
   for _, inner in ipairs(l.layers) do xs = oracle.layer(inner, P, path .. "." .. inner.name, xs) end
   return xs

@@ -200,6 +200,39 @@ describe("async_seq2seq", function()
     end,
   }
 
+  it("looks back on a pyramid's fewer steps; loaded, and in C, it writes the same", function()
+    local model = neap.async_seq2seq { input = input, output = output, rng = neap.rng(1),
+      max_length = 20, decoder = neap.decoder { embed = 8, layers = { neap.gru { size = 32 } } },
+      encoder = neap.chain { neap.embed { size = 10 }, neap.bidir { neap.gru { size = 12 } },
+        neap.fold {}, neap.bidir { neap.lstm { size = 12 } } } }
+    learn(model, model:fields(data, "text", "double"), 300, 1e-2, neap.rng(2))
+    assert.is_true(check_words(model) >= 3)
+    local path = temporary("model")
+    assert.is_true(model:save(path))
+    local loaded, letters = assert(neap.load(path)), { "abcab", "c", "bacc" }
+    for _, options in ipairs { { attention = true }, { attention = true, beam = 3 } } do
+      local said, weights = model:predict(letters, options)
+      local again = loaded:predict(letters, options)
+      assert.same(said, again)
+      for i, word in ipairs(letters) do
+        assert.same({ #said[i], (#word + 1) // 2 }, weights[i]:shape())
+        for _, row in ipairs(weights[i]:totable()) do
+          local sum = 0
+          for _, v in ipairs(row) do sum = sum + v end
+          assert.near(1, sum, 1e-5)
+        end
+      end
+    end
+    local host = require "host_help"
+    local out, err = host.execute(("%s %s"):format(host.run_model, path),
+      table.concat(letters, "\n") .. "\n")
+    os.remove(path)
+    assert.equal("", err)
+    local lines = {}
+    for _, said in ipairs(model:predict(letters)) do lines[#lines + 1] = table.concat(said) end
+    assert.equal(table.concat(lines, "\n") .. "\n", out)
+  end)
+
   it("has decoders of cells of the script's own, alone and among the library's", function()
     for name, layers in pairs {
       own = { counter { size = 10 } },
