@@ -63,6 +63,29 @@ local models = {
     streams = true },
   { "peephole lstm", over(function(n) return neap.lstm { size = n, peepholes = true } end),
     streams = true },
+  { "lstm with much", function(size)
+    local layer = neap.lstm { size = size, coupled = true, projection = 5, peepholes = true,
+      layer_norm = true, clip = 2, first = "learned",
+      candidate = "softsign", gates = { o = function(o) return op.clamp(o, 0.1, 0.9) end } }
+    return function(rec) return { y = (layer(sequence(rec))) } end
+  end, streams = true },
+  { "gru with much", over(function(n)
+    return neap.gru { size = n, reset = "before", update = "take", layer_norm = true, bias = false }
+  end), streams = true },
+  { "elman with much", function(size)
+    local layer = neap.elman { size = size, activation = { "scaled_tanh", alpha = 1.5 },
+      layer_norm = true, clip = 1, first = "learned" }
+    return function(rec) return { y = (layer(sequence(rec))) } end
+  end, streams = true },
+  { "a pyramid", function(size)
+    local net = neap.chain { neap.bidir { neap.gru { size = size }, merge = "mul" }, neap.fold {},
+      neap.highway { neap.lstm { size = 2 * size } }, neap.fold { steps = 3 },
+      neap.elman { size = size, layer_norm = true } }
+    return function(rec)
+      local y, last = net(sequence(rec))
+      return { y = op.concat { last.h, op.mean_time(y) } }
+    end
+  end },
   { "gru, reset after, learned first state",
     over(function(n) return neap.gru { size = n } end, { "h" }), streams = true },
   { "gru, reset before, learned first state",
