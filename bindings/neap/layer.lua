@@ -455,7 +455,8 @@ end
 -- @tab[opt] options `{ steps = 2 }`
 function layer.fold(options)
   options = options_of("fold", options, { "steps" })
-  local steps = check.integer("fold", "steps", options.steps == nil and 2 or options.steps, 2, 65536)
+  local steps = options.steps == nil and 2 or options.steps
+  check.integer("fold", "steps", steps, 2, 65536)
   return named(layer.new("fold", options, function(_, _, x)
     return op.fold_time(sequence("fold", x), steps)
   end), options)

@@ -264,10 +264,18 @@ local function product(self, rec, p, side, v, from, to)
   return op.layer_norm(op.linear(v, w), gain, b or layer.fill(rec, gain.width, 0))
 end
 
+-- What a function of the script gave for a gate.
+local function given_by(self, what, name, v)
+  if record.is_value(v) or type(v) == "number" then return v end
+  check.fail("%s: the %s of %s must give a value or a number, came %s", self.kind, what, name,
+    check.came(v))
+end
+
 -- What is summed up for a gate, clipped, through its activation.
 local function activated(self, name, sum)
-  local bound = self.o.clip
-  return self.act[name](bound and op.clamp(sum, -bound, bound) or sum)
+  local most = self.o.clip
+  if most then sum = op.clamp(sum, -most, most) end
+  return given_by(self, "activation", name, (self.act[name](sum)))
 end
 
 -- A gate's value as the script wants it: frozen, replaced, watched. v: the step's values by name so
@@ -275,11 +283,7 @@ end
 local function gate_of(self, rec, v, name, value)
   local by = self.o.gates and self.o.gates[name]
   if type(by) == "function" then
-    value = by(value, v)
-    if not record.is_value(value) and type(value) ~= "number" then
-      check.fail("%s: gates: the function of %s must give a value or a number, came %s", self.kind,
-        name, check.came(value))
-    end
+    value = given_by(self, "function in gates", name, (by(value, v)))
   elseif by then
     value = by
   end
@@ -369,7 +373,7 @@ end
 -- ---- the same as fused ops ----
 
 function kinds.elman.fused(o, p, x, s)
-  local y, h = op.elman(x, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, s.h, o.given.activation)
+  local y, h = op.elman(x, p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, s.h, o.named)
   return y, { h = h }
 end
 
@@ -432,16 +436,16 @@ local bounded = { sigmoid = true, hard_sigmoid = true, tanh = true, softsign = t
 local warned = {}
 local function unbounded(kind, given)
   local function name_of(v) return type(v) == "table" and v[1] or v end
-  local v, names = given.gate, {}
+  local v, list = given.gate, {}
   if type(v) == "table" and v[1] == nil then
-    for gate, by in pairs(v) do names[#names + 1] = { gate, name_of(by) } end
+    for i, gate in ipairs(kinds[kind].gates) do list[i] = { " " .. gate, name_of(v[gate]) } end
   else
-    names[1] = { nil, name_of(v) }
+    list[1] = { "", name_of(v) }
   end
-  for _, n in ipairs(names) do
-    if type(n[2]) == "string" and not bounded[n[2]] then
+  for _, gate in ipairs(list) do
+    if type(gate[2]) == "string" and not bounded[gate[2]] then
       return ("%s: gate%s: %s has no bounds: such a gate neither closes nor stays open"):format(kind,
-        n[1] and " " .. n[1] or "", n[2])
+        table.unpack(gate))
     end
   end
 end
@@ -453,7 +457,7 @@ end
 local function make(kind, given)
   local names = recurrent.options(kind)
   given = layer.options_of(kind, given, names)
-  local o, plain, act = { given = given }, true, {}
+  local o, plain, act = { named = given.activation }, true, {}
   for _, row in ipairs(options) do
     local name, of, read, fits = table.unpack(row, 1, 4)
     if of:find(kind, 1, true) then

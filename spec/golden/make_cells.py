@@ -25,8 +25,8 @@ def norm(v, gain, bias=None):
 
 
 def elman_norm(x, h, _, p):
-    h = tanh(norm(p.weight_ih @ x, p.gain_ih, p.bias_ih) + norm(p.weight_hh @ h, p.gain_hh, p.bias_hh))
-    return h, None
+    a = norm(p.weight_ih @ x, p.gain_ih, p.bias_ih) + norm(p.weight_hh @ h, p.gain_hh, p.bias_hh)
+    return tanh(a), None
 
 
 def lstm_norm(x, h, c, p):

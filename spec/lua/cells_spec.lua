@@ -832,7 +832,14 @@ describe("mistakes:", function()
     ["gru: gates: expected a number or a function for r, z or n, came i = 1"] = function()
       neap.gru { size = 2, gates = { i = 1 } }
     end,
-    ["lstm: gates: the function of i must give a value or a number, came nil"] = function()
+    ["gru: the activation of z must give a value or a number, came nil"] = function()
+      neap.program(function(rec)
+        local y = neap.gru { size = 2, gate = { z = function() end } } (rec:input("x",
+          { space = "T", dims = { 3 } }))
+        return y
+      end)
+    end,
+    ["lstm: the function in gates of i must give a value or a number, came nil"] = function()
       neap.program(function(rec)
         local y = neap.lstm { size = 2, gates = { i = function() end } } (rec:input("x",
           { space = "T", dims = { 3 } }))
@@ -865,7 +872,8 @@ describe("mistakes:", function()
     end,
     ["highway: the layer makes [T,B,2] from [T,B,3]: the widths must agree"] = function()
       neap.program(function(rec)
-        local y = neap.highway { neap.gru { size = 2 } } (rec:input("x", { space = "T", dims = { 3 } }))
+        local x = rec:input("x", { space = "T", dims = { 3 } })
+        local y = neap.highway { neap.gru { size = 2 } } (x)
         return y
       end)
     end,
