@@ -454,6 +454,7 @@ local function describe(self)
   return (self.fused and "fused" or "recorded") .. (self.warning and "; " .. self.warning or "")
 end
 
+-- Called in parentheses: after a tail call no traceback shows the script's line.
 local function make(kind, given)
   local names = recurrent.options(kind)
   given = layer.options_of(kind, given, names)
@@ -513,7 +514,7 @@ end
 -- - `fused`: false selects the loop. So does any option but `size`, `bias`, `init`, `first`, and an
 --   activation other than tanh, relu, sigmoid and identity; `print(layer)` says which it is
 -- @return a layer: x [T,B,I], first states or nothing -> y [T,B,size], last states `{ h = }`
-function recurrent.elman(options) return make("elman", options) end
+function recurrent.elman(options) return (make("elman", options)) end
 
 --- LSTM (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000):
 -- i, f, o = sigmoid(..), g = tanh(..), c = f c' + i g, h = o tanh(c). Blocks i f g o as in PyTorch.
@@ -533,7 +534,7 @@ function recurrent.elman(options) return make("elman", options) end
 -- With `layer_norm` the output sees a normalised c too (`gain_c`, `bias_c`). Of these options only
 -- `forget_bias` is one of the fused op.
 -- @return a layer: x [T,B,I] -> y [T,B,size or projection], last states `{ h =, c = }`
-function recurrent.lstm(options) return make("lstm", options) end
+function recurrent.lstm(options) return (make("lstm", options)) end
 
 --- GRU (Cho et al. 2014): r, z = sigmoid(..), h = (1 - z) n + z h'. Blocks r z n as in PyTorch.
 -- @tab options those of @{elman} but `activation`, and
@@ -546,7 +547,7 @@ function recurrent.lstm(options) return make("lstm", options) end
 --
 -- Of these options only `reset` is one of the fused op.
 -- @return a layer: x [T,B,I] -> y [T,B,size], last states `{ h = }`
-function recurrent.gru(options) return make("gru", options) end
+function recurrent.gru(options) return (make("gru", options)) end
 
 for kind in pairs(kinds) do
   layer.constructor(recurrent[kind], "neap." .. kind, "{ size = ... }")

@@ -88,6 +88,7 @@ local function takes(o, path)
     },
     program = {
       space = { on = o.recorded, { "string", "S" }, { "integer?", 0 } },
+      folded = { on = o.recorded, { "integer", 1 }, { "integer", 2 } },
       where = { on = o.recorded, { "string?", "a.lua:1" }, { "string?", "net" } },
       input = { on = o.recorded, { "string", "i" }, { "string?", "i32" }, { "integer?", 1 },
         { "table", { 2 } } },
