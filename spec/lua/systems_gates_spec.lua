@@ -105,6 +105,33 @@ describe("systems.md, gates:", function()
     assert.same({ y[6] }, both:get "r.h":totable())
   end)
 
+  it("row 10: any function in each gate; those without bounds do not gate, and are warned of", function()
+    local function gate(functions, x)
+      local layer = neap.lstm { size = 1, gate = functions, watch = true, name = "r" }
+      local pr = help.net(layer, 1)
+      set_gates(pr.params, 1, { i = { 1, 0, 0 }, f = { 1, 0, 0 }, g = { 1, 0, 0 },
+        o = { 1, 0, 0 } })
+      local seen = traces(pr, { { x } }, { "r.i", "r.f", "r.g", "r.o" })
+      return seen["r.i"][1], seen["r.f"][1], seen["r.g"][1], seen["r.o"][1], tostring(layer)
+    end
+    local i, f, g, o, text = gate({ i = "hard_sigmoid", f = "relu", o = "sigmoid" }, 8)
+    near(1, i)
+    near(8, f) -- it neither closes nor keeps: it multiplies
+    near(tanh(8), g)
+    near(sigmoid(8), o)
+    assert.matches("gate f: relu has no bounds", text, 1, true)
+    assert.not_matches("bounds", select(5, gate("sigmoid", 8)), 1, true)
+    -- why tanh for the candidate: its mean is 0 around 0, and it is four times as steep there
+    local function slope(name)
+      local _, d = neap.grad(function(x) return op.sum(op[name](x)) end, neap.tensor { 0 })
+      return d:get(1)
+    end
+    near(1, slope "tanh")
+    near(0.25, slope "sigmoid")
+    near(0, op.tanh(neap.tensor { 0 }):get(1))
+    near(0.5, op.sigmoid(neap.tensor { 0 }):get(1))
+  end)
+
   it("row 11: parameters of LSTM : GRU : RNN are exactly 4 : 3 : 1", function()
     for _, sizes in ipairs { { 1, 1 }, { 7, 3 }, { 16, 64 } } do
       for _, bias in ipairs { true, false } do
