@@ -173,7 +173,7 @@ static bool in_space(const cutting *c, int value) {
 
 /* Why a node cannot be given its sequence in segments; NULL if it can. */
 static const char *needs_whole(const cutting *c, const ni_node *n) {
-  bool reads = false;
+  bool touches = false;
   for (int k = 0; k < n->n_in + n->n_out; k++) {
     int v = k < n->n_in ? n->in[k] : n->out + k - n->n_in;
     if (v < 0) continue;
@@ -182,9 +182,9 @@ static const char *needs_whole(const cutting *c, const ni_node *n) {
     for (int d = 0; d < t->rank; d++)
       if (t->dim[d] < 0 && ni_program_below(c->pr, -1 - t->dim[d], c->space))
         return "is as wide as the sequence is long";
-    reads |= k < n->n_in && in_space(c, v);
+    touches |= in_space(c, v); /* to write it is enough: a folded one is made of another's steps */
   }
-  if (reads && n->op->flags & NI_FUTURE && !(n->op->flags & NI_FOLDS)) return "reads later steps";
+  if (touches && n->op->flags & NI_FUTURE && !(n->op->flags & NI_FOLDS)) return "reads later steps";
   if (strncmp(n->op->name, "attend", 6) == 0 && in_space(c, n->in[1]))
     return "attends to the whole sequence";
   return NULL;
