@@ -41,8 +41,8 @@ HOT := -O3
 # Loops of ops gain by vectors, but not by being unrolled and written out for each case.
 WARM := -O2 -ftree-vectorize $(shell $(CC) -Werror -fvect-cost-model=dynamic -x c -c /dev/null \
                                -o /dev/null 2>/dev/null && echo -fvect-cost-model=dynamic)
-# Double is for gradient checks: what is small will do.
-COLD := -O2 -fno-tree-vectorize
+# What reads, records and plans, and double, which is for gradient checks: what is small will do.
+COLD := -Os
 NO_UNDEFINED := -Wl,--no-undefined
 endif
 LIBS := $(BLAS_LIBS) -lm -lpthread
@@ -105,6 +105,8 @@ $(OBJ)/%_f64.o: %.c $(BUILD)/flags | $(BUILD)/deps.ok
 # Nothing unwinds through the library; debuggers have their own tables (-g).
 LEAN := -fvisibility=hidden -fno-asynchronous-unwind-tables
 $(OBJ)/runtime/%: OWN = $(LEAN)
+$(OBJ)/runtime/file/% $(OBJ)/runtime/api/% $(OBJ)/runtime/base/json.o \
+$(OBJ)/runtime/graph/program.o $(OBJ)/runtime/graph/schedule.o $(OBJ)/runtime/graph/text.o: OWN = $(LEAN) $(COLD)
 $(OBJ)/runtime/op/%: OWN = $(LEAN) $(WARM)
 $(OBJ)/runtime/kernel/%: OWN = $(LEAN) $(HOT) $(CPU)
 $(OBJ)/bindings/%: OWN = -Iruntime -I$(LUA_INCDIR)
