@@ -145,12 +145,13 @@ static void node_forward(context *c, const ni_node *n) {
     share_rows(x, n, rows, forward_share);
 }
 
-/* A gradient that begins, cleared unless a loop will clear it or it is another one too. */
+/* A gradient that begins, cleared unless a loop will clear it, it is another one too, or it takes
+** the place of data that are still to be read. */
 static void begin_grad(context *c, int v) {
   neap_run *run = c->run;
   size_t rows = ni_rows_of(&c->x, v);
   run->view[v].grad = run->grad[v];
-  if (run->same[v] == v && !(run->local[v] & NI_LOCAL_CLEAR))
+  if (run->same[v] == v && !(run->local[v] & NI_LOCAL_CLEAR) && !run->turned[v])
     memset(run->view[v].grad, 0, rows * run->view[v].width * sizeof(real));
 }
 

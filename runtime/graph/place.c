@@ -334,19 +334,45 @@ static int same_gradient(const neap_run *run, int v, const readers *r) {
   return even && !(op->flags & NI_SOURCE) ? r->last->out : v;
 }
 
+/*
+** Logits and the like, large and read once more in backward: may the gradient take their place? Only
+** if whoever turns them into it is alone in giving one, and nobody asks for them afterwards.
+*/
+static bool turns(const neap_run *run, int v, const readers *r) {
+  const neap_program *pr = run->pr;
+  const ni_node *maker = &pr->node[pr->value[v].node];
+  if (!run->need[v] || run->keep[v] || r->next || r->first) return false;
+  if (maker->op->flags & NI_SOURCE || maker->op->keep_out >> (v - maker->out) & 1) return false;
+  for (int o = 0; o < pr->n_outputs; o++)
+    if (pr->output[o].value == v) return false;
+  int turning = 0;
+  for (int i = 0; i < pr->n_nodes; i++) {
+    const ni_node *n = &pr->node[i];
+    int unit = run->plan.unit_of[i];
+    if (unit < 0) continue;
+    for (int k = 0; k < n->n_in; k++) {
+      if (n->in[k] != v || n->op->flags & NI_NOGRAD) continue;
+      if (k || !(n->op->flags & NI_TURNS) || run->plan.unit[unit].node < 0) return false;
+      turning++;
+    }
+  }
+  return turning == 1;
+}
+
 static void mark_local(neap_run *run) {
   const neap_program *pr = run->pr;
   bool learn = run->flags & NEAP_LEARN;
   for (int v = 0; v < pr->n_values; v++) {
     const ni_node *n = &pr->node[pr->value[v].node];
     int unit = run->plan.unit_of[n->index], space = pr->value[v].type.space;
-    run->local[v] = 0;
+    run->local[v] = run->turned[v] = 0;
     run->same[v] = v;
     if (unit < 0 || pr->value[v].type.dtype != NEAP_F32) continue;
     readers r = readers_of(run, v);
     bool kept = learn && (r.kept || n->op->keep_out >> (v - n->out) & 1);
     bool state = n->op == &ni_op_state;
     if (learn) run->same[v] = same_gradient(run, v, &r);
+    run->turned[v] = turns(run, v, &r);
     if (r.outside || r.first || !in_loop(run, v, unit)) continue;
     if (!state && !r.next && !kept) run->local[v] |= NI_LOCAL_DATA;
     if (!run->need[v]) continue;
@@ -477,18 +503,19 @@ neap_status ni_run_place(neap_run *run) {
     if (learn && (node->op->keep_out >> (v - node->out) & 1) && 2 * units - unit > last)
       last = 2 * units - unit;
     if (to_end) last = end;
+    int to = 2 * units - unit, from = first_back < 0 ? to : 2 * units - first_back;
+    for (int w = 0; learn && w < pr->n_values; w++) /* made earlier, so asked later in backward */
+      if (run->same[w] != w && owner_of_gradient(run, w) == v &&
+          2 * units - run->plan.unit_of[pr->value[w].node] > to)
+        to = 2 * units - run->plan.unit_of[pr->value[w].node];
+    if (run->turned[v]) last = to;
     bool own = !(node->op->flags & NI_SOURCE) || node->op == &ni_op_input || node->op == &ni_op_state;
     int born = node->op == &ni_op_input ? 0 : unit;
     if (!local) outlive_segments(run, &born, &last);
     if (own)
       rc = add_item(run, &n, run->local[v] & NI_LOCAL_DATA ? step : bytes, born, last, still,
                     &run->view[v].data);
-    if (!rc && run->need[v] && node->op != &ni_op_param && run->same[v] == v) {
-      int to = 2 * units - unit, from = first_back < 0 ? to : 2 * units - first_back;
-      for (int w = 0; w < pr->n_values; w++) /* made earlier, so asked later in backward */
-        if (run->same[w] != w && owner_of_gradient(run, w) == v &&
-            2 * units - run->plan.unit_of[pr->value[w].node] > to)
-          to = 2 * units - run->plan.unit_of[pr->value[w].node];
+    if (!rc && run->need[v] && node->op != &ni_op_param && run->same[v] == v && !run->turned[v]) {
       if (run->keep[v] & 2 || to_end) from = units, to = end;
       if (!local) outlive_segments(run, &from, &to);
       rc = add_item(run, &n, run->local[v] & NI_LOCAL_GRAD ? step : bytes, from, to, still,
@@ -521,6 +548,8 @@ neap_status ni_run_place(neap_run *run) {
   }
   for (size_t i = 0; i < n; i++)
     *run->item[i].where = (run->item[i].still ? run->still : run->arena) + run->item[i].offset;
+  for (int v = 0; v < pr->n_values; v++)
+    if (run->turned[v]) run->grad[v] = run->view[v].data;
   for (int v = 0; v < pr->n_values; v++) run->grad[v] = run->grad[owner_of_gradient(run, v)];
   if (cut) ni_segments_placed(run);
   for (int v = 0; v < pr->n_values; v++) {

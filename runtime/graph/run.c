@@ -39,7 +39,7 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   if (!rc) rc = ni_segments_open(run);
   run->view = ni_calloc(nv, sizeof *run->view);
   run->grad = ni_calloc(nv, sizeof *run->grad);
-  run->keep = ni_calloc(5, nv);
+  run->keep = ni_calloc(6, nv);
   run->same = ni_alloc(nv * sizeof *run->same);
   run->own = ni_alloc((size_t)ni_pool_threads(run->pool) * nv * sizeof *run->own);
   run->fixed = ni_calloc(2 * nn, sizeof *run->fixed);
@@ -53,6 +53,7 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   run->need = run->given + nv;
   run->touched = run->need + nv;
   run->local = run->touched + nv;
+  run->turned = run->local + nv;
   run->work = run->fixed + nn;
   for (int v = 0; v < pr->n_values; v++) {
     run->view[v].type = pr->value[v].type;

@@ -52,6 +52,7 @@ struct neap_run {
   uint8_t *need;         /* by value: a gradient flows here */
   uint8_t *touched;      /* by value: gradient begun in this backward */
   uint8_t *local;        /* by value: what the loop around it does for it, NI_LOCAL_... */
+  uint8_t *turned;       /* by value: its gradient takes the place of its data */
   int *same;             /* by value: whose gradient is its own too; itself: nobody's */
   ni_view *own;          /* each thread's views in a loop: [threads][values] */
   void **grad;           /* by value: where the gradient lives */

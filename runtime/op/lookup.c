@@ -313,22 +313,29 @@ static void cross_entropy_forward(const ni_exec *x, const ni_node *n, size_t r0,
   }
 }
 
-/* dx += dy * (softmax(x) - (1-smoothing) * [id] - smoothing/V) */
+/* dx += dy * (softmax(x) - (1-smoothing) * [id] - smoothing/V), or dx = that in the place of x */
 static void cross_entropy_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   if (!x->view[n->in[0]].grad) return;
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   size_t size = line_length(x, n), w = x->view[n->out].width;
   real smoothing = (real)n->attr[0], part[NI_CHUNK];
   const real *keep = x->work[n->index], *dy = x->view[n->out].grad;
+  bool turns = x->view[n->in[0]].grad == x->view[n->in[0]].data;
   for (size_t o = r0 * w; o < r1 * w; o++) {
-    if (!size || no_target(x, n, o)) continue;
     const real *in = (const real *)x->view[n->in[0]].data + o * size;
     real *dx = (real *)x->view[n->in[0]].grad + o * size;
+    if (!size || no_target(x, n, o)) {
+      if (turns) memset(dx, 0, size * sizeof *dx);
+      continue;
+    }
     real scale = dy[o] / keep[2 * o + 1], share = dy[o] * smoothing / (real)size;
     for (size_t c = 0; c < size; c += NI_CHUNK) {
       size_t m = size - c < NI_CHUNK ? size - c : NI_CHUNK;
       k->exp_sum(m, in + c, keep[2 * o], part);
-      for (size_t i = 0; i < m; i++) dx[c + i] += part[i] * scale - share;
+      if (turns)
+        for (size_t i = 0; i < m; i++) dx[c + i] = part[i] * scale - share;
+      else
+        for (size_t i = 0; i < m; i++) dx[c + i] += part[i] * scale - share;
     }
     dx[id_at(x, n, n->in[1], o, size, false)] -= dy[o] * (1 - smoothing);
   }

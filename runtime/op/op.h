@@ -219,7 +219,8 @@ enum {
   NI_SOURCE = 32,    /* no code: input, scalar, param, constant, state */
   NI_RECURRENT = 64, /* owns state slots, one for each of its outputs after the first */
   NI_RANDOM = 128,   /* draws numbers */
-  NI_FOLDS = 256     /* adds up over time: may be given a sequence in segments, first to last */
+  NI_FOLDS = 256,    /* adds up over time: may be given a sequence in segments, first to last */
+  NI_TURNS = 512     /* the gradient of input 0 may lie where its data do: it is set then */
 };
 
 typedef struct ni_op {

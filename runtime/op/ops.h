@@ -79,7 +79,7 @@ OP(gather, 2, 2, 1, NI_ALIGN, "", 2, 0, gather, none, none, gather, "x [..,V,w],
 OP(one_hot, 1, 1, 1, NI_NOGRAD, "size", 0, 0, one_hot, none, none, one_hot, "ids [..] -> [..,size], 1 at the id")
 OP(argmax, 1, 1, 1, NI_NOGRAD, "", 0, 0, pick, none, none, argmax, "index of the first largest along the last axis, i32")
 OP(sample, 2, 2, 1, NI_RANDOM | NI_NOGRAD, "", 0, 0, sample, none, none, sample, "an index drawn from softmax(x / temperature) (input 2, a number), i32")
-OP(cross_entropy, 2, 2, 1, 0, "smoothing=0", 3, 0, cross_entropy, cross_entropy, none, cross_entropy, "-ln softmax(x)[id] by row; 0 where id is -1; smoothing spreads that share over all classes")
+OP(cross_entropy, 2, 2, 1, NI_TURNS, "smoothing=0", 3, 0, cross_entropy, cross_entropy, none, cross_entropy, "-ln softmax(x)[id] by row; 0 where id is -1; smoothing spreads that share over all classes")
 
 /* product.c */
 OP(matmul, 2, 2, 1, 0, "", 3, 0, matmul, none, matmul, matmul, "x [..,K] * w [K,N]; w in no space is packed once")
