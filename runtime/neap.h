@@ -130,9 +130,14 @@ NEAP_API int neap_params_rank(const neap_params *p, int id);
 NEAP_API size_t neap_params_dim(const neap_params *p, int id, int axis);
 /* The values; stays valid until the next _add. After writing call neap_params_touch. */
 NEAP_API float *neap_params_data(neap_params *p, int id);
-/* The gradient, summed by neap_run_backward until neap_params_zero_grad. Made at first use:
-** NULL when memory is short. */
+/* The gradient, summed by neap_run_backward until neap_params_zero_grad; stays valid until the next
+** _add. Made at first use: NULL when memory is short. Of a table that only embeddings read, the
+** rows of a batch are added to, cleared, and looked at by the optimizer; whoever has had the address
+** may write anywhere, so from then on it is all rows. */
 NEAP_API float *neap_params_grad(neap_params *p, int id);
+/* Copies the gradient out, zeros if there is none yet. count: numbers of the parameter. EARG,
+** ESHAPE. */
+NEAP_API neap_status neap_params_read_grad(const neap_params *p, int id, float *data, size_t count);
 NEAP_API void neap_params_zero_grad(neap_params *p);
 /* Tells runs and streams that values were written, so that packed copies are made anew. */
 NEAP_API void neap_params_touch(neap_params *p);
@@ -558,6 +563,9 @@ typedef struct neap_optim_options {
   double weight_decay; /* AdamW: decoupled; the others: added to the gradient */
   double clip_norm;    /* bound of the gradient's 2-norm over the group; 0: none */
   double clip_value;   /* bound of each element's size; 0: none */
+  int lazy;            /* 1: where a batch gives no gradient (rows of a table that only embeddings
+                          read and no id names), neither values nor the optimizer's memory of them
+                          change, as if there were no decay; 0: as the formula says */
 } neap_optim_options;
 
 /* The usual values of a kind. */

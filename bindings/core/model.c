@@ -196,7 +196,8 @@ static const luaL_Reg archive_methods[] = {
 static int optim_new(lua_State *L) {
   static const char *const kinds[] = {"sgd", "rmsprop", "adam", "adamw", NULL};
   static const char *const names[] = {"rate",         "momentum",  "decay",      "beta1", "beta2",
-                                      "eps",          "weight_decay", "clip_norm", "clip_value", NULL};
+                                      "eps",          "weight_decay", "clip_norm", "clip_value", "lazy",
+                                      NULL};
   neap_params *p = nb_object(L, 1, &nb_params_type);
   neap_optim_kind kind = (neap_optim_kind)nb_choice(L, 2, NULL, kinds);
   neap_optim_options o = neap_optim_preset(kind);
@@ -211,6 +212,7 @@ static int optim_new(lua_State *L) {
                  {"clip_value", &o.clip_value}};
     for (size_t i = 0; i < sizeof field / sizeof field[0]; i++)
       *field[i].to = nb_option_number(L, 3, kinds[kind], field[i].name, *field[i].to);
+    o.lazy = nb_option_boolean(L, 3, kinds[kind], "lazy", false);
   }
   int *ids = NULL, n = 0;
   if (!lua_isnoneornil(L, 4)) {

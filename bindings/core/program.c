@@ -109,9 +109,7 @@ static int params_grad(lua_State *L) {
   int id = named(L, p);
   size_t dims[NEAP_MAX_RANK], n = shape_of(p, id, dims);
   neap_tensor *t = nb_tensor_new(L, NEAP_F32, neap_params_rank(p, id), dims);
-  const float *g = neap_params_grad(params_of(L, 1), id);
-  if (!g) nb_check(L, NEAP_EMEM);
-  memcpy(neap_tensor_data(t), g, n * sizeof(float));
+  nb_check(L, neap_params_read_grad(params_of(L, 1), id, neap_tensor_data(t), n));
   return 1;
 }
 

@@ -25,12 +25,12 @@ local function group(kind, params)
 end
 
 local function maker(kind, ...)
-  local known = { "rate", "clip", "clip_value", "weight_decay", "schedule", "params", ... }
+  local known = { "rate", "clip", "clip_value", "weight_decay", "lazy", "schedule", "params", ... }
   return function(options)
     options = check.options(kind, options, known)
-    local c = {}
+    local c = { lazy = check.boolean(kind, "lazy", options.lazy) or nil }
     for k, v in pairs(options) do
-      if k ~= "schedule" and k ~= "params" then
+      if k ~= "schedule" and k ~= "params" and k ~= "lazy" then
         if type(v) ~= "number" then
           check.fail("%s: %s: expected a number, came %s", kind, k, check.came(v))
         end
@@ -50,7 +50,13 @@ end
 
 --- Stochastic gradient descent. Options of all: `rate`, `clip` (bound of the gradient's norm),
 -- `clip_value` (bound of each element), `weight_decay`, `schedule = function(step, rate)` giving
--- the rate of a step, `params = { names }` (the group it owns; all if nil).
+-- the rate of a step, `params = { names }` (the group it owns; all if nil), `lazy = true`.
+--
+-- Rows of a table that only embeddings read have a gradient of 0 unless a batch looks them up. SGD
+-- without momentum and decay passes them by. Momentum, Adam's and RMSprop's averages and decay go on
+-- for a row that was once looked up, as the formulas have it; with `lazy` such a row stays as it is,
+-- value and averages, until it is looked up again. That is another rule, much cheaper where the table
+-- is large, as PyTorch's SparseAdam.
 -- @function sgd
 -- @tab options also `momentum`
 optim.sgd = maker("sgd", "momentum")
@@ -116,7 +122,8 @@ end
 function meta:__tostring()
   local parts = {}
   for name, value in pairs(self.config) do
-    parts[#parts + 1] = ("%s=%g"):format(name == "clip_norm" and "clip" or name, value)
+    parts[#parts + 1] = value == true and name
+      or ("%s=%g"):format(name == "clip_norm" and "clip" or name, value)
   end
   table.sort(parts)
   return self.kind .. (#parts > 0 and " " or "") .. table.concat(parts, " ")

@@ -39,6 +39,11 @@ NEAP_API float *neap_params_data(neap_params *p, int id) {
 NEAP_API float *neap_params_grad(neap_params *p, int id) {
   return p ? ni_params_grad(p, id) : NULL;
 }
+NEAP_API neap_status neap_params_read_grad(const neap_params *p, int id, float *data, size_t count) {
+  NEED(p, "params");
+  if (count && !data) return ni_fail(NEAP_EARG, "params: expected data, came NULL");
+  return ni_params_read_grad(p, id, data, count);
+}
 NEAP_API void neap_params_zero_grad(neap_params *p) {
   if (p) ni_params_zero_grad(p);
 }

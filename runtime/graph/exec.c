@@ -155,27 +155,33 @@ static void begin_grad(context *c, int v) {
     memset(run->view[v].grad, 0, rows * run->view[v].width * sizeof(real));
 }
 
+/* The gradient of a parameter that node n will add to as its input k. */
+static real *param_grad(const context *c, const ni_node *n, int k) {
+  const neap_run *run = c->run;
+  neap_params *params = run->pr->params;
+  int id = run->param[run->pr->value[n->in[k]].node];
+  if (ni_params_frozen(params, id)) return NULL;
+#ifdef NI_F64
+  return run->grads64 + (ni_params_data(params, id) - params->data);
+#else
+  if (k != 1 || !(n->op->flags & NI_PICKS)) return ni_params_grad_rows(params, id, NULL, 0);
+  const ni_view *ids = &run->view[n->in[0]];
+  return ni_params_grad_rows(params, id, ids->data, ni_rows_of(&c->x, n->in[0]) * ids->width);
+#endif
+}
+
 /* Clears the gradients that this node is the first to add to. */
 static void touch_inputs(context *c, const ni_node *n) {
   neap_run *run = c->run;
   const neap_program *pr = run->pr;
   for (int k = 0; k < n->n_in; k++) {
     int v = n->in[k];
-    if (v < 0 || !run->need[v] || run->touched[v]) continue;
+    if (v < 0 || !run->need[v]) continue;
+    if (pr->node[pr->value[v].node].op == &ni_op_param)
+      run->view[v].grad = param_grad(c, n, k);
+    else if (!run->touched[v])
+      begin_grad(c, v);
     run->touched[v] = 1;
-    const ni_node *from = &pr->node[pr->value[v].node];
-    if (from->op == &ni_op_param) {
-      int id = run->param[from->index];
-      if (ni_params_frozen(pr->params, id)) continue;
-#ifdef NI_F64
-      run->view[v].grad = run->grads64 + (ni_params_data(pr->params, id) -
-                                          pr->params->data);
-#else
-      run->view[v].grad = ni_params_grad(pr->params, id);
-#endif
-      continue;
-    }
-    begin_grad(c, v);
   }
 }
 

@@ -538,7 +538,7 @@ neap_status ni_run_backward(neap_run *run, int value, neap_layout layout, const 
   if (!run->need[value])
     return ni_fail(NEAP_EARG, "backward: '%s' depends on no parameter",
                    value_name(run, value));
-  if (run->real == 4 && run->pr->params->extent && !ni_params_grad(run->pr->params, 0))
+  if (run->real == 4 && run->pr->params->extent && !ni_params_grad_make(run->pr->params))
     return NEAP_EMEM;
   if (run->real == 8) memset(run->grads64, 0, run->extent64 * sizeof(double));
   for (int i = 0; i < run->pr->n_values; i++) run->view[i].grad = NULL;
@@ -609,7 +609,7 @@ neap_status ni_run_read(neap_run *run, int value, neap_layout layout, ni_kind ki
   size_t to = kind == NI_AS_F64 || kind == NI_AS_GRAD64 ? 8 : 4;
   void *from = gradient ? v->grad : v->data;
   if (n->op == &ni_op_param && run->real == 4) /* adding parameters moves all of them */
-    from = gradient ? ni_params_grad(run->pr->params, run->param[n->index])
+    from = gradient ? (void *)(uintptr_t)ni_params_grad_seen(run->pr->params, run->param[n->index])
                     : ni_params_data(run->pr->params, run->param[n->index]);
   if (!from) return ni_fail(NEAP_ESTATE, "read: '%s' was not computed: no output needs it", name);
   memset(data, 0, count * to);

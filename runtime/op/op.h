@@ -220,7 +220,8 @@ enum {
   NI_RECURRENT = 64, /* owns state slots, one for each of its outputs after the first */
   NI_RANDOM = 128,   /* draws numbers */
   NI_FOLDS = 256,    /* adds up over time: may be given a sequence in segments, first to last */
-  NI_TURNS = 512     /* the gradient of input 0 may lie where its data do: it is set then */
+  NI_TURNS = 512,    /* the gradient of input 0 may lie where its data do: it is set then */
+  NI_PICKS = 1024    /* of input 1's gradient adds to the rows that the ids of input 0 name */
 };
 
 typedef struct ni_op {

@@ -74,7 +74,7 @@ OP(sum_rows, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_FOLDS, "", 0, 0, over_
 OP(mean_rows, 1, 2, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_FOLDS, "", 3, 1, mean_rows, mean_rows, none, mean_rows, "sum(w*x)/sum(w) over all rows; w (input 2, [..] one number a row) 1 if left out; 0 if sum(w) is 0")
 
 /* lookup.c */
-OP(embedding, 2, 2, 1, 0, "", 1, 0, embedding, none, none, embedding, "ids [..], table [V,w] -> [..,w]: the row of each id; ids out of 0..V-1 are an error")
+OP(embedding, 2, 2, 1, NI_PICKS, "", 1, 0, embedding, none, none, embedding, "ids [..], table [V,w] -> [..,w]: the row of each id; ids out of 0..V-1 are an error")
 OP(gather, 2, 2, 1, NI_ALIGN, "", 2, 0, gather, none, none, gather, "x [..,V,w], ids [..,K] -> [..,K,w]: what stands at each id along the first dimension of the row's x; no K: one id, no w: a number each; x or the ids in no space serve every row; ids out of 0..V-1 are an error")
 OP(one_hot, 1, 1, 1, NI_NOGRAD, "size", 0, 0, one_hot, none, none, one_hot, "ids [..] -> [..,size], 1 at the id")
 OP(argmax, 1, 1, 1, NI_NOGRAD, "", 0, 0, pick, none, none, argmax, "index of the first largest along the last axis, i32")

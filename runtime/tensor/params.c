@@ -29,6 +29,7 @@ void ni_params_release(neap_params *p) {
   ni_free(p->entries);
   ni_free(p->data);
   ni_free(p->grad);
+  ni_free(p->used);
   ni_free(p);
 }
 
@@ -43,31 +44,44 @@ static bool same_shape(const ni_param *e, int rank, const size_t *dims) {
   return true;
 }
 
-/* A vector of cap floats that begins as old does and goes on with zeros. */
-static float *longer(const float *old, size_t extent, size_t cap) {
-  float *v = ni_calloc(cap, sizeof *v);
-  if (v && extent > 0)
-    memcpy(v, old, extent * sizeof *v);
+/* A vector of so many bytes that begins as old does and goes on with zeros. */
+static void *longer(const void *old, size_t bytes, size_t cap) {
+  void *v = ni_calloc(cap, 1);
+  if (v && bytes > 0)
+    memcpy(v, old, bytes);
   return v;
 }
 
-/* Room for an extent of need floats, in both vectors or, on failure, in none. Even a parameter
-** without numbers has an address. */
-static bool reserve(neap_params *p, size_t need) {
-  if (p->data && need <= p->cap)
-    return true;
-  size_t cap = need / ROUND / 2 * ROUND + need + ROUND;
-  float *data = longer(p->data, p->extent, cap);
-  float *grad = data && p->grad ? longer(p->grad, p->extent, cap) : NULL;
-  if (!data || (p->grad && !grad)) {
+/* Of the bits of so many rows. */
+static size_t words(size_t rows) { return (rows + 63) / 64; }
+
+/* Room for an extent of need floats and need_words of bits, in all vectors or, on failure, in none. Even
+** a parameter without numbers has an address. */
+static bool reserve(neap_params *p, size_t need, size_t need_words) {
+  size_t bit = sizeof *p->used, now = p->extent * sizeof *p->data, cap = p->cap;
+  bool grow = !p->data || need > p->cap, bits = p->grad && need_words > p->words;
+  if (grow)
+    cap = need / ROUND / 2 * ROUND + need + ROUND;
+  float *data = grow ? longer(p->data, now, cap * sizeof *data) : NULL;
+  float *grad = data && p->grad ? longer(p->grad, now, cap * sizeof *grad) : NULL;
+  uint64_t *used = bits ? longer(p->used, p->words * bit, need_words * bit) : NULL;
+  if ((grow && (!data || (p->grad && !grad))) || (bits && !used)) {
     ni_free(data);
+    ni_free(grad);
+    ni_free(used);
     return false;
   }
-  ni_free(p->data);
-  ni_free(p->grad);
-  p->data = data;
-  p->grad = grad;
-  p->cap = cap;
+  if (grow) {
+    ni_free(p->data);
+    ni_free(p->grad);
+    p->data = data;
+    p->grad = grad;
+    p->cap = cap;
+  }
+  if (bits) {
+    ni_free(p->used);
+    p->used = used;
+  }
   return true;
 }
 
@@ -87,12 +101,13 @@ neap_status ni_params_add(int *id, neap_params *p, const char *name, int rank, c
     return NEAP_OK;
   }
   /* ni_shape_size leaves size far from overflow, and a vector in memory leaves extent so. */
+  size_t rows = size == 0 ? 0 : rank > 0 ? dims[0] : 1;
   need = p->extent + (size + ROUND - 1) / ROUND * ROUND;
   if (p->count >= INT32_MAX || need > PTRDIFF_MAX / sizeof(float) / 2)
     return ni_fail(NEAP_ERANGE, "params: \"%s\" is more than can be counted", name);
   char *copy = ni_strdup(name);
   if (!copy || !ni_grow((void **)&p->entries, &p->entries_cap, p->count, sizeof *p->entries) ||
-      !reserve(p, need)) {
+      !reserve(p, need, p->words + words(rows))) {
     ni_free(copy);
     return NEAP_EMEM;
   }
@@ -101,6 +116,10 @@ neap_status ni_params_add(int *id, neap_params *p, const char *name, int rank, c
   for (int i = 0; i < NEAP_MAX_RANK; i++)
     e->dims[i] = i < rank ? dims[i] : 1;
   e->start = p->extent;
+  e->rows = rows;
+  e->width = rows > 0 ? size / rows : 0;
+  e->bit = 64 * p->words;
+  p->words += words(e->rows);
   p->extent = need;
   p->size += size;
   p->version++;
@@ -146,16 +165,90 @@ float *ni_params_data(neap_params *p, int id) {
   return e ? p->data + e->start : NULL;
 }
 
-float *ni_params_grad(neap_params *p, int id) {
+/* ---- the gradient ---- */
+
+bool ni_params_grad_make(neap_params *p) {
+  if (p->grad)
+    return true;
+  float *grad = ni_calloc(p->cap, sizeof *grad);
+  uint64_t *used = grad ? ni_calloc(p->words + 1, sizeof *used) : NULL;
+  if (!used) {
+    ni_free(grad);
+    return false;
+  }
+  p->grad = grad;
+  p->used = used;
+  return true;
+}
+
+float *ni_params_grad_rows(neap_params *p, int id, const int32_t *row, size_t n) {
   const ni_param *e = entry(p, id);
-  if (e && !p->grad)
-    p->grad = ni_calloc(p->cap, sizeof *p->grad);
+  if (!e || !ni_params_grad_make(p))
+    return NULL;
+  uint64_t *used = p->used + e->bit / 64;
+  for (size_t i = 0; row && i < n; i++)
+    used[(size_t)row[i] / 64] |= (uint64_t)1 << row[i] % 64;
+  if (!row)
+    memset(used, 0xff, words(e->rows) * sizeof *used);
+  return p->grad + e->start;
+}
+
+float *ni_params_grad(neap_params *p, int id) {
+  ni_param *e = entry(p, id);
+  if (e)
+    e->lent = true;
+  return ni_params_grad_rows(p, id, NULL, 0);
+}
+
+const float *ni_params_grad_seen(const neap_params *p, int id) {
+  const ni_param *e = entry(p, id);
   return e && p->grad ? p->grad + e->start : NULL;
 }
 
+neap_status ni_params_read_grad(const neap_params *p, int id, float *data, size_t count) {
+  const ni_param *e = entry(p, id);
+  if (!e)
+    return ni_fail(NEAP_EARG, "params: expected an id below %zu, came %d", p->count, id);
+  if (count != e->size)
+    return ni_fail(NEAP_ESHAPE, "params: \"%s\" has %zu numbers, came room for %zu", e->name,
+                   e->size, count);
+  if (count > 0 && p->grad)
+    memcpy(data, p->grad + e->start, count * sizeof *data);
+  else if (count > 0)
+    memset(data, 0, count * sizeof *data);
+  return NEAP_OK;
+}
+
+/* The first bit from i on that differs from those of `but`, end if none before it does. */
+static size_t next_bit(const uint64_t *bits, size_t i, size_t end, uint64_t but) {
+  while (i < end) {
+    uint64_t rest = (bits[i / 64] ^ but) >> i % 64;
+    if (rest) {
+      i += (size_t)__builtin_ctzll(rest);
+      break;
+    }
+    i = (i / 64 + 1) * 64;
+  }
+  return i < end ? i : end;
+}
+
+bool ni_params_span(const ni_param *e, const uint64_t *bits, size_t *from, size_t *to) {
+  size_t end = e->bit + e->rows;
+  size_t i = next_bit(bits, e->bit + (e->width ? *to / e->width : 0), end, 0);
+  *from = (i - e->bit) * e->width;
+  *to = (next_bit(bits, i, end, ~(uint64_t)0) - e->bit) * e->width;
+  return i < end;
+}
+
 void ni_params_zero_grad(neap_params *p) {
-  if (p->grad)
-    memset(p->grad, 0, p->extent * sizeof *p->grad);
+  for (size_t i = 0; p->grad && i < p->count; i++) {
+    const ni_param *e = &p->entries[i];
+    size_t from, to = 0;
+    while (ni_params_span(e, p->used, &from, &to))
+      memset(p->grad + e->start + from, 0, (to - from) * sizeof *p->grad);
+    if (!e->lent)
+      memset(p->used + e->bit / 64, 0, words(e->rows) * sizeof *p->used);
+  }
 }
 
 void ni_params_touch(neap_params *p) { p->version++; }

@@ -15,7 +15,10 @@ typedef struct ni_param {
   size_t dims[NEAP_MAX_RANK]; /* 1 past the rank */
   size_t size;                /* numbers */
   size_t start;               /* of its numbers in data and grad: a multiple of 16 */
+  size_t rows, width;         /* dims[0] rows of so many numbers; none if it has no numbers */
+  size_t bit;                 /* of its first row: a multiple of 64 */
   bool frozen;
+  bool lent; /* a host has the address of its gradient and may write anywhere */
 } ni_param;
 
 struct neap_params {
@@ -24,7 +27,9 @@ struct neap_params {
   size_t count, entries_cap;
   float *data;      /* extent floats, aligned to 64 bytes; those between parameters stay 0 */
   float *grad;      /* as data; NULL until asked for */
+  uint64_t *used;   /* with grad: a bit for each row of it that may be other than 0 */
   size_t extent;    /* floats in use, a multiple of 16 */
+  size_t words;     /* of the bits of all rows */
   size_t cap;       /* floats in data and in grad; those past extent are 0 */
   size_t size;      /* numbers in all parameters together */
   uint64_t version; /* raised whenever values are written or moved */
@@ -43,6 +48,16 @@ int ni_params_rank(const neap_params *p, int id);
 size_t ni_params_dim(const neap_params *p, int id, int axis);
 float *ni_params_data(neap_params *p, int id);
 float *ni_params_grad(neap_params *p, int id);
+/* The same for who adds to these n rows along its first dimension alone, or (row NULL) to all. */
+float *ni_params_grad_rows(neap_params *p, int id, const int32_t *row, size_t n);
+/* Makes the gradient's memory: false if it is short. */
+bool ni_params_grad_make(neap_params *p);
+/* The gradient as it stands; NULL: there is none, all of it is 0. */
+const float *ni_params_grad_seen(const neap_params *p, int id);
+neap_status ni_params_read_grad(const neap_params *p, int id, float *data, size_t count);
+/* The next numbers from .. to-1 of a parameter, after `to` (at first 0), whose rows have their bits
+** set: false if there are no more. */
+bool ni_params_span(const ni_param *e, const uint64_t *bits, size_t *from, size_t *to);
 void ni_params_zero_grad(neap_params *p);
 void ni_params_touch(neap_params *p);
 void ni_params_freeze(neap_params *p, int id, bool frozen);

@@ -66,28 +66,38 @@ void ni_optim_release(neap_optim *o) {
   ni_free(o->ids);
   ni_free(o->m);
   ni_free(o->v);
+  ni_free(o->begun);
   ni_free(o);
 }
 
+/* SGD without momentum has nothing to remember. */
+static bool remembers(const neap_optim *o) { return o->o.kind != NEAP_SGD || o->o.momentum > 0; }
+
 /* Room for the optimizer's memory of every parameter there is now. */
 static neap_status reserve(neap_optim *o) {
-  size_t extent = o->params->extent;
-  if (extent <= o->extent) return NEAP_OK;
+  size_t extent = o->params->extent, words = o->params->words;
+  if (extent <= o->extent || !remembers(o)) return NEAP_OK;
   float *m = ni_calloc(extent, sizeof *m), *v = ni_calloc(extent, sizeof *v);
-  if (!m || !v) {
+  uint64_t *begun = ni_calloc(words, sizeof *begun);
+  if (!m || !v || !begun) {
     ni_free(m);
     ni_free(v);
+    ni_free(begun);
     return NEAP_EMEM;
   }
   if (o->extent) {
     memcpy(m, o->m, o->extent * sizeof *m);
     memcpy(v, o->v, o->extent * sizeof *v);
+    memcpy(begun, o->begun, o->words * sizeof *begun);
   }
   ni_free(o->m);
   ni_free(o->v);
+  ni_free(o->begun);
   o->m = m;
   o->v = v;
+  o->begun = begun;
   o->extent = extent;
+  o->words = words;
   return NEAP_OK;
 }
 
@@ -102,12 +112,12 @@ static const ni_param *member(const neap_optim *o, int *i) {
   return NULL;
 }
 
-static void update(neap_optim *o, const ni_param *p, float scale) {
+/* The n numbers of the vector from `at` on. */
+static void update(neap_optim *o, size_t at, size_t n, float scale) {
   const neap_optim_options *c = &o->o;
-  float *w = o->params->data + p->start, *m = o->m + p->start, *v = o->v + p->start;
-  const float *g = o->params->grad + p->start;
+  float *w = o->params->data + at, *m = o->m ? o->m + at : NULL, *v = o->v ? o->v + at : NULL;
+  const float *g = o->params->grad + at;
   float rate = (float)c->rate, wd = (float)c->weight_decay;
-  size_t n = p->size;
   double t = (double)o->report.steps;
   if (c->kind == NEAP_ADAM || c->kind == NEAP_ADAMW) {
     bool decoupled = c->kind == NEAP_ADAMW;
@@ -124,6 +134,8 @@ static void update(neap_optim *o, const ni_param *p, float scale) {
       m[i] = mu * m[i] + step;
       w[i] -= rate * m[i];
     }
+  } else if (!m) {
+    for (size_t i = 0; i < n; i++) w[i] -= rate * (g[i] * scale + wd * w[i]);
   } else {
     /* m = mu*m + g; w -= rate*m (Polyak 1964, as PyTorch writes it) */
     float mu = (float)c->momentum;
@@ -135,22 +147,45 @@ static void update(neap_optim *o, const ni_param *p, float scale) {
   }
 }
 
+/*
+** Which rows a step must go through: NULL for all of them. Where the gradient is 0 and so is what
+** the optimizer remembers, every rule without decay leaves a number as it is, to the bit.
+*/
+static const uint64_t *rows_to_update(neap_optim *o) {
+  const neap_optim_options *c = &o->o;
+  if (c->lazy) return o->params->used;
+  if (c->weight_decay > 0 || (c->kind != NEAP_SGD && c->eps <= 0)) return NULL; /* 0/0 without eps */
+  return o->begun ? o->begun : o->params->used;
+}
+
+/* Sum of squares of a parameter's gradient: blocks of it, whole ones even where few rows are used,
+** so that the order of the sum is always the same. */
+static double square_sum(const neap_params *p, const ni_param *e) {
+  enum { BLOCK = 512 };
+  const float *g = p->grad + e->start;
+  double sum = 0;
+  size_t from, to = 0, at = 0;
+  while (ni_params_span(e, p->used, &from, &to)) {
+    if (at < from / BLOCK * BLOCK) at = from / BLOCK * BLOCK;
+    for (; at < to; at += BLOCK)
+      sum += (double)ni_kernel_f32()->dot(e->size - at < BLOCK ? e->size - at : BLOCK, g + at, g + at);
+  }
+  return sum;
+}
+
 neap_status ni_optim_step(neap_optim *o) {
   neap_params *p = o->params;
   const ni_param *e;
-  if (p->extent && !ni_params_grad(p, 0)) return NEAP_EMEM;
+  size_t from, to;
+  if (p->extent && !ni_params_grad_make(p)) return NEAP_EMEM;
   neap_status rc = reserve(o);
   if (rc) return rc;
   double square = 0;
   bool cut = false;
   for (int i = 0; (e = member(o, &i)) != NULL;) {
     const float *g = p->grad + e->start;
-    double sum = 0;
+    double sum = square_sum(p, e);
     float most = 0;
-    for (size_t at = 0; at < e->size; at += 4096) {
-      size_t n = e->size - at < 4096 ? e->size - at : 4096;
-      sum += (double)ni_kernel_f32()->dot(n, g + at, g + at);
-    }
     if (!isfinite(sum)) {
       for (size_t k = 0; k < e->size; k++)
         if (!isfinite(g[k]))
@@ -161,7 +196,8 @@ neap_status ni_optim_step(neap_optim *o) {
       for (size_t k = 0; k < e->size; k++) sum += (double)g[k] * (double)g[k];
     }
     if (o->o.clip_value > 0) {
-      for (size_t k = 0; k < e->size; k++) most = fmaxf(most, fabsf(g[k]));
+      for (to = 0; ni_params_span(e, p->used, &from, &to);)
+        for (size_t k = from; k < to; k++) most = fmaxf(most, fabsf(g[k]));
       cut |= (double)most > o->o.clip_value;
     }
     square += sum;
@@ -171,10 +207,11 @@ neap_status ni_optim_step(neap_optim *o) {
     square = 0;
     for (int i = 0; (e = member(o, &i)) != NULL;) {
       float *g = p->grad + e->start;
-      for (size_t k = 0; k < e->size; k++) {
-        g[k] = g[k] > c ? c : g[k] < -c ? -c : g[k];
-        square += (double)g[k] * (double)g[k];
-      }
+      for (to = 0; ni_params_span(e, p->used, &from, &to);)
+        for (size_t k = from; k < to; k++) {
+          g[k] = g[k] > c ? c : g[k] < -c ? -c : g[k];
+          square += (double)g[k] * (double)g[k];
+        }
     }
     o->report.clipped_value++;
   }
@@ -186,7 +223,13 @@ neap_status ni_optim_step(neap_optim *o) {
   }
   o->report.steps++;
   o->report.rate = o->o.rate;
-  for (int i = 0; (e = member(o, &i)) != NULL;) update(o, e, scale);
+  for (size_t i = 0; o->begun && i < o->words; i++) o->begun[i] |= p->used[i];
+  const uint64_t *some = rows_to_update(o);
+  for (int i = 0; (e = member(o, &i)) != NULL;)
+    if (some)
+      for (to = 0; ni_params_span(e, some, &from, &to);) update(o, e->start + from, to - from, scale);
+    else
+      update(o, e->start, e->size, scale);
   ni_params_touch(p);
   return NEAP_OK;
 }
@@ -214,7 +257,7 @@ neap_status ni_optim_save(const neap_optim *o, neap_archive *a, const char *pref
   neap_status rc = NEAP_OK;
   for (int i = 0; i < n && !rc; i++) {
     const ni_param *e = &p->entries[o->ids ? o->ids[i] : i];
-    if (e->start + e->size > o->extent) continue; /* never stepped: nothing to remember */
+    if (e->start + e->size > o->extent) continue; /* nothing to remember, or not yet */
     rc = put(a, prefix, "m", e, o->m);
     if (!rc) rc = put(a, prefix, "v", e, o->v);
   }
@@ -243,7 +286,7 @@ neap_status ni_optim_load(neap_optim *o, neap_archive *a, const char *prefix) {
     return ni_fail(NEAP_EFORMAT, "optimizer: the file has no state under '%s'", prefix);
   neap_status rc = reserve(o);
   if (rc) return rc;
-  int n = o->ids ? o->n_ids : ni_params_count(p);
+  int n = !remembers(o) ? 0 : o->ids ? o->n_ids : ni_params_count(p);
   const neap_tensor **found = ni_calloc(2 * (size_t)n + 1, sizeof *found);
   if (!found) return NEAP_EMEM;
   for (int i = 0; i < 2 * n && !rc; i++) { /* first look, then take: all or nothing */
@@ -264,6 +307,14 @@ neap_status ni_optim_load(neap_optim *o, neap_archive *a, const char *prefix) {
   }
   ni_free(found);
   if (rc) return rc;
+  for (int i = 0; i < n; i++) {
+    const ni_param *e = &p->entries[o->ids ? o->ids[i] : i];
+    const float *m = o->m + e->start, *v = o->v + e->start;
+    for (size_t k = 0; k < e->size; k++) {
+      size_t bit = e->bit + k / e->width;
+      if (m[k] != 0 || v[k] != 0) o->begun[bit / 64] |= (uint64_t)1 << bit % 64;
+    }
+  }
   o->report.steps = n_steps;
   o->report.clipped_norm = norm;
   o->report.clipped_value = value;

@@ -13,8 +13,9 @@ struct neap_optim {
   int n_ids;
   neap_optim_options o;
   neap_optim_report report;
-  float *m, *v; /* laid out as the parameters' vector */
-  size_t extent;
+  float *m, *v;    /* laid out as the parameters' vector; NULL: none are needed */
+  uint64_t *begun; /* a bit for each row of them that may be other than 0 */
+  size_t extent, words;
 };
 
 neap_optim_options ni_optim_preset(neap_optim_kind kind);

@@ -48,7 +48,7 @@ local switch, any_name, seeds = "true false", "x", "-1 0 1e18"
 -- What the options that all optimizers have take, and more.
 local function decays(takes)
   for name, taken in pairs { rate = "0 0.5", clip = "0 0.5 1e18", clip_value = "0 0.5 1e18",
-    weight_decay = "0 0.5" } do takes[name] = taken end
+    weight_decay = "0 0.5", lazy = "true false" } do takes[name] = taken end
   return takes
 end
 
