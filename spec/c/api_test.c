@@ -281,6 +281,8 @@ static void test_null(fixture *f) {
   CHECK(neap_params_find(NULL, "a") == -1 && neap_params_find(f->params, NULL) == -1);
   CHECK(neap_params_count(NULL) == 0 && neap_params_size(NULL) == 0);
   CHECK(!neap_params_name(f->params, 99) && !neap_params_data(f->params, -1));
+  NULL_FAILS(neap_params_read_grad(NULL, 0, z, 1));
+  NULL_FAILS(neap_params_read_grad(f->params, 0, NULL, 1));
   CHECK(!neap_params_grad(f->params, 99) && neap_params_rank(f->params, 99) == -1);
   CHECK(neap_params_dim(f->params, 0, 9) == 0 && neap_params_frozen(f->params, 99) == 0);
   CHECK(!neap_program_params(NULL) && neap_program_nodes(NULL) == 0);
@@ -582,6 +584,8 @@ static void test_wrong(fixture *f) {
               neap_optim_new(&optim, f->params, (const int[]){7}, 1, NULL));
   CHECK(optim == NULL);
   CHECK_FAILS(NEAP_EFORMAT, "no state under 'p'", neap_optim_load(f->optim, f->archive, "p"));
+  CHECK_FAILS(NEAP_EARG, "expected an id below", neap_params_read_grad(f->params, -1, z, 1));
+  CHECK_FAILS(NEAP_ESHAPE, "came room for 1", neap_params_read_grad(f->params, 1, z, 1));
   neap_params_grad(f->params, 1)[3] = NAN;
   CHECK_FAILS(NEAP_ENONFINITE, "NaN in the gradient of 'w_hh' (element 3)",
               neap_optim_step(f->optim));

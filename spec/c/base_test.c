@@ -778,16 +778,19 @@ static neap_status use_params(void *arg) {
     }
     ni_params_data(p, id)[44] = (float)i + 1;
     if (i == 2) {
-      float *g = ni_params_grad(p, 0);
-      status = g ? NEAP_OK : NEAP_EMEM;
+      float *g = ni_params_grad(p, 0), *some = ni_params_grad_rows(p, 1, &(int32_t){2}, 1);
+      status = g && some ? NEAP_OK : NEAP_EMEM;
       if (g)
         g[1] = 5;
     }
     if (!status && i == 5)
       status = ni_params_init(p, 1, NEAP_INIT_ORTHOGONAL, 1, 0, 3);
   }
-  if (!status)
+  if (!status) {
+    size_t from, to = 0;
+    CHECK(ni_params_span(&p->entries[1], p->used, &from, &to) && from / p->entries[1].width == 2);
     CHECK(ni_params_grad(p, 0)[1] == 5 && ni_params_grad(p, 11)[0] == 0);
+  }
   ni_params_release(p);
   ni_params_release(q);
   return status;
@@ -947,6 +950,61 @@ static void test_params(void) {
   check_each_failure("params", use_params, NULL);
 }
 
+/* Do the numbers that a parameter's bits stand for lie from[i] .. to[i]-1, and nowhere else? */
+static bool spans(const neap_params *p, int id, size_t n, const size_t *first, const size_t *last) {
+  size_t from, to = 0, i = 0;
+  for (; ni_params_span(&p->entries[id], p->used, &from, &to); i++)
+    if (i >= n || from != first[i] || to != last[i])
+      return false;
+  return i == n;
+}
+#define SPANS(id, n, ...) spans(p, id, n, (const size_t[2][8]){__VA_ARGS__}[0], \
+                                (const size_t[2][8]){__VA_ARGS__}[1])
+
+static void test_used_rows(void) {
+  const size_t before = ni_memory_live(), table[] = {200, 3}, none[] = {7, 0};
+  const int32_t few[] = {0, 63, 199, 64, 5, 63}, more[] = {4, 65};
+  neap_params *p;
+  int a, b, c, d;
+  float numbers[600];
+  CHECK(ni_params_new(&p) == NEAP_OK && ni_params_add(&a, p, "a", 2, table) == NEAP_OK);
+  CHECK(ni_params_add(&b, p, "b", 0, NULL) == NEAP_OK);
+  CHECK(ni_params_add(&c, p, "c", 2, none) == NEAP_OK);
+  CHECK(ni_params_read_grad(p, a, numbers, 600) == NEAP_OK && numbers[599] == 0 && !p->grad);
+  CHECK(!ni_params_grad_seen(p, a) && ni_params_grad_make(p) && ni_params_grad_make(p));
+  CHECK(SPANS(a, 0, {0}, {0}) && SPANS(b, 0, {0}, {0}) && SPANS(c, 0, {0}, {0}));
+  float *g = ni_params_grad_rows(p, a, few, 6);
+  CHECK(g == ni_params_grad_seen(p, a));
+  CHECK(SPANS(a, 4, {0, 15, 189, 597}, {3, 18, 195, 600}));
+  CHECK(ni_params_grad_rows(p, a, more, 2) == g);
+  CHECK(SPANS(a, 4, {0, 12, 189, 597}, {3, 18, 198, 600}) && SPANS(b, 0, {0}, {0}));
+  CHECK(ni_params_grad_rows(p, b, NULL, 0) && SPANS(b, 1, {0}, {1}) && !ni_params_grad_rows(p, 9, NULL, 0));
+  CHECK(ni_params_grad_rows(p, c, NULL, 0) && SPANS(c, 0, {0}, {0}));
+  g[12] = g[599] = 3;
+  CHECK(ni_params_add(&d, p, "d", 2, table) == NEAP_OK && SPANS(d, 0, {0}, {0}));
+  CHECK(SPANS(a, 4, {0, 12, 189, 597}, {3, 18, 198, 600}));
+  CHECK(ni_params_read_grad(p, a, numbers, 600) == NEAP_OK && numbers[12] == 3 && numbers[599] == 3);
+  CHECK_FAILS(NEAP_EARG, "an id below 4, came 4", ni_params_read_grad(p, 4, numbers, 600));
+  CHECK_FAILS(NEAP_ESHAPE, "\"a\" has 600 numbers, came room for 3",
+              ni_params_read_grad(p, a, numbers, 3));
+  ni_params_zero_grad(p);
+  CHECK(ni_params_grad_seen(p, a)[12] == 0 && ni_params_grad_seen(p, a)[599] == 0);
+  CHECK(SPANS(a, 0, {0}, {0}) && SPANS(b, 0, {0}, {0}));
+  CHECK(ni_params_grad_rows(p, a, NULL, 0) && SPANS(a, 1, {0}, {600}) && SPANS(d, 0, {0}, {0}));
+  ni_params_zero_grad(p);
+  CHECK(SPANS(a, 0, {0}, {0}));
+  /* Whoever has the address may write at any time. */
+  g = ni_params_grad(p, a);
+  CHECK(SPANS(a, 1, {0}, {600}));
+  ni_params_zero_grad(p);
+  CHECK(SPANS(a, 1, {0}, {600}));
+  g[300] = 4;
+  ni_params_zero_grad(p);
+  CHECK(g[300] == 0);
+  ni_params_release(p);
+  CHECK(ni_memory_live() == before);
+}
+
 int main(void) {
   ni_memory_set(rationed, NULL);
   test_status();
@@ -961,6 +1019,7 @@ int main(void) {
   test_tensor();
   test_inits();
   test_params();
+  test_used_rows();
   CHECK(ni_memory_live() == 0);
   return report();
 }
