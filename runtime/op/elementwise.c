@@ -389,10 +389,42 @@ static line line_at(const nest *t, bool backward) {
   return l;
 }
 
+/* Rows from r0 on as one line, without a nest: false unless each operand goes along with the result
+** or is one number for all of it. In a loop over steps a few rows are little work. */
+static bool one_line(line *l, const ni_exec *x, const ni_node *n, size_t r0, bool backward) {
+  const ni_view *out = &x->view[n->out];
+  size_t at = r0 * out->width;
+  for (int k = 0; k < n->n_in; k++) {
+    const ni_view *v = &x->view[n->in[k]];
+    bool along = v->type.space == out->type.space && v->width == out->width;
+    if (!along && (v->type.space >= 0 || v->width != 1)) return false;
+    l->in[k] = (const char *)v->data + (along ? at * NI_R(ni_element)(v->type.dtype) : 0);
+    l->step[k] = along;
+    l->type[k] = v->type.dtype;
+  }
+  l->y = (const real *)out->data + at;
+  l->dy = backward ? (const real *)out->grad + at : NULL;
+  return true;
+}
+
+/* n elements further on. */
+static void advance(line *l, int ins, size_t n) {
+  for (int k = 0; k < ins; k++)
+    l->in[k] = (const char *)l->in[k] + l->step[k] * n * NI_R(ni_element)(l->type[k]);
+  l->y += n;
+  l->dy += n;
+}
+
 static void compute(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, line_fn fn) {
+  const ni_view *out = &x->view[n->out];
+  line flat;
+  if (one_line(&flat, x, n, r0, false)) {
+    fn((r1 - r0) * out->width, &flat,
+       (char *)out->data + r0 * out->width * NI_R(ni_element)(out->type.dtype));
+    return;
+  }
   nest t;
   if (!open_nest(&t, x, n, r0, r1)) return;
-  const ni_view *out = t.view[OUT];
   int last = t.dims - 1;
   do {
     line l = line_at(&t, false);
@@ -411,6 +443,21 @@ static bool wanted(const ni_exec *x, const ni_node *n, int k, const line_fn *slo
 /* Of a sum: dy as it is. */
 static void pass_line(size_t n, const line *l, void *to) { memcpy(to, l->dy, n * sizeof(real)); }
 
+/* Adds the slope of a line to n elements of a gradient. */
+static void add_line_slope(line *l, int ins, size_t n, line_fn slope, real *to) {
+  real part[NI_CHUNK];
+  if (slope == pass_line) {
+    NI_R(ni_kernel)()->add(n, to, l->dy, to);
+    return;
+  }
+  for (size_t c = 0; c < n; c += NI_CHUNK) {
+    size_t m = n - c < NI_CHUNK ? n - c : NI_CHUNK;
+    slope(m, l, part);
+    NI_R(ni_kernel)()->add(m, to + c, part, to + c);
+    advance(l, ins, m);
+  }
+}
+
 /* slope[k] writes d(out)/d(in k) * dy of a line; NULL: none. */
 static void spread_back(const ni_exec *x, const ni_node *n, size_t r0, size_t r1,
                         const line_fn *slope) {
@@ -420,7 +467,14 @@ static void spread_back(const ni_exec *x, const ni_node *n, size_t r0, size_t r1
   bool fixed = true; /* else one by one: a longer neighbour's padding must not regroup the sum */
   for (int d = 0; d < out->rank; d++) fixed &= out->dim[d] >= 0;
   for (int k = 0; k < n->n_in; k++) {
-    if (!wanted(x, n, k, slope, true) || !open_nest(&t, x, n, r0, r1)) continue;
+    if (!wanted(x, n, k, slope, true)) continue;
+    line flat;
+    if (one_line(&flat, x, n, r0, true) && flat.step[k]) {
+      add_line_slope(&flat, n->n_in, (r1 - r0) * x->view[n->out].width, slope[k],
+                     (real *)x->view[n->in[k]].grad + r0 * x->view[n->out].width);
+      continue;
+    }
+    if (!open_nest(&t, x, n, r0, r1)) continue;
     int last = t.dims - 1;
     size_t count = t.n[last], step = t.step[k][last];
     do {
@@ -465,6 +519,11 @@ static void const_back(const ni_exec *x, const ni_node *n, int k, size_t from, s
   unsigned outer = 0, inner = 0;
   for (int d = 0; d < last; d++)
     if (d != own) *(t.step[k][d] ? &outer : &inner) |= 1u << d;
+  if (slope == pass_line && own == last && t.dims == 3 && !outer) { /* a bias: sums of columns */
+    NI_R(ni_add_rows)(t.n[1], to - from, (const real *)t.view[OUT]->grad + from, t.step[OUT][1],
+                      (real *)t.view[k]->grad + from);
+    return;
+  }
   real part[NI_CHUNK];
   do {
     for (size_t b = from; b < to; b += NI_COLUMNS) {
