@@ -12,7 +12,8 @@ typedef struct context {
   neap_run *run;
   ni_exec x;
   const ni_unit *unit;
-  size_t cut[66]; /* borders of the shares of sorted positions */
+  size_t cut[66];  /* borders of the shares of sorted positions */
+  size_t n_local;  /* values that point_all points */
 } context;
 
 static const ni_code *code_of(const ni_node *n) {
@@ -255,15 +256,24 @@ static void point_step(const neap_run *run, ni_view *own, int v, size_t off) {
     own[v].grad = (void *)((uintptr_t)run->view[v].grad - back);
 }
 
-static void point_all(const neap_run *run, const ni_unit *u, ni_view *own, size_t off) {
+/* Which values of a loop those are, looked up once for all of its steps. */
+static void list_local(context *c, const ni_unit *u) {
+  const neap_run *run = c->run;
   const neap_program *pr = run->pr;
+  int *list = run->pointed;
   for (int k = 0; k < u->n_inner; k++) {
     const ni_node *n = &pr->node[u->inner[k]];
     for (int o = 0; o < n->n_out; o++)
-      if (run->local[n->out + o]) point_step(run, own, n->out + o, off);
+      if (run->local[n->out + o]) *list++ = n->out + o;
   }
   for (int i = 0; i < pr->n_states; i++)
-    if (ni_run_carries(run, &pr->state[i], u->scan)) point_step(run, own, pr->state[i].value, off);
+    if (run->local[pr->state[i].value] && ni_run_carries(run, &pr->state[i], u->scan))
+      *list++ = pr->state[i].value;
+  c->n_local = (size_t)(list - run->pointed);
+}
+
+static void point_all(const context *c, ni_view *own, size_t off) {
+  for (size_t k = 0; k < c->n_local; k++) point_step(c->run, own, c->run->pointed[k], off);
 }
 
 static ni_exec own_views(const context *c, size_t share) {
@@ -316,7 +326,7 @@ static void loop_forward(void *arg, size_t share) {
       else
         NI_R(ni_state_first)(&c->x, space, s->slot, s->init, p0, e, v->width, v->data);
     }
-    point_all(run, c->unit, c->run->own + share * (size_t)pr->n_values, off);
+    point_all(c, run->own + share * (size_t)pr->n_values, off);
     for (int k = 0; k < c->unit->n_inner; k++) {
       const ni_node *n = &pr->node[c->unit->inner[k]];
       code_of(n)->forward(&x, n, off + p0, off + e);
@@ -373,7 +383,7 @@ static void loop_backward(void *arg, size_t share) {
     if (atomic_load_explicit(&run->canceled, memory_order_relaxed)) return;
     size_t off = rows->off[t], alive = rows->off[t + 1] - off, e = p1 < alive ? p1 : alive;
     if (p0 >= e) continue;
-    point_all(run, c->unit, c->run->own + share * (size_t)pr->n_values, off);
+    point_all(c, run->own + share * (size_t)pr->n_values, off);
     for (int k = 0; k < c->unit->n_inner; k++) {
       const ni_node *n = &pr->node[c->unit->inner[k]];
       for (int o = 0; o < n->n_out; o++) clear_step(run, &x, n->out + o, off, p0, e);
@@ -424,6 +434,7 @@ static void loop_backward(void *arg, size_t share) {
 
 static void loop_unit_forward(context *c, const ni_unit *u) {
   c->unit = u;
+  list_local(c, u);
   for (int k = 0; k < u->n_inner; k++) prepare(c, &c->run->pr->node[u->inner[k]], false);
   size_t shares = cut_positions(c, &c->x.rows[c->run->pr->scan[u->scan].space]);
   ni_pool_run(c->x.pool, shares, loop_forward, c);
@@ -440,6 +451,7 @@ static void loop_unit_backward(context *c, const ni_unit *u) {
   neap_run *run = c->run;
   const neap_program *pr = run->pr;
   c->unit = u;
+  list_local(c, u);
   bool any = false;
   for (int k = 0; k < u->n_inner; k++) any |= any_grad(run, &pr->node[u->inner[k]]);
   for (int i = 0; i < pr->n_states; i++)

@@ -40,7 +40,7 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   run->view = ni_calloc(nv, sizeof *run->view);
   run->grad = ni_calloc(nv, sizeof *run->grad);
   run->keep = ni_calloc(6, nv);
-  run->same = ni_alloc(nv * sizeof *run->same);
+  run->same = ni_alloc(2 * nv * sizeof *run->same);
   run->own = ni_alloc((size_t)ni_pool_threads(run->pool) * nv * sizeof *run->own);
   run->fixed = ni_calloc(2 * nn, sizeof *run->fixed);
   run->stale = ni_calloc(nn, 1);
@@ -49,6 +49,7 @@ neap_status ni_run_open(neap_run **out, neap_program *pr, const neap_run_options
   if (rc || !run->view || !run->grad || !run->keep || !run->same || !run->own || !run->fixed || !run->stale || !run->param ||
       !run->scalar)
     goto fail;
+  run->pointed = run->same + nv;
   run->given = run->keep + nv;
   run->need = run->given + nv;
   run->touched = run->need + nv;

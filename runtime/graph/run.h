@@ -54,6 +54,7 @@ struct neap_run {
   uint8_t *local;        /* by value: what the loop around it does for it, NI_LOCAL_... */
   uint8_t *turned;       /* by value: its gradient takes the place of its data */
   int *same;             /* by value: whose gradient is its own too; itself: nobody's */
+  int *pointed;          /* scratch of exec.c: values of the loop at hand */
   ni_view *own;          /* each thread's views in a loop: [threads][values] */
   void **grad;           /* by value: where the gradient lives */
   uint8_t *stale;        /* by node: 1 forward, 2 backward packing is old */

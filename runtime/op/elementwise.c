@@ -389,16 +389,18 @@ static line line_at(const nest *t, bool backward) {
   return l;
 }
 
-/* Rows from r0 on as one line, without a nest: false unless each operand goes along with the result
-** or is one number for all of it. In a loop over steps a few rows are little work. */
-static bool one_line(line *l, const ni_exec *x, const ni_node *n, size_t r0, bool backward) {
+/* Rows r0..r1-1 as one line, without a nest: false unless each operand goes along with the result or
+** is one number for all of it. In a loop over steps a few rows are little work. */
+static bool one_line(line *l, const ni_exec *x, const ni_node *n, size_t r0, size_t r1,
+                     bool backward) {
   const ni_view *out = &x->view[n->out];
   size_t at = r0 * out->width;
   for (int k = 0; k < n->n_in; k++) {
     const ni_view *v = &x->view[n->in[k]];
-    bool along = v->type.space == out->type.space && v->width == out->width;
+    bool rows = v->type.space == out->type.space, along = v->width == out->width;
+    if (!rows) along &= v->type.space < 0 && r1 - r0 == 1;
     if (!along && (v->type.space >= 0 || v->width != 1)) return false;
-    l->in[k] = (const char *)v->data + (along ? at * NI_R(ni_element)(v->type.dtype) : 0);
+    l->in[k] = (const char *)v->data + (rows && along ? at * NI_R(ni_element)(v->type.dtype) : 0);
     l->step[k] = along;
     l->type[k] = v->type.dtype;
   }
@@ -418,7 +420,7 @@ static void advance(line *l, int ins, size_t n) {
 static void compute(const ni_exec *x, const ni_node *n, size_t r0, size_t r1, line_fn fn) {
   const ni_view *out = &x->view[n->out];
   line flat;
-  if (one_line(&flat, x, n, r0, false)) {
+  if (one_line(&flat, x, n, r0, r1, false)) {
     fn((r1 - r0) * out->width, &flat,
        (char *)out->data + r0 * out->width * NI_R(ni_element)(out->type.dtype));
     return;
@@ -469,7 +471,7 @@ static void spread_back(const ni_exec *x, const ni_node *n, size_t r0, size_t r1
   for (int k = 0; k < n->n_in; k++) {
     if (!wanted(x, n, k, slope, true)) continue;
     line flat;
-    if (one_line(&flat, x, n, r0, true) && flat.step[k]) {
+    if (one_line(&flat, x, n, r0, r1, true) && flat.step[k]) {
       add_line_slope(&flat, n->n_in, (r1 - r0) * x->view[n->out].width, slope[k],
                      (real *)x->view[n->in[k]].grad + r0 * x->view[n->out].width);
       continue;
