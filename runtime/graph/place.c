@@ -335,8 +335,8 @@ static int same_gradient(const neap_run *run, int v, const readers *r) {
 }
 
 /*
-** Logits and the like, large and read once more in backward: may the gradient take their place? Only
-** if whoever turns them into it is alone in giving one, and nobody asks for them afterwards.
+** Logits and the like, large and read once more in backward: may the gradient take their place?
+** Only if whoever turns them into it is alone in giving one, and nobody asks for them afterwards.
 */
 static bool turns(const neap_run *run, int v, const readers *r) {
   const neap_program *pr = run->pr;

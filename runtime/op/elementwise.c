@@ -389,8 +389,8 @@ static line line_at(const nest *t, bool backward) {
   return l;
 }
 
-/* Rows r0..r1-1 as one line, without a nest: false unless each operand goes along with the result or
-** is one number for all of it. In a loop over steps a few rows are little work. */
+/* Rows r0..r1-1 as one line, without a nest: false unless each operand goes along with the result
+** or is one number for all of it. In a loop over steps a few rows are little work. */
 static bool one_line(line *l, const ni_exec *x, const ni_node *n, size_t r0, size_t r1,
                      bool backward) {
   const ni_view *out = &x->view[n->out];

@@ -55,8 +55,8 @@ static void *longer(const void *old, size_t bytes, size_t cap) {
 /* Of the bits of so many rows. */
 static size_t words(size_t rows) { return (rows + 63) / 64; }
 
-/* Room for an extent of need floats and need_words of bits, in all vectors or, on failure, in none. Even
-** a parameter without numbers has an address. */
+/* Room for an extent of need floats and need_words of bits, in all vectors or, on failure, in none.
+** Even a parameter without numbers has an address. */
 static bool reserve(neap_params *p, size_t need, size_t need_words) {
   size_t bit = sizeof *p->used, now = p->extent * sizeof *p->data, cap = p->cap;
   bool grow = !p->data || need > p->cap, bits = p->grad && need_words > p->words;

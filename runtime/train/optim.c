@@ -149,12 +149,13 @@ static void update(neap_optim *o, size_t at, size_t n, float scale) {
 
 /*
 ** Which rows a step must go through: NULL for all of them. Where the gradient is 0 and so is what
-** the optimizer remembers, every rule without decay leaves a number as it is, to the bit.
+** the optimizer remembers, every rule without decay leaves a number as it is, to the bit; but for
+** an eps of 0, which makes it 0/0.
 */
-static const uint64_t *rows_to_update(neap_optim *o) {
+static const uint64_t *rows_to_update(const neap_optim *o) {
   const neap_optim_options *c = &o->o;
   if (c->lazy) return o->params->used;
-  if (c->weight_decay > 0 || (c->kind != NEAP_SGD && c->eps <= 0)) return NULL; /* 0/0 without eps */
+  if (c->weight_decay > 0 || (c->kind != NEAP_SGD && c->eps <= 0)) return NULL;
   return o->begun ? o->begun : o->params->used;
 }
 
@@ -167,8 +168,10 @@ static double square_sum(const neap_params *p, const ni_param *e) {
   size_t from, to = 0, at = 0;
   while (ni_params_span(e, p->used, &from, &to)) {
     if (at < from / BLOCK * BLOCK) at = from / BLOCK * BLOCK;
-    for (; at < to; at += BLOCK)
-      sum += (double)ni_kernel_f32()->dot(e->size - at < BLOCK ? e->size - at : BLOCK, g + at, g + at);
+    for (; at < to; at += BLOCK) {
+      size_t n = e->size - at < BLOCK ? e->size - at : BLOCK;
+      sum += (double)ni_kernel_f32()->dot(n, g + at, g + at);
+    }
   }
   return sum;
 }
@@ -225,11 +228,11 @@ neap_status ni_optim_step(neap_optim *o) {
   o->report.rate = o->o.rate;
   for (size_t i = 0; o->begun && i < o->words; i++) o->begun[i] |= p->used[i];
   const uint64_t *some = rows_to_update(o);
-  for (int i = 0; (e = member(o, &i)) != NULL;)
-    if (some)
-      for (to = 0; ni_params_span(e, some, &from, &to);) update(o, e->start + from, to - from, scale);
-    else
-      update(o, e->start, e->size, scale);
+  for (int i = 0; (e = member(o, &i)) != NULL;) {
+    if (!some) update(o, e->start, e->size, scale);
+    for (to = 0; some && ni_params_span(e, some, &from, &to);)
+      update(o, e->start + from, to - from, scale);
+  }
   ni_params_touch(p);
   return NEAP_OK;
 }

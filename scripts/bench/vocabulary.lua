@@ -1,7 +1,7 @@
 --- What a large vocabulary costs. First the output layer: linear and cross-entropy over V symbols,
--- forward and backward. Then the input layer: an embedding of V rows all of which have been looked up
--- at some time; each batch looks up 1000 others, and the gradient is clipped by norm. Best times, and
--- bytes as the library counts them; tabs between:
+-- forward and backward. Then the input layer: an embedding of V rows all of which have been looked
+-- up at some time; each batch looks up 1000 of them, and the gradient is clipped by norm. Best times,
+-- and bytes as the library counts them; tabs between:
 --   scripts/neap run scripts/bench/vocabulary.lua [SECONDS] [THREADS]
 local neap = require "neap"
 local core = require "neap.core"
@@ -9,7 +9,7 @@ local op = neap.op
 
 local seconds, threads = tonumber(arg[1] or "1"), tonumber(arg[2] or "1")
 if not seconds or seconds <= 0 or math.type(threads) ~= "integer" or threads < 1 then
-  io.stderr:write("vocabulary: expected the seconds of a measurement and a number of threads, came ",
+  io.stderr:write("vocabulary: expected seconds of a measurement and a number of threads, came ",
     table.concat(arg, " "), "\n")
   os.exit(2)
 end

@@ -1,5 +1,5 @@
--- Large vocabularies: the gradient of logits takes their place; of an embedding's table only the rows
--- that are looked up are added to, cleared, summed and updated. Comparisons are of bytes.
+-- Large vocabularies: the gradient of logits takes their place; of an embedding's table only the
+-- rows that are looked up are added to, cleared, summed and updated. Comparisons are of bytes.
 local core = require "neap.core"
 local neap = require "neap"
 local op = neap.op
@@ -461,7 +461,9 @@ describe("an update of a table", function()
     local optim, archive = neap.adam(options), core.archive()
     train(first, optim, 1, 3)
     optim:on(first.params):save(archive, "o.")
-    for _, name in ipairs(first.params:names()) do resumed.params:set(name, first.params:get(name)) end
+    for _, name in ipairs(first.params:names()) do
+      resumed.params:set(name, first.params:get(name))
+    end
     local again = neap.adam(options)
     assert(again:on(resumed.params):load(archive, "o."))
     train(resumed, again, 4, 6)
