@@ -42,7 +42,7 @@ describe("program:memory", function()
           local steps = lengths[1] + lengths[2] + lengths[3]
           local x = { x = { data = neap.zeros { steps, 3 }, lengths = core.tensor(lengths, "i32") } }
           if not sequence then x.x = neap.zeros { 3, 3 } end
-          if options.learn then pr.params:grad(pr.params:names()[1]) end -- is there from now on
+          if options.learn then pr:run { learn = true }:feed(x):forward():backward() end -- makes gradients
           collectgarbage()
           local before = core.memory_live()
           local run = pr:run(options)
