@@ -69,7 +69,7 @@ CORE_O := $(CORE:%.c=$(OBJ)/%.o)
 SPECS_X := $(SPECS:spec/c/%.c=$(BUILD)/spec/%)
 EMBED_X := $(EMBED:scripts/embed/%.c=$(BUILD)/embed/%)
 
-.PHONY: all tests deps test test-long bench bench-programs demo docs asan fuzz tsan lint install install-lua uninstall clean help
+.PHONY: all tests deps test test-long arm64 test-arm64 bench bench-programs demo docs asan fuzz tsan lint install install-lua uninstall clean help
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -157,7 +157,7 @@ $(BUILD)/spec/%: spec/c/%.c $(BUILD)/libneap.a
 	$(HOST) $(LIBS)
 
 # What it counts the library's calls of.
-$(BUILD)/spec/wrap_test: private LDFLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=cblas_sgemm \
+$(BUILD)/spec/wrap_test: private override LDFLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=cblas_sgemm \
   -Wl,--wrap=ni_blas_is_fast,--wrap=ni_kernel_f32
 
 tests: $(SPECS_X)
@@ -220,6 +220,31 @@ lint:
 	@scripts/tools/deps build ci
 	@$(MAKE_ALL) BUILD=build/lint CC=clang WERROR=1 all tests
 
+# For aarch64, by Debian's cross compiler; what it needs of Debian for aarch64 lies in a folder.
+ARM64 := build/arm64
+ARM64_LIB := /usr/lib/aarch64-linux-gnu/openblas-pthread
+ARM64_MAKE = $(MAKE_ALL) BUILD=$(ARM64) CC=aarch64-linux-gnu-gcc LUA=$(CURDIR)/$(ARM64)/lua5.4 \
+  LUA_INCDIR=$(ARM64)/debian/usr/include/lua5.4 LDFLAGS='--sysroot=$(ARM64)/debian -L=$(ARM64_LIB)' \
+  CPPFLAGS='--sysroot=$(ARM64)/debian -I=/usr/include/aarch64-linux-gnu/openblas-pthread'
+# Run a program for aarch64 in an emulator, and Lua.
+$(ARM64)/run: Makefile
+	@mkdir -p $(@D)
+	@printf '#!/bin/sh\nexec qemu-aarch64 -L "%s" -E LD_LIBRARY_PATH=%s "$$@"\n' \
+	  '$(CURDIR)/$(ARM64)/debian' $(ARM64_LIB) > $@ && chmod +x $@
+$(ARM64)/lua5.4: $(ARM64)/run
+	@printf '#!/bin/sh\nexec "%s" "%s/usr/bin/lua5.4" "$$@"\n' '$(CURDIR)/$(ARM64)/run' \
+	  '$(CURDIR)/$(ARM64)/debian' > $@ && chmod +x $@
+arm64: $(ARM64)/lua5.4
+	@scripts/tools/deps arm64
+	@scripts/tools/deps --unpack $(ARM64)/debian arm64 build test
+	@$(ARM64_MAKE) all
+# Beside it stands this machine's own library, whose warnings are no errors here.
+test-arm64: arm64
+	@scripts/tools/deps build test
+	@$(MAKE_ALL) WERROR= all
+	@$(ARM64_MAKE) tests
+	@scripts/tools/test --build $(ARM64) --arm64
+
 install-lua: all
 	for f in $(MODULES:bindings/%=%); do \
 	  $(INSTALL) -D -m 644 bindings/$$f $(DESTDIR)$(INST_LUADIR)/$$f || exit 1; done
@@ -257,6 +282,8 @@ help:
 	  fuzz 'damaged model files under the same, for SECONDS=60, from SEED' \
 	  tsan 'the thread specs under ThreadSanitizer' \
 	  lint 'clang, warnings as errors' \
+	  arm64 'installs a cross compiler, builds everything for aarch64 into $(ARM64)' \
+	  test-arm64 'the C specs and those about numbers, for aarch64, emulated' \
 	  install 'to PREFIX ($(PREFIX)), below DESTDIR' \
 	  install-lua 'only the Lua modules, to INST_LUADIR and INST_LIBDIR' \
 	  uninstall 'what install put there' \

@@ -68,7 +68,7 @@ NEAP_API void neap_allocator_set(neap_alloc_fn fn, void *ud);
 /* Bytes now held by the library. */
 NEAP_API size_t neap_memory_live(void);
 
-/* "avx512", "avx2" or "generic": the kernels in use. */
+/* "avx512", "avx2", "neon" or "generic": the kernels in use. */
 NEAP_API const char *neap_cpu_level(void);
 /* The type of processor that OpenBLAS takes its kernels for, such as "SkylakeX". */
 NEAP_API const char *neap_blas_core(void);

@@ -58,7 +58,8 @@ local function look(facts)
     model and ", " .. model or ""))
   if level == "generic" then
     say(false, "kernels: generic, plain C", nil,
-      "this processor has neither AVX2 with FMA nor AVX-512, or the build was not for x86-64")
+      "this processor has neither AVX2 with FMA nor AVX-512, or the build was for neither x86-64 nor "
+      .. "aarch64")
   else
     say(true, "kernels: " .. level)
   end

@@ -57,7 +57,7 @@ end
 -- @function pool
 -- @int n counts the calling thread
 neap.pool = core.pool
---- The kernels in use: "avx512", "avx2" or "generic".
+--- The kernels in use: "avx512", "avx2", "neon" or "generic".
 -- @function cpu_level
 -- @treturn string
 neap.cpu_level = core.cpu_level

@@ -39,8 +39,8 @@ NEAP_API neap_status neap_cpu_select(const char *level) {
     return ni_fail(NEAP_EARG, "cpu_select: expected the name of a level, came NULL");
   if (!ni_kernel_select(level))
     return ni_fail(NEAP_EUNSUPPORTED,
-                   "cpu_select: this processor or build has no level \"%.40s\" (avx512, avx2 and "
-                   "generic are known)",
+                   "cpu_select: this processor or build has no level \"%.40s\" (avx512, avx2, "
+                   "neon and generic are known)",
                    level);
   return NEAP_OK;
 }

@@ -26,6 +26,8 @@ static const ni_kernels_f32 *find(const char *level) {
       (!level || strcmp(level, "avx512") == 0))
     return &ni_kernels_avx512;
   if (fma && (!level || strcmp(level, "avx2") == 0)) return &ni_kernels_avx2;
+#elif defined(__aarch64__)
+  if (!level || strcmp(level, "neon") == 0) return &ni_kernels_neon;
 #endif
   return !level || strcmp(level, "generic") == 0 ? &ni_kernels_generic_f32 : NULL;
 }

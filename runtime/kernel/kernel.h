@@ -43,7 +43,7 @@ typedef struct NI_R(ni_step) {
 } NI_R(ni_step);
 
 typedef struct NI_R(ni_kernels) {
-  const char *level; /* "generic", "avx2", "avx512" */
+  const char *level; /* "generic", "avx2", "avx512", "neon" */
   size_t panel;      /* N, and the units of a step, may be cut at multiples of it, since packed
                      ** columns stand together: from column j on at j*K. 0: not at all */
 
@@ -133,6 +133,8 @@ const NI_R(ni_kernels) *NI_R(ni_kernel)(void);
 #ifndef NI_F64
 /* On x86-64 only; run only where dispatch.c finds the instructions. */
 extern const ni_kernels_f32 ni_kernels_avx2, ni_kernels_avx512;
+/* On aarch64 only, and there always. */
+extern const ni_kernels_f32 ni_kernels_neon;
 
 /* Takes another level: false if this processor or build lacks it. */
 bool ni_kernel_select(const char *level);

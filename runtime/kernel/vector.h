@@ -1,6 +1,6 @@
 /*
-** The kernels over vectors of W floats: avx2.c and avx512.c are this text with their own W, ROWS
-** and some names for instructions. Everything is static but the table at the end.
+** The kernels over vectors of W floats: avx2.c, avx512.c and neon.c are this text with their
+** own W, ROWS and some names for instructions. Everything is static but the table at the end.
 **
 ** A lane's number never depends on its neighbours, and the end of an array goes through the same
 ** code with lanes masked out; so a number has the same bits wherever it stands. No product stands
@@ -108,7 +108,11 @@ static void pack(size_t n, size_t k, const float *w, size_t ldw, bool transposed
     UNROLL for (size_t v = 0; v < 2 * panels; v++)
 #define PAST(cols, at) ((cols) > (at) ? (cols) - (at) : 0)
 /* Loaded once, not as part of each instruction that uses it. */
+#ifdef __x86_64__
 #define KEEP(x) __asm__("" : "+v"(x))
+#else
+#define KEEP(x) __asm__("" : "+w"(x))
+#endif
 
 /* What a tile calls into the caches for those after it: lines of a panel, rows of C. Addresses only:
 ** nothing need be there. */
@@ -170,8 +174,11 @@ typedef void tile_fn(size_t k, size_t cols, const float *a, const float *b, size
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
 TILE(1, 4) TILE(2, 2)
 #if ROWS > 6
-TILE(7, 1) TILE(8, 1) TILE(9, 1) TILE(10, 1) TILE(11, 1) TILE(12, 1) TILE(13, 1) TILE(14, 1)
+TILE(7, 1) TILE(8, 1)
 TILE(3, 2) TILE(4, 2)
+#endif
+#if ROWS > 8
+TILE(9, 1) TILE(10, 1) TILE(11, 1) TILE(12, 1) TILE(13, 1) TILE(14, 1)
 #endif
 
 /* By the number of rows: for one panel, and for many (wide of them) at once. */
@@ -182,10 +189,12 @@ static const struct {
 } tiles[ROWS + 1] = {
   {{NULL}, {NULL}, 0}, PAIR(1, 4), PAIR(2, 2),
 #if ROWS > 6
-  PAIR(3, 2), PAIR(4, 2), PAIR(5, 1), PAIR(6, 1), PAIR(7, 1), PAIR(8, 1), PAIR(9, 1),
-  PAIR(10, 1), PAIR(11, 1), PAIR(12, 1), PAIR(13, 1), PAIR(14, 1),
+  PAIR(3, 2), PAIR(4, 2), PAIR(5, 1), PAIR(6, 1), PAIR(7, 1), PAIR(8, 1),
 #else
   PAIR(3, 1), PAIR(4, 1), PAIR(5, 1), PAIR(6, 1),
+#endif
+#if ROWS > 8
+  PAIR(9, 1), PAIR(10, 1), PAIR(11, 1), PAIR(12, 1), PAIR(13, 1), PAIR(14, 1),
 #endif
 };
 
@@ -208,11 +217,11 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t lda, const
             EACH(steps, vec x = get(a + r * lda + k0 + i, left); KEEP(x); store(to + i, x););
           }
         }
-        /* tiles of several bands are more than half as high as they may be: one panel at a time */
+        /* tiles of several bands are half as high as they may be or more: one panel at a time */
         size_t wide = tall == 1 ? tiles[row[1] - row[0]].wide : 1, panels = wide;
         for (size_t j = n0; j < n1; j += panels * PANEL) {
           const float *b = packed_w + j * k + k0 * PANEL;
-          bool many = n1 - j > (wide - 1) * PANEL;
+          bool many = wide > 1 && n1 - j > (wide - 1) * PANEL;
           if (!many) panels = 1;
           for (size_t t = 0; t < tall; t++) {
             size_t rows = row[t + 1] - row[t];
@@ -238,10 +247,13 @@ static void turn(size_t m, size_t k, const float *a, size_t lda, float *to) {
     float *at = to + i * ROWS;
     for (size_t j = 0; j < m; j += ROWS, at += k * ROWS) {
       size_t left = m - j < ROWS ? m - j : ROWS;
-      if (i + 1 < k)
-        store(at, load_part(a + j, left)); /* what is past the group is overwritten by the next */
-      else
-        store_part(at, ROWS, load_part(a + j, left));
+      UNROLL for (size_t v = 0; v < ROWS; v += W) {
+        vec x = get(a + j + v, PAST(left, v));
+        if (i + 1 < k || v + W <= ROWS)
+          store(at + v, x); /* what is past the group is overwritten by the next */
+        else
+          store_part(at + v, ROWS - v, x);
+      }
     }
   }
 }
@@ -620,8 +632,12 @@ LSTM(1) LSTM(2) LSTM(3)
 GRU(1) GRU(2) GRU(3) GRU(4)
 #if ROWS > 6
 ELMAN(7) ELMAN(8)
-LSTM(4) LSTM(5) LSTM(6)
-GRU(5) GRU(6) GRU(7) GRU(8)
+LSTM(4) LSTM(5)
+GRU(5) GRU(6) GRU(7)
+#endif
+#if LSTM_ROWS > 5
+LSTM(6)
+GRU(8)
 #endif
 
 /* A cell's tiles: the units of a panel, by its rows, and for a single row by its panels. */
@@ -641,7 +657,10 @@ static const step_tiles lstm_tiles = {
   4, W, LSTM_ROWS, 2,
   {NULL, lstm_1, lstm_2, lstm_3,
 #if ROWS > 6
-   lstm_4, lstm_5, lstm_6,
+   lstm_4, lstm_5,
+#endif
+#if LSTM_ROWS > 5
+   lstm_6,
 #endif
   },
   {NULL, lstm_1, lstm_by_2}};
@@ -649,7 +668,10 @@ static const step_tiles gru_tiles = {
   3, W, GRU_ROWS, 3,
   {NULL, gru_1, gru_2, gru_3, gru_4,
 #if ROWS > 6
-   gru_5, gru_6, gru_7, gru_8,
+   gru_5, gru_6, gru_7,
+#endif
+#if GRU_ROWS > 7
+   gru_8,
 #endif
   },
   {NULL, gru_1, gru_by_2, gru_by_3}};

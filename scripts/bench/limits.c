@@ -28,7 +28,7 @@ static int rising(const void *a, const void *b) {
 #define KEEP(x) __asm__ volatile("" : "+v"(x))
 #define LEVEL(name, N, features)                                                              \
   typedef float name##_vec __attribute__((vector_size(4 * (N))));                             \
-  __attribute__((target(features))) static double name##_fma(long n) {                        \
+  features static double name##_fma(long n) {                                                 \
     name##_vec s[12], x = (name##_vec){0} + 0.999f, y = (name##_vec){0} + 0.001f;             \
     _Pragma("GCC unroll 12") for (int k = 0; k < 12; k++) s[k] = y;                           \
     for (long i = 0; i < n; i++)                                                              \
@@ -38,8 +38,7 @@ static int rising(const void *a, const void *b) {
       }                                                                                       \
     return (double)n * 12 * 2 * (N);                                                          \
   }                                                                                           \
-  __attribute__((target(features))) static double name##_read(const char *p, size_t bytes,    \
-                                                              long n) {                       \
+  features static double name##_read(const char *p, size_t bytes, long n) {                   \
     name##_vec s[8];                                                                          \
     _Pragma("GCC unroll 8") for (int k = 0; k < 8; k++) s[k] = (name##_vec){0};               \
     for (long i = 0; i < n; i++)                                                              \
@@ -52,12 +51,12 @@ static int rising(const void *a, const void *b) {
   }
 
 #ifdef __x86_64__
-LEVEL(wide, 16, "avx512f,fma")
-LEVEL(half, 8, "avx2,fma")
+LEVEL(wide, 16, __attribute__((target("avx512f,fma"))))
+LEVEL(half, 8, __attribute__((target("avx2,fma"))))
 #else
 #undef KEEP
 #define KEEP(x) __asm__ volatile("" : "+w"(x))
-LEVEL(half, 4, "")
+LEVEL(half, 4, )
 #endif
 
 typedef struct job {

@@ -687,12 +687,12 @@ int main(void) {
   test_level();
 #else
   ni_blas_threads(1);
-  static const char *const levels[] = {"generic", "avx2", "avx512"};
+  static const char *const levels[] = {"generic", "avx2", "avx512", "neon"};
   k = ni_kernel_f32();
   const char *best = k->level;
   check(!ni_kernel_select("mmx") && !ni_kernel_select(NULL), "took an unknown level");
   check(ni_kernel_f32() == k, "a refused level changed the table");
-  for (size_t i = 0; i < 3; i++)
+  for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
     if (ni_kernel_select(levels[i])) {
       k = ni_kernel_f32();
       check(strcmp(k->level, levels[i]) == 0, "selected %s", levels[i]);

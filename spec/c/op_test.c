@@ -1277,10 +1277,10 @@ static void run_all(neap_pool *pool) {
 }
 
 int main(void) {
-  static const char *const levels[] = {"generic", "avx2", "avx512"};
+  static const char *const levels[] = {"generic", "avx2", "avx512", "neon"};
   neap_pool *pool;
   if (ni_pool_new(&pool, 3)) return 2;
-  for (int i = 0; i < 3; i++)
+  for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
     if (ni_kernel_select(levels[i])) run_all(pool);
   for (int i = 0; i < N_BAD; i++) run_bad(&bad_cases[i]);
   check_covered();

@@ -874,10 +874,10 @@ static void canceled(void) {
 
 int main(void) {
   if (ni_pool_new(&two, 2) != NEAP_OK) return 2;
-  static const char *const levels[] = {"generic", "avx2", "avx512"};
+  static const char *const levels[] = {"generic", "avx2", "avx512", "neon"};
   refusals();
   canceled();
-  for (int k = 0; k < 3; k++) {
+  for (size_t k = 0; k < sizeof levels / sizeof *levels; k++) {
     if (!ni_kernel_select(levels[k])) continue;
     layers();
     attention();

@@ -6,7 +6,7 @@ local help = require "run_help"
 
 local levels = {}
 local best = core.cpu_level()
-for _, level in ipairs { "avx512", "avx2", "generic" } do
+for _, level in ipairs { "avx512", "avx2", "neon", "generic" } do
   if pcall(core.cpu_select, level) then levels[#levels + 1] = level end
 end
 core.cpu_select(best)
