@@ -125,7 +125,7 @@ static void share_rows(const ni_exec *x, const ni_node *n, size_t rows, ni_share
   for (int k = 0; k < n->n_in; k++)
     if (n->in[k] >= 0 && x->view[n->in[k]].type.space >= 0 && x->view[n->in[k]].width > in)
       in = x->view[n->in[k]].width;
-  size_t grain = 8192 / (in > out ? in : out ? out : 1);
+  size_t grain = 32768 / (in > out ? in : out ? out : 1);
   ni_exec_pieces(x, n, rows, grain < 16 ? 16 : grain, ni_piece(in * out), fn);
 }
 

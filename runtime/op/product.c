@@ -19,8 +19,11 @@ enum { CHUNK = 256, BLOCK = 512, TILE = 64, BLAS_TILE = 256, BAND = 128, RUN = 1
 ** its kernels (320, 384 or 448 rows), so that the sums are those of one call. */
 enum { BLAS_ROWS = 13440 };
 
-/* Multiplications worth waking a thread for. */
-#define WORTH ((size_t)1 << 17)
+/* Multiplications and sums worth waking a thread for: it takes some microseconds. */
+#define WORTH ((size_t)1 << 20)
+#define SUMS_WORTH ((size_t)1 << 17)
+/* Multiplications worth OpenBLAS. */
+#define BLAS_WORTH ((size_t)1 << 17)
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -135,7 +138,7 @@ void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *
   size_t width = 0;
   for (int f = 0; f < factors; f++) width += factor[f].n;
 #ifndef NI_F64
-  if (m * width * rows >= WORTH && ni_blas_is_fast()) {
+  if (m * width * rows >= BLAS_WORTH && ni_blas_is_fast()) {
     p.tiles = (m + BLAS_TILE - 1) / BLAS_TILE;
     ni_pool_run(pool, p.tiles * (size_t)factors, blas_task, &p);
     return;
@@ -183,7 +186,7 @@ static void sum_task(void *arg, size_t band) {
 void NI_R(ni_product_sum)(neap_pool *pool, size_t n, size_t rows, const real *a, size_t lda,
                           real *to, real *also) {
   columns s = {n, rows, lda, a, to, also};
-  if (n * rows < WORTH) pool = NULL;
+  if (n * rows < SUMS_WORTH) pool = NULL;
   if (to || also) ni_pool_run(pool, (n + BAND - 1) / BAND, sum_task, &s);
 }
 

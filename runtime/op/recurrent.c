@@ -204,14 +204,14 @@ static size_t unit_shares(const NI_R(ni_walk) *w, size_t threads) {
   size_t rows = r->steps ? r->rows / r->steps : 0, weights = w->l.n * w->l.h;
   size_t panel = NI_R(ni_kernel)()->panel, most = panel ? w->l.h / panel : 0;
   if (w->whole || rows >= 16 * threads || (rows >= threads && weights <= (size_t)1 << 18)) return 0;
-  size_t worth = (rows ? rows : 1) * weights >> 15;
+  size_t worth = (rows ? rows : 1) * weights >> 16;
   most = most < worth ? most : worth;
   most = most < threads ? most : threads;
   return most < 2 ? 0 : most < NI_MOST_SHARES ? most : NI_MOST_SHARES;
 }
 
 void NI_R(ni_layer_walk)(const NI_R(ni_walk) *w) {
-  size_t threads = (size_t)ni_pool_threads(w->x->pool), worth = w->l.rows->rows * w->l.n * w->l.h >> 17;
+  size_t threads = (size_t)ni_pool_threads(w->x->pool), worth = w->l.rows->rows * w->l.n * w->l.h >> 18;
   shared s = {w, unit_shares(w, threads)};
   if (s.shares > 0) {
     if (w->begin) w->begin(w, 0, w->l.rows->parents);
