@@ -1157,7 +1157,7 @@ static void test_segments(fixture *f) {
     CHECK(neap_run_read_i32(run, counter, NEAP_CONCAT, n[k], 11) == NEAP_OK);
     memcpy(grad[k], neap_params_grad(f->params, id), sizeof grad[k]);
     neap_run *teller;
-    size_t told, held;
+    size_t told = 0, held = 0;
     o.flags |= NEAP_TELL;
     const int32_t lengths[] = {7, 4};
     CHECK(neap_run_open(&teller, f->pr, &o) == NEAP_OK && neap_run_batch(teller, 2) == NEAP_OK);

@@ -972,7 +972,7 @@ static void test_used_rows(void) {
   const size_t before = ni_memory_live(), table[] = {200, 3}, none[] = {7, 0};
   const int32_t few[] = {0, 63, 199, 64, 5, 63}, more[] = {4, 65};
   neap_params *p;
-  int a, b, c, d;
+  int a = -1, b = -1, c = -1, d = -1;
   float numbers[600];
   CHECK(ni_params_new(&p) == NEAP_OK && ni_params_add(&a, p, "a", 2, table) == NEAP_OK);
   CHECK(ni_params_add(&b, p, "b", 0, NULL) == NEAP_OK);
