@@ -81,6 +81,13 @@ OP(argmax, 1, 1, 1, NI_NOGRAD, "", 0, 0, pick, none, none, argmax, "index of the
 OP(sample, 2, 2, 1, NI_RANDOM | NI_NOGRAD, "", 0, 0, sample, none, none, sample, "an index drawn from softmax(x / temperature) (input 2, a number), i32")
 OP(cross_entropy, 2, 2, 1, NI_TURNS, "smoothing=0", 3, 0, cross_entropy, cross_entropy, none, cross_entropy, "-ln softmax(x)[id] by row; 0 where id is -1; smoothing spreads that share over all classes")
 
+/* ctc.c crf.c: labels of sequences; a loss for each sequence */
+OP(ctc, 2, 2, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "blank=-1 zero=0", 3, 0, ctc, ctc, none, ctc, "-ln of the probability that x [T,B,V] (unnormalised scores) reads as the labels y [U,B], of all ways to do so (Graves et al. 2006) -> [B]; class blank is the blank, -1 the last; labels that need more steps than there are: an error, or 0 with zero=1")
+OP(ctc_decode, 1, 1, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_NOGRAD, "blank=-1 beam=0", 0, 0, ctc_decode, ctc_decode, none, ctc_decode, "the labels that x [T,B,V] reads as, i32 [T,B], -1 after the last: beam 0 the likeliest class of each step, read; beam n by prefix beam search (Graves 2012, Hannun et al. 2014)")
+OP(crf, 3, 5, 1, NI_WHOLE | NI_TIME | NI_FUTURE, "", 31, 0, crf, crf, none, crf, "-ln of the share of y among all sequences of classes, by e^score (Lafferty et al. 2001) -> [B]: score = start(y_1) + sum x_t(y_t) + sum a(y_t, y_t-1) + stop(y_T); inputs x [T,B,V], y [T,B] (-1: any class), a [V,V] (to, from), [start [V], stop [V]]")
+OP(crf_marginals, 2, 4, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_NOGRAD, "", 0, 0, crf_marginals, crf_marginals, none, crf_marginals, "the probability of each class at each step, [T,B,V]; inputs x a [start stop] as of crf")
+OP(viterbi, 2, 4, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_NOGRAD, "", 0, 0, viterbi, viterbi, none, viterbi, "the sequence of classes with the largest score, i32 [T,B]; inputs x a [start stop] as of crf")
+
 /* product.c */
 OP(matmul, 2, 2, 1, 0, "", 3, 0, matmul, none, matmul, matmul, "x [..,K] * w [K,N]; w in no space is packed once")
 OP(linear, 2, 3, 1, 0, "", 3, 0, linear, none, linear, linear, "x w^T + b: x [..,K], w [N,K], b [N]")

@@ -178,7 +178,7 @@ static double load(const void *from, neap_dtype dtype, bool f64, size_t i) {
 
 /* ---- cases ---- */
 
-enum { MAX_IN = 4 };
+enum { MAX_IN = 5 };
 
 typedef struct io {
   const struct test_case *c;
