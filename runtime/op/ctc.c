@@ -197,8 +197,8 @@ static bool labels_fit(const ni_exec *x, const ni_node *n, const ctc *c, size_t 
   twice = repeats(c, p);
   if (n->attr[ZERO] == 0)
     ni_exec_fault(x, n, NEAP_ERANGE, p,
-                  "%zu labels, %zu of them as the one before, need %zu steps, there are %u "
-                  "(zero = 1 leaves such a sequence out)", count, twice, count + twice,
+                  "%zu labels, %zu of them as the one before, need %zu steps, there are %u; with "
+                  "zero such a sequence counts 0", count, twice, count + twice,
                   (unsigned)c->steps->len[p]);
   return false;
 }

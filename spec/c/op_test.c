@@ -120,10 +120,10 @@ static value value_of(const neap_type *t) {
 /*
 ** "r T:2,3": how it is filled, its space (left out: none), its dimensions (a name: the longest of
 ** that space). r real, p positive, m 0 or 1 with probability 1/2, u in (0,1), n few whole numbers,
-** i ids 0..4, j ids -1..4, 0.. the number itself.
+** i ids 0..4, j ids -1..4, d ids 1 and 2, 0.. the number itself.
 */
 static neap_type type_of(const char *text) {
-  neap_type t = {strchr("ij", *text) ? NEAP_I32 : NEAP_F32, NEAP_NO_SPACE, 0, {0}};
+  neap_type t = {strchr("ijd", *text) ? NEAP_I32 : NEAP_F32, NEAP_NO_SPACE, 0, {0}};
   const char *p = strchr(text, ' ') + 1;
   for (int s = 0; s < SPACES; s++) {
     size_t n = strlen(space[s].name);
@@ -155,6 +155,7 @@ static void fill(value *v, const char *text) {
       case 'n': x = floor(5 * c) - 2; break;
       case 'i': x = floor(5 * c); break;
       case 'j': x = floor(6 * c) - 1; break;
+      case 'd': x = 1 + floor(2 * c); break;
       case 'r': break;
       default: x = strtod(text, NULL);
     }
@@ -468,6 +469,164 @@ static void f_mean_rows(io *t) {
         t->in[0].v[i] * (t->n_in > 1 ? t->in[1].v[i / t->out.width] : 1) / sum;
 }
 
+/* The share of class c in a line of n scores. */
+static double share_of(const double *x, size_t n, size_t c) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) sum += exp(x[i]);
+  return exp(x[c]) / sum;
+}
+
+/* What a path of classes reads as; its length. */
+static size_t reading(const size_t *path, size_t len, size_t blank, size_t *labels) {
+  size_t n = 0;
+  for (size_t s = 0; s < len; s++)
+    if (path[s] != blank && (s == 0 || path[s] != path[s - 1])) labels[n++] = path[s];
+  return n;
+}
+
+/* The next path of `base` digits; false after the last. */
+static bool next_path(size_t *digit, size_t len, size_t base) {
+  for (size_t s = 0; s < len; s++) {
+    if (++digit[s] < base) return true;
+    digit[s] = 0;
+  }
+  return false;
+}
+
+enum { LONGEST = 8 };
+
+/* All paths of the labels' classes and the blank. */
+static void f_ctc(io *t) {
+  const value *x = &t->in[0], *y = &t->in[1];
+  size_t v = x->width, blank = t->c->attr[0] < 0 ? v - 1 : (size_t)t->c->attr[0];
+  for (size_t p = 0; p < t->out.rows; p++) {
+    size_t len = rows_of[x->type.space].len[p], count = rows_of[y->type.space].len[p];
+    size_t use[LONGEST] = {blank}, digit[LONGEST] = {0}, path[LONGEST], labels[LONGEST];
+    double sum = 0;
+    for (size_t u = 0; u < count; u++) use[u + 1] = (size_t)y->v[row_at(y->type.space, p, u)];
+    size_t kinds = 1;
+    for (size_t u = 1; u <= count; u++) { /* each class once */
+      bool known = false;
+      for (size_t k = 1; k < kinds; k++) known |= use[k] == use[u];
+      if (!known) use[kinds++] = use[u];
+    }
+    do {
+      double here = 1;
+      for (size_t s = 0; s < len; s++) {
+        path[s] = use[digit[s]];
+        here *= share_of(x->v + row_at(x->type.space, p, s) * v, v, path[s]);
+      }
+      bool same = reading(path, len, blank, labels) == count;
+      for (size_t u = 0; same && u < count; u++)
+        same = (double)labels[u] == y->v[row_at(y->type.space, p, u)];
+      if (same) sum += here;
+    } while (next_path(digit, len, kinds));
+    t->out.v[p] = sum > 0 ? -log(sum) : 0;
+  }
+}
+
+/* The labels that most paths read as, by their probability; with beam 0 those of the best path. */
+static void f_ctc_decode(io *t) {
+  const value *x = &t->in[0];
+  int along = x->type.space;
+  size_t v = x->width, blank = t->c->attr[0] < 0 ? v - 1 : (size_t)t->c->attr[0];
+  for (size_t p = 0; p < rows_of[along].parents; p++) {
+    size_t len = rows_of[along].len[p], path[LONGEST] = {0}, labels[LONGEST], most = 0;
+    double *sum = take(200000 * sizeof *sum);
+    for (int turn = 0; turn < 2; turn++) { /* sums first, then who has the largest */
+      memset(path, 0, sizeof path);
+      do {
+        double here = 1;
+        for (size_t s = 0; s < len; s++)
+          here *= share_of(x->v + row_at(along, p, s) * v, v, path[s]);
+        size_t n = reading(path, len, blank, labels), code = 0;
+        for (size_t s = 0; s < (t->c->attr[1] == 0 ? len : n); s++)
+          code = code * (v + 1) + (t->c->attr[1] == 0 ? path[s] : labels[s]) + 1;
+        if (turn == 0) sum[code] += here;
+        if (turn == 0 && sum[code] > sum[most]) most = code;
+        if (turn == 0 || code != most) continue;
+        for (size_t s = 0; s < len; s++)
+          t->out.v[row_at(along, p, s)] = s < n ? (double)labels[s] : -1;
+      } while (next_path(path, len, v));
+    }
+    free(sum);
+  }
+}
+
+/* Element i of input k; zero if there is none. */
+static double chain(const io *t, int k, size_t i) { return k < t->n_in ? t->in[k].v[i] : 0; }
+
+/*
+** e^score summed over all sequences of classes, over those that ids allow: in probabilities, from the
+** front and from the back. share, if asked for: of those that pass each class at each step.
+*/
+static double chains(const io *t, int a, const double *ids, size_t p, double *share) {
+  const value *x = &t->in[0];
+  size_t v = x->width, len = rows_of[x->type.space].len[p];
+  double *front = take(len * v * sizeof *front), *back = take(len * v * sizeof *back), sum = 0;
+  for (size_t s = 0; s < len; s++)
+    for (size_t to = 0; to < v; to++) {
+      size_t r = row_at(x->type.space, p, s);
+      if (ids && ids[r] >= 0 && ids[r] != (double)to) continue;
+      double in = s ? 0 : exp(chain(t, a + 1, to));
+      for (size_t from = 0; s && from < v; from++)
+        in += front[(s - 1) * v + from] * exp(chain(t, a, to * v + from));
+      front[s * v + to] = in * exp(x->v[r * v + to]);
+    }
+  for (size_t s = len; s-- > 0;)
+    for (size_t from = 0; from < v; from++) {
+      double out = s + 1 < len ? 0 : exp(chain(t, a + 2, from));
+      for (size_t to = 0; s + 1 < len && to < v; to++)
+        out += back[(s + 1) * v + to] * exp(chain(t, a, to * v + from)) *
+               exp(x->v[row_at(x->type.space, p, s + 1) * v + to]);
+      back[s * v + from] = out;
+      if (s + 1 == len) sum += front[s * v + from] * out;
+    }
+  for (size_t i = 0; share && i < len * v; i++) share[i] = front[i] * back[i] / sum;
+  free(front), free(back);
+  return len ? sum : 1;
+}
+
+static void f_crf(io *t) {
+  for (size_t p = 0; p < t->out.rows; p++)
+    t->out.v[p] = log(chains(t, 2, NULL, p, NULL) / chains(t, 2, t->in[1].v, p, NULL));
+}
+
+static void f_marginals(io *t) {
+  int along = t->out.type.space;
+  size_t v = t->out.width;
+  for (size_t p = 0; p < rows_of[along].parents; p++) {
+    size_t len = rows_of[along].len[p];
+    double *share = take(len * v * sizeof *share);
+    chains(t, 1, NULL, p, share);
+    for (size_t s = 0; s < len; s++)
+      memcpy(t->out.v + row_at(along, p, s) * v, share + s * v, v * sizeof *share);
+    free(share);
+  }
+}
+
+/* From all sequences of classes. */
+static void f_viterbi(io *t) {
+  const value *x = &t->in[0];
+  int along = x->type.space;
+  size_t v = x->width;
+  for (size_t p = 0; p < rows_of[along].parents; p++) {
+    size_t len = rows_of[along].len[p], path[LONGEST] = {0};
+    double most = -HUGE_VAL;
+    do {
+      double score = 0;
+      for (size_t s = 0; s < len; s++) {
+        score += x->v[row_at(along, p, s) * v + path[s]];
+        score += s ? chain(t, 1, path[s] * v + path[s - 1]) : chain(t, 2, path[s]);
+      }
+      if (len) score += chain(t, 3, path[len - 1]);
+      if (score <= most) continue;
+      most = score;
+      for (size_t s = 0; s < len; s++) t->out.v[row_at(along, p, s)] = (double)path[s];
+    } while (next_path(path, len, v));
+  }
+}
+
 static void f_embedding(io *t) {
   size_t w = t->in[1].dim[1];
   for (size_t i = 0; i < t->in[0].rows * t->in[0].width * w; i++)
@@ -642,6 +801,22 @@ static const test_case cases[] = {
     {"cross_entropy", {"r T:2,5", "j T:2"}, {0.1}, "[T,B,2]", NULL, f_cross_entropy, 0, 0},
     {"cross_entropy", {"r :300", "i :"}, {0.1}, "[]", NULL, f_cross_entropy, 0, 0},
     {"cross_entropy", {"r T:300", "j T:"}, {1}, "[T,B]", NULL, f_cross_entropy, 0, 0},
+
+    {"ctc", {"r T:6", "i U:"}, {-1, 1}, "[B]", NULL, f_ctc, 0, 0},
+    {"ctc", {"r T:3", "d U:"}, {0, 1}, "[B]", NULL, f_ctc, 0, 0},
+    {"ctc", {"r T:300", "i U:"}, {7, 1}, "[B]", NULL, f_ctc, 0, 0},
+    {"ctc", {"r chars:6", "i chars:"}, {-1, 1}, "[T,B]", NULL, f_ctc, 0, 0},
+    {"ctc_decode", {"r T:4"}, {-1, 0}, "i32 [T,B]", NULL, f_ctc_decode, 1, 0},
+    {"ctc_decode", {"r T:4"}, {1, 400}, "i32 [T,B]", NULL, f_ctc_decode, 1, 0},
+    {"ctc_decode", {"r chars:3"}, {0, 64}, "i32 [chars,T,B]", NULL, f_ctc_decode, 1, 0},
+    {"crf", {"r T:5", "j T:", "r :5,5", "r :5", "r :5"}, {0}, "[B]", NULL, f_crf, 0, 0},
+    {"crf", {"r T:5", "i T:", "r :5,5"}, {0}, "[B]", NULL, f_crf, 0, 0},
+    {"crf", {"r chars:66", "j chars:", "r :66,66", "r :66"}, {0}, "[T,B]", NULL, f_crf, 0, 0},
+    {"crf_marginals", {"r T:5", "r :5,5", "r :5", "r :5"}, {0}, "[T,B,5]", NULL, f_marginals, 0,
+     0},
+    {"crf_marginals", {"r T:300", "r :300,300"}, {0}, "[T,B,300]", NULL, f_marginals, 0, 0},
+    {"viterbi", {"r T:5", "r :5,5", "r :5", "r :5"}, {0}, "i32 [T,B]", NULL, f_viterbi, 0, 0},
+    {"viterbi", {"r chars:5", "r :5,5"}, {0}, "i32 [chars,T,B]", NULL, f_viterbi, 0, 0},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 
@@ -987,6 +1162,29 @@ static const bad_case bad_cases[] = {
     {"cross_entropy", {"r T:3", "i B:"}, {0}, NEAP_ESHAPE, "x [T,B,3], ids i32 [B]"},
     {"cross_entropy", {"r T:3", "i T:3"}, {0}, NEAP_ESHAPE, "x [T,B,3], ids i32 [T,B,3]"},
     {"cross_entropy", {"r T:3", "i T:"}, {1.5}, NEAP_ERANGE, "smoothing must be in 0..1, not 1.5"},
+
+    {"ctc", {"i T:3", "i U:"}, {0}, NEAP_ETYPE, "x must be f32, not i32 [T,B,3]"},
+    {"ctc", {"r T:3", "r U:"}, {0}, NEAP_ETYPE, "the labels must be i32, not [U,B]"},
+    {"ctc", {"r B:3", "i U:"}, {0}, NEAP_ESHAPE, "x must be a sequence, such as [T,B,8], not [B,3]"},
+    {"ctc", {"r T:1", "i U:"}, {0}, NEAP_ESHAPE, "2 classes or more, the blank is one: [T,B,1]"},
+    {"ctc", {"r T:3,2", "i U:"}, {0}, NEAP_ESHAPE, "2 classes or more, the blank is one: [T,B,3,2]"},
+    {"ctc", {"r T:3", "i B:"}, {0}, NEAP_ESHAPE, "x [T,B,3], labels i32 [B]"},
+    {"ctc", {"r T:3", "i chars:"}, {0}, NEAP_ESHAPE, "x [T,B,3], labels i32 [chars,T,B]"},
+    {"ctc", {"r T:3", "i U:"}, {3}, NEAP_ERANGE, "blank must be a whole number in -1..2, not 3"},
+    {"ctc", {"r T:3", "i U:"}, {0, 2}, NEAP_ERANGE, "zero must be a whole number in 0..1, not 2"},
+    WANTS_SEQUENCE("ctc_decode"), WANTS_F32("ctc_decode"),
+    {"ctc_decode", {"r T:3"}, {0, -1}, NEAP_ERANGE, "beam must be a whole number in 0..1000, not -1"},
+    {"crf", {"r T:3", "r T:", "r :3,3"}, {0}, NEAP_ETYPE, "the classes must be i32, not [T,B]"},
+    {"crf", {"r T:3", "i U:", "r :3,3"}, {0}, NEAP_ESHAPE, "x [T,B,3], classes i32 [U,B]"},
+    {"crf", {"r T:3", "i T:1", "r :3,3"}, {0}, NEAP_ESHAPE, "x [T,B,3], classes i32 [T,B,1]"},
+    {"crf", {"r T:3", "i T:", "r :3,4"}, {0}, NEAP_ESHAPE,
+     "the transitions must be [3,3], not [3,4]: x [T,B,3]"},
+    {"crf", {"r T:3", "i T:", "r :3,3", "r :3", "r T:3"}, {0}, NEAP_ESHAPE,
+     "stop must be [3], not [T,B,3]: x [T,B,3]"},
+    {"viterbi", {"r T:3", "i :3,3"}, {0}, NEAP_ETYPE, "the transitions must be f32, not i32 [3,3]"},
+    {"viterbi", {"r T:3", "r :3,3", "r :4"}, {0}, NEAP_ESHAPE, "start must be [3], not [4]"},
+    {"viterbi", {"r T:3,2", "r :3,3"}, {0}, NEAP_ESHAPE, "a score for each class, such as [T,B,8]"},
+    WANTS_SEQUENCE("crf_marginals"), WANTS_F32("crf_marginals"),
 };
 enum { N_BAD = sizeof bad_cases / sizeof bad_cases[0] };
 
@@ -1074,6 +1272,11 @@ static void check_faults(void) {
       {"gather", "r T:5", "i T:", 0, 1, 3, -1, 3, "id -1 is not in 0..4"},
       {"one_hot", "i T:", NULL, 5, 0, 4, 57, 4, "id 57 is not in 0..4"},
       {"cross_entropy", "r T:5", "i T:", 0, 1, 6, -2, 6, "id -2 is not in 0..4"},
+      {"ctc", "r T:6", "d U:", 5, 1, 0, 6, 1, "label 1: id 6 is not in 0..5"},
+      {"ctc", "r T:6", "d U:", 5, 1, 3, -1, 1, "label 2: id -1 is not in 0..5"},
+      {"ctc", "r T:6", "d U:", 5, 1, 0, 5, 1, "label 1 is 5, the blank"},
+      {"ctc", "r T:6", "d U:", 5, 1, 4, 4, 2, "2 labels, 0 of them as the one before, need 2 steps, "
+       "there are 0; with zero such a sequence counts 0"},
       {"dropout", "r T:3", "1 :", 0, 1, 0, 1, 0, "rate 1 is not in 0 <= rate < 1"},
       {"sample", "r T:3", "1 :", 0, 1, 0, -1, 0, "temperature -1 is not 0 or more"},
   };

@@ -650,6 +650,159 @@ case("attend_additive", { rows = true,
     return u[1] * tanh(q[1] + k[1]) + u[2] * tanh(q[2] + k[2])
   end) })
 
+-- f of each sequence of n of the numbers 1 .. base, as a list.
+local function paths(n, base, f)
+  local path = {}
+  local function from(k)
+    if k > n then return f(path) end
+    for i = 1, base do
+      path[k] = i
+      from(k + 1)
+    end
+  end
+  from(1)
+end
+
+local function near_ids(ids, b)
+  local out = {}
+  for t = 1, lengths[b] do out[t] = math.floor(row(ids, b, t)[1] + 0.5) end
+  return out
+end
+
+local function as_ids(x) return op.cast(op.reshape(x, {}), "i32") end
+
+-- What a path reads as: repeats dropped, then the blank.
+local function reading(path, blank)
+  local out = {}
+  for t, class in ipairs(path) do
+    if class ~= blank and class ~= path[t - 1] then out[#out + 1] = class - 1 end
+  end
+  return out
+end
+
+-- All readings by their text: labels and probability.
+local function readings(x, b, classes, blank)
+  local share, all = {}, {}
+  for t = 1, lengths[b] do share[t] = softmax(row(x, b, t)) end
+  paths(lengths[b], classes, function(path)
+    local labels, p = reading(path, blank), 1
+    for t, class in ipairs(path) do p = p * share[t][class] end
+    local text = table.concat(labels, " ")
+    all[text] = all[text] or { labels = labels, p = 0 }
+    all[text].p = all[text].p + p
+  end)
+  return all
+end
+
+do
+  local ids = rows("S", 1, function(shape) return whole(shape, 2) end)
+  for i, v in ipairs { 0, 1, 0, 1, 1, 1 } do ids[i] = v end -- the last two have no room for a blank
+  for _, blank in ipairs { 3, 2 } do
+    case("ctc", { rows = true, inputs = { rows("T", 3), ids },
+      call = function(x, y)
+        if blank == 3 then return op.ctc(x, as_ids(y), { zero = true }) end
+        return op.ctc(x, as_ids(y * 2), { zero = true, blank = blank })
+      end,
+      ref = function(x, y)
+        return by_row(function(b)
+          local labels = near_ids(y, b)
+          for k, v in ipairs(labels) do labels[k] = blank == 3 and v or 2 * v end
+          local known = readings(x, b, 3, blank)[table.concat(labels, " ")]
+          return { known and -math.log(known.p) or 0 }
+        end)
+      end })
+  end
+end
+for _, beam in ipairs { 0, 40 } do
+  case("ctc_decode", { rows = true, inputs = { rows("T", 4) },
+    call = function(x) return op.ctc_decode(x, { blank = 2, beam = beam }) end,
+    ref = function(x)
+      return by_row(function(b)
+        local out, best = {}, { p = 0 }
+        if beam == 0 then
+          local path = {}
+          for t = 1, lengths[b] do
+            path[t] = 1
+            for i, v in ipairs(row(x, b, t)) do
+              if v > row(x, b, t)[path[t]] then path[t] = i end
+            end
+          end
+          best = { labels = reading(path, 2) }
+        else
+          for _, r in sorted(readings(x, b, 4, 2)) do if r.p > best.p then best = r end end
+        end
+        for t = 1, lengths[b] do out[t] = best.labels[t] or -1 end
+        return out
+      end)
+    end })
+end
+
+-- The score of each sequence of classes, given to f with it.
+local function chains(x, b, a, start, stop, f)
+  local n = lengths[b]
+  paths(n, 3, function(path)
+    local score = n > 0 and (start and start[path[1]] or 0) + (stop and stop[path[n]] or 0) or 0
+    for t, class in ipairs(path) do
+      score = score + row(x, b, t)[class]
+      if t > 1 then score = score + a[(class - 1) * 3 + path[t - 1]] end
+    end
+    f(path, score)
+  end)
+end
+do
+  local ids = rows("T", 1, function(shape) return whole(shape, 3) end)
+  for i, v in ipairs { 2, -1, 0, 1, 1, 2 } do ids[i] = v end
+  for _, ends in ipairs { true, false } do
+    local a, start, stop = weight { 3, 3 }, ends and weight { 3 } or nil, ends and weight { 3 } or nil
+    case("crf", { rows = true, inputs = { rows("T", 3), ids, a, start, stop },
+      call = function(x, y, ...) return op.crf(x, as_ids(y), ...) end,
+      ref = function(x, y, ...)
+        local given = { ... }
+        return by_row(function(b)
+          local all, allowed, want = 0, 0, near_ids(y, b)
+          chains(x, b, given[1], given[2], given[3], function(path, score)
+            all = all + math.exp(score)
+            for t, class in ipairs(path) do
+              if want[t] >= 0 and want[t] ~= class - 1 then return end
+            end
+            allowed = allowed + math.exp(score)
+          end)
+          return { math.log(all / allowed) }
+        end)
+      end })
+    case("crf_marginals", { rows = true, inputs = { rows("T", 3), a, start, stop },
+      call = op.crf_marginals,
+      ref = function(x, ...)
+        local given, out = { ... }, {}
+        for b, n in ipairs(lengths) do
+          local all, at = 0, #out
+          for k = 1, 3 * n do out[at + k] = 0 end
+          chains(x, b, given[1], given[2], given[3], function(path, score)
+            all = all + math.exp(score)
+            for t, class in ipairs(path) do
+              local k = at + 3 * (t - 1) + class
+              out[k] = out[k] + math.exp(score)
+            end
+          end)
+          for k = 1, 3 * n do out[at + k] = out[at + k] / all end
+        end
+        return out
+      end })
+    case("viterbi", { rows = true, inputs = { rows("T", 3), a, start, stop }, call = op.viterbi,
+      ref = function(x, ...)
+        local given, out = { ... }, {}
+        for b in ipairs(lengths) do
+          local most, best = -math.huge, {}
+          chains(x, b, given[1], given[2], given[3], function(path, score)
+            if score > most then most, best = score, table.move(path, 1, #path, 1, {}) end
+          end)
+          for _, class in ipairs(best) do out[#out + 1] = class - 1 end
+        end
+        return out
+      end })
+  end
+end
+
 -- W x + b of a row block: gate g of a [gates*2, n] matrix.
 local function gate(w, g, x, b)
   local y = {}
@@ -1046,7 +1199,7 @@ describe("op", function()
     binary_cross_entropy = { { x, x * 0, neap.tensor { 1, 0 } },
       { x, x * 0, { mask = neap.tensor { 1, 0 } } } },
     -- with sequences only: below
-    spread = false, attend_dot = false, elman = false, gru = false, fold_time = false,
+    spread = false, ctc = false, ctc_decode = false, attend_dot = false, elman = false, gru = false, fold_time = false,
   }
   local written = getmetatable(op).written
 
@@ -1210,6 +1363,15 @@ local refusals = {
   linear = { function(v) local _ = op.linear(v.t3, v.m24) end,
     "inner widths differ: x [T,B,3], w [2,4]" },
   bmm = { function(v) local _ = op.bmm(v.t22, v.t32) end, "a [T,B,2,2], b [T,B,3,2]" },
+  ctc = { function(v) local _ = op.ctc(v.t3, v.b) end, "the labels must be i32, not [B]" },
+  ctc_decode = { function(v) local _ = op.ctc_decode(v.b3) end,
+    "x must be a sequence, such as [T,B,8], not [B,3]" },
+  crf = { function(v) local _ = op.crf(v.t2, v.ids, v.m24) end,
+    "the transitions must be [2,2], not [2,4]: x [T,B,2]" },
+  crf_marginals = { function(v) local _ = op.crf_marginals(v.t2, v.m22, v.v4) end,
+    "start must be [2], not [4]: x [T,B,2]" },
+  viterbi = { function(v) local _ = op.viterbi(v.b3, v.m22) end,
+    "x must be a sequence, such as [T,B,8], not [B,3]" },
   attend_dot = { function(v) local _ = op.attend_dot(v.t3, v.s2, v.s2) end,
     "widths differ: q [T,B,3], k [S,B,2]" },
   attend_additive = { function(v) local _ = op.attend_additive(v.t2, v.s2, v.s2, v.v4) end,
