@@ -97,7 +97,10 @@ end
 
 function kinds.synced_seq2seq(config, parts)
   local inputs, n = inputs_of(config.input), #symbols_of(config.output, "output")
-  has(parts, "predict", inputs, {}, { scores = n, tags = "i32" })
+  local loss = config.loss == nil and "cross_entropy" or config.loss
+  need(loss == "cross_entropy" or loss == "crf" or loss == "ctc", "it knows no loss %s",
+    tostring(loss))
+  has(parts, "predict", inputs, {}, { scores = loss == "ctc" and n + 1 or n, tags = "i32" })
   has(parts, "learn", inputs, { output = ids() }, { loss = 1 })
 end
 

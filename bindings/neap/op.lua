@@ -396,15 +396,30 @@ end
 -- @param logits [..,V]
 -- @param ids i32 [..]
 -- @param[opt] mask [..]
--- @number[opt=0] smoothing
+-- @number[opt=0] smoothing (Szegedy et al. 2016); not with focal
 -- @bool[opt] rows a loss for each row
+-- @param[opt] weights [V]: how much a row of each class counts; the mean is divided by their sum
+-- @number[opt=0] focal each row's loss is multiplied by (1 - p)^focal, p the probability of its id
+--   (Lin et al. 2017)
 -- @treturn value a number, or [..]
-define("cross_entropy", { "logits", "ids" }, { "mask", "smoothing", "rows" },
-  function(logits, ids, mask, smoothing, rows)
+define("cross_entropy", { "logits", "ids" }, { "mask", "smoothing", "rows", "weights", "focal" },
+  function(logits, ids, mask, smoothing, rows, weights, focal)
     if smoothing ~= nil then check.number("cross_entropy", "smoothing", smoothing, 0, 1) end
     local loss = apply("cross_entropy", { logits, ids }, { smoothing = smoothing })
-    if check.boolean("cross_entropy", "rows", rows) then return loss end
     local valid = op.greater_equal(ids, 0)
+    if focal ~= nil and check.number("cross_entropy", "focal", focal, 0, 100) > 0 then
+      if smoothing and smoothing > 0 then
+        check.fail("cross_entropy: focal: expected none beside smoothing, came %g", focal)
+      end
+      loss = loss * op.pow(op.maximum(1 - op.exp(-loss), 1e-7), focal)
+    end
+    if weights ~= nil then -- the id -1 weighs 0
+      local known = op.where(valid, ids, op.cast(op.mul(valid, 0), "i32"))
+      valid = valid * op.gather(weights, known)
+    end
+    if check.boolean("cross_entropy", "rows", rows) then
+      return weights == nil and loss or loss * valid
+    end
     return mean_all(loss, mask and valid * mask or valid)
   end)
 
@@ -415,6 +430,32 @@ define("cross_entropy", { "logits", "ids" }, { "mask", "smoothing", "rows" },
 -- @param[opt] mask [..]
 define("mse", { "x", "y" }, { "mask" }, function(x, y, mask)
   return mean_all(op.square(op.sub(x, y)), mask)
+end)
+
+--- The mean of |x - y|, as op.mse.
+-- @function mae
+-- @param x [..,w]
+-- @param y [..,w]
+-- @param[opt] mask [..]
+define("mae", { "x", "y" }, { "mask" }, function(x, y, mask)
+  return mean_all(op.abs(op.sub(x, y)), mask)
+end)
+
+--- The mean of d^2 / 2 where d = |x - y| is at most delta, of delta (d - delta / 2) beyond (Huber
+-- 1964).
+-- @function huber
+-- @param x [..,w]
+-- @param y [..,w]
+-- @param[opt] mask [..]
+-- @number[opt=1] delta above 0
+define("huber", { "x", "y" }, { "mask", "delta" }, function(x, y, mask, delta)
+  delta = delta == nil and 1 or delta
+  if type(delta) ~= "number" or not (delta > 0 and delta < math.huge) then
+    check.fail("huber: delta: expected a number above 0, came %s", check.came(delta))
+  end
+  local d = op.abs(op.sub(x, y))
+  local near = op.minimum(d, delta)
+  return mean_all(op.square(near) * 0.5 + (d - near) * delta, mask)
 end)
 
 --- Binary cross-entropy of logits against y in 0..1, the mean over all elements.

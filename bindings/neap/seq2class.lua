@@ -31,10 +31,11 @@ end
 -- - `pool`: what stands for the sequence: "last" (a recurrent layer's own last state, or the last valid
 --   step), "mean" or "max" over the valid steps
 -- - `head`: layer of that, [B,H] -> [B,classes] (`neap.linear {}`)
--- - `rng`, `threads`, `recompute` (see @{neap.program}), `smoothing` (of the cross-entropy)
+-- - `rng`, `threads`, `recompute` (see @{neap.program}); of the cross-entropy `smoothing`, `weights`
+--   (`{ symbol = number, .. }`, 1 for the others), `focal` (see @{neap.op.cross_entropy})
 local function new(_, options)
   options = check.options("seq2class", options, { "input", "output", "net", "pool", "head", "rng",
-    "threads", "recompute", "smoothing" })
+    "threads", "recompute", table.unpack(task.class_loss) })
   local inputs = task.inputs("seq2class", options.input)
   local output = task.vocab("seq2class", "output", options.output, "a vocabulary of classes")
   local how = options.pool == nil and "last" or options.pool
@@ -58,7 +59,7 @@ local function new(_, options)
       learn = function(rec)
         local z = logits(rec)
         local y = rec:input("output", { space = "B", dtype = "i32" })
-        return { loss = op.cross_entropy(z, y, { smoothing = options.smoothing }) }
+        return { loss = task.cross_entropy(rec, options, output, z, y) }
       end,
       predict = function(rec)
         local z = logits(rec)

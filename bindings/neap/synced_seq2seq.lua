@@ -1,4 +1,5 @@
---- Synchronous sequence to sequence: an output for every step, as many as inputs (tagging).
+--- Synchronous sequence to sequence: an output for every step, as many as inputs (tagging); or, read
+-- by connectionist temporal classification, fewer outputs than steps (speech).
 -- @module neap.synced_seq2seq
 local check = require "neap.check"
 local op = require "neap.op"
@@ -11,6 +12,72 @@ local task = require "neap.task"
 
 local class = {}
 
+local function total(x) return op.sum_rows(op.reshape(x, { 1 })) end
+
+-- The sum of losses over how many outputs there are.
+local function for_each(losses, outputs)
+  return op.reshape(total(losses) / op.maximum(total(op.greater_equal(outputs, 0)), 1), {})
+end
+
+-- A chain's scores: of transitions (to, from), of the first class, of the last one.
+local function chain(rec, n)
+  return rec:within("net", function()
+    return rec:param("crf.transitions", { n, n }, "zeros"), rec:param("crf.start", { n }, "zeros"),
+      rec:param("crf.stop", { n }, "zeros")
+  end)
+end
+
+-- What an option `loss` chooses: how many scores each step has beside those of the symbols, the
+-- sequence that the outputs are, the loss of scores z and outputs y, and the answer from z.
+local losses = {
+  cross_entropy = {
+    more = 0, space = "T",
+    learn = function(rec, z, y, output, options)
+      return task.cross_entropy(rec, options, output, z, y)
+    end,
+    predict = function(_, z) return { scores = op.softmax(z), tags = op.argmax(z) } end,
+  },
+  crf = {
+    more = 0, space = "T",
+    learn = function(rec, z, y, output)
+      return for_each(op.crf(z, y, chain(rec, #output)), y)
+    end,
+    predict = function(rec, z, output)
+      local a, start, stop = chain(rec, #output)
+      return { scores = op.crf_marginals(z, a, start, stop), tags = op.viterbi(z, a, start, stop) }
+    end,
+  },
+  ctc = {
+    more = 1, space = "U",
+    learn = function(_, z, y, _, options)
+      return for_each(op.ctc(z, y, { zero = options.zero }), y)
+    end,
+    predict = function(_, z, _, options)
+      return { scores = op.softmax(z), tags = op.ctc_decode(z, { beam = options.beam }) }
+    end,
+  },
+}
+
+-- Which options belong to one loss alone.
+local belongs = { smoothing = "cross_entropy", weights = "cross_entropy", focal = "cross_entropy",
+  zero = "ctc", beam = "ctc" }
+
+local function loss_of(options)
+  local name = options.loss == nil and "cross_entropy" or options.loss
+  if not losses[name] then
+    check.fail("synced_seq2seq: loss: expected \"cross_entropy\", \"crf\" or \"ctc\", came %s",
+      check.came(name))
+  end
+  for option, loss in pairs(belongs) do
+    if options[option] ~= nil and loss ~= name then
+      check.fail("synced_seq2seq: %s: an option of the loss %q, the task's is %q", option, loss, name)
+    end
+  end
+  check.boolean("synced_seq2seq", "zero", options.zero)
+  if options.beam ~= nil then check.integer("synced_seq2seq", "beam", options.beam, 0, 1000) end
+  return name
+end
+
 --- Makes the task.
 -- @function synced_seq2seq
 -- @tab options
@@ -19,14 +86,24 @@ local class = {}
 -- - `output`: the vocabulary of outputs
 -- - `net`: a layer or function: x [T,B,..] -> y [T,B,H]; where H is not the number of outputs, a linear
 --   layer follows
--- - `rng`, `threads`, `recompute` (see @{neap.program}), `smoothing` (of the cross-entropy)
+-- - `loss`: "cross_entropy" of each step; "crf": of the whole sequence of outputs, whose neighbours
+--   are scored too (Lafferty et al. 2001), answers by Viterbi; "ctc": of all ways to read the
+--   outputs from the steps (Graves et al. 2006): they are fewer then, a class for the blank comes
+--   last, and repeats are dropped
+-- - `smoothing`, `weights` (`{ symbol = number, .. }`, 1 for the others), `focal`: of the
+--   cross-entropy, see @{neap.op.cross_entropy}
+-- - `zero`, `beam`: of ctc, see @{neap.op.ctc}, @{neap.op.ctc_decode}
+-- - `rng`, `threads`, `recompute` (see @{neap.program})
 local function new(_, options)
   options = check.options("synced_seq2seq", options, { "input", "output", "net", "rng", "threads",
-    "recompute", "smoothing" })
+    "recompute", "loss", "zero", "beam", table.unpack(task.class_loss) })
   local inputs = task.inputs("synced_seq2seq", options.input)
   local output = task.vocab("synced_seq2seq", "output", options.output)
   local net = task.network("synced_seq2seq", options.net)
-  local head = layer.linear { name = "head" }
+  local name = loss_of(options)
+  local loss = losses[name]
+  local width = #output + loss.more
+  local head = layer.linear { name = "head", size = width }
   local function logits(rec)
     local x = task.record_inputs(rec, inputs)
     return rec:within("net", function()
@@ -34,27 +111,25 @@ local function new(_, options)
       if y.space < 1 then
         check.fail("synced_seq2seq: the network must give a value for each step, came %s", y:shape())
       end
-      if y.width ~= #output then y = head(y) end
+      if y.width ~= width then y = head(y) end
       return y
     end)
   end
   local self = task.new(class, {
     kind = "synced_seq2seq", rng = options.rng, net = net, options = options,
-    hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = #output },
-    config = { kind = "synced_seq2seq", input = task.plain_inputs(inputs), output = output:plain() },
+    hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = width },
+    config = { kind = "synced_seq2seq", input = task.plain_inputs(inputs), output = output:plain(),
+      loss = name },
     builders = {
       learn = function(rec)
         local z = logits(rec)
-        local y = rec:input("output", { space = "T", dtype = "i32" })
-        return { loss = op.cross_entropy(z, y, { smoothing = options.smoothing }) }
+        local y = rec:input("output", { space = loss.space, dtype = "i32" })
+        return { loss = loss.learn(rec, z, y, output, options) }
       end,
-      predict = function(rec)
-        local z = logits(rec)
-        return { scores = op.softmax(z), tags = op.argmax(z) }
-      end,
+      predict = function(rec) return loss.predict(rec, logits(rec), output, options) end,
     },
   })
-  self.inputs, self.output = inputs, output
+  self.inputs, self.output, self.loss_name = inputs, output, name
   return self
 end
 
@@ -62,17 +137,60 @@ function class.restore(config, parts)
   local self = task.new(class, { kind = "synced_seq2seq", params = parts.params,
     programs = parts.programs, config = config })
   self.inputs, self.output = task.restore_inputs(config.input), assert(vocab.from(config.output))
+  self.loss_name = config.loss or "cross_entropy"
   return self
 end
 
+-- The ids that a run answers with, sequence by sequence; those of ctc end before the steps do.
+local function answers(run, lengths)
+  local got, out, at = run:value("tags", "concat"), {}, 0
+  for b = 1, #lengths do
+    out[b] = {}
+    for _ = 1, lengths[b] do
+      at = at + 1
+      if got[at] >= 0 then table.insert(out[b], got[at]) end
+    end
+  end
+  return out
+end
+
+local function steps_of(self, batch)
+  local first = batch[self.inputs[1].name]
+  return first.outer or first.lengths
+end
+
+-- Outputs of their own lengths: edits over their number, and how many sequences are right.
+local function score_labels(self, fields, size)
+  local run = self:run("predict", false)
+  local edits, n, whole, sequences = 0, 0, 0, 0
+  for batch in batches(fields, { size = size }) do
+    run:feed(batch):forward()
+    local got, at = answers(run, steps_of(self, batch)), 0
+    for b = 1, batch.rows do
+      local want = {}
+      for u = 1, batch.output.lengths[b] do want[u] = batch.output.data[at + u] end
+      at = at + #want
+      local distance = metrics.edit_distance(got[b], want)
+      edits, n, sequences = edits + distance, n + #want, sequences + 1
+      if distance == 0 then whole = whole + 1 end
+    end
+  end
+  return metrics.scores { error_rate = n > 0 and edits / n or 0,
+    sequence_accuracy = sequences > 0 and whole / sequences or 0, n = n }
+end
+
 --- The share of right outputs over all steps, and of sequences right as a whole. Steps whose output
--- is -1 are left out, as by the loss, and so are sequences of no other steps.
+-- is -1 are left out, as by the loss, and so are sequences of no other steps. With the loss "ctc", whose
+-- outputs have lengths of their own, edits over the number of outputs instead of accuracy.
 -- @tab fields as for neap.batches: the inputs and `output`
 -- @tab[opt] options `{ size = 64 }`
--- @treturn tab `{ accuracy, sequence_accuracy, n }`
+-- @treturn tab `{ accuracy, sequence_accuracy, n }` or `{ error_rate, sequence_accuracy, n }`
 function class:score(fields, options)
   task.fields("score", self.inputs, fields)
   options = check.options("score", options, { "size" })
+  if self.loss_name == "ctc" then
+    return score_labels(self, fields, options.size == nil and 64 or options.size)
+  end
   local run = self:run("predict", false)
   local right, n, whole, sequences = 0, 0, 0, 0
   for batch in batches(fields, { size = options.size == nil and 64 or options.size }) do
@@ -102,16 +220,9 @@ end
 function class:predict(sequences)
   local run, batch = self:run("predict", false), task.batch("predict", self.inputs, sequences)
   if not batch then return {} end
-  run:feed(batch):forward()
-  local got, out, at = run:value("tags", "concat"), {}, 0
-  local first = batch[self.inputs[1].name]
-  local lengths = first.outer or first.lengths
-  for b = 1, #lengths do
-    out[b] = {}
-    for t = 1, lengths[b] do
-      at = at + 1
-      out[b][t] = self.output:symbol(got[at] + 1)
-    end
+  local out = answers(run:feed(batch):forward(), steps_of(self, batch))
+  for _, ids in ipairs(out) do
+    for t, id in ipairs(ids) do ids[t] = self.output:symbol(id + 1) end
   end
   return out
 end

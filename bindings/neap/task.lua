@@ -9,6 +9,7 @@ local cjson = require "cjson"
 local program = require "neap.program"
 local record = require "neap.record"
 local layer = require "neap.layer"
+local op = require "neap.op"
 local vocab = require "neap.vocab"
 
 local task = { methods = {} }
@@ -81,9 +82,46 @@ end
 --- Checks that a network, or the part of one that an option names, is a layer or a function.
 function task.network(who, net, option) return layer.check(who .. ": " .. (option or "net"), net) end
 
+--- The options of a loss that tells classes apart: `smoothing`, `weights` and `focal`.
+task.class_loss = { "smoothing", "weights", "focal" }
+
+--- The cross-entropy of a task's outputs, by its options.
+-- @param rec the recorder
+-- @tab options of the task
+-- @param output its vocabulary
+-- @param logits [..,V]
+-- @param ids i32 [..]
+function task.cross_entropy(rec, options, output, logits, ids)
+  local weights
+  if options.weights then
+    local list = {}
+    for i = 1, #output do list[i] = options.weights[output:symbol(i)] or 1 end
+    weights = rec:constant("class_weights", core.tensor(list))
+  end
+  return op.cross_entropy(logits, ids, { smoothing = options.smoothing, focal = options.focal,
+    weights = weights })
+end
+
+-- Checks weights of classes: { symbol = number, .. }, 1 where there is none.
+local function class_weights(who, weights, output)
+  check.table(who, "weights", weights)
+  for symbol, w in pairs(weights) do
+    if type(symbol) ~= "string" or not output:has(symbol) then
+      check.fail("%s: weights: expected symbols of the output and their numbers, came %s = %s", who,
+        check.came(symbol), check.came(w))
+    end
+    check.number(who, ("weights: %s"):format(symbol), w, 0, 1e6)
+  end
+end
+
 -- Checks what learning tasks have in common.
 local function common(who, options)
   if options.smoothing ~= nil then check.number(who, "smoothing", options.smoothing, 0, 1) end
+  if options.weights ~= nil then class_weights(who, options.weights, options.output) end
+  if options.focal ~= nil and check.number(who, "focal", options.focal, 0, 100) > 0
+    and (options.smoothing or 0) > 0 then
+    check.fail("%s: focal: expected none beside smoothing, came %g", who, options.focal)
+  end
   if options.threads ~= nil then check.integer(who, "threads", options.threads, 1, 1024) end
   check.boolean(who, "recompute", options.recompute)
 end

@@ -649,11 +649,12 @@ static int classify(host *h, const task *t) {
   return bad;
 }
 
-/* A tag for each symbol. */
+/* A tag for each symbol; -1 fills up where what a sequence reads as is shorter. */
 static int tag(host *h, const task *t) {
   size_t n;
   int32_t *tags = read_output(h, "tags", &n);
-  for (size_t i = 0; tags && i < n; i++) print_symbol(&t->output, tags[i], i > 0 ? " " : "");
+  for (size_t i = 0; tags && i < n; i++)
+    if (tags[i] >= 0) print_symbol(&t->output, tags[i], i > 0 ? " " : "");
   int bad = !tags;
   free(tags);
   return bad;

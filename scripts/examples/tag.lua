@@ -11,6 +11,9 @@ local options = common.options {
   dev = common.shared "ud-english-ewt/dev.conllu",
   texts = { "sentence", "A sentence to tag at the end, blanks between its words; "
     .. "with --load nothing else." },
+  extend = function(parser)
+    parser:flag "--crf":description "Score neighbouring tags too: a linear-chain CRF."
+  end,
 }
 local rng = neap.rng(options.seed)
 local size, rate = 128, 2e-3
@@ -64,6 +67,7 @@ else
   model = neap.synced_seq2seq {
     input = { words = words, chars = { vocab = chars, nested = true } },
     output = neap.vocab(train, "upos"), rng = rng, threads = options.threads,
+    loss = options.crf and "crf" or "cross_entropy",
     net = function(x)
       local _, last = spelling(char(x.chars))         -- last states: [T,B,128], a row for each word
       return sentence(op.concat { word(x.words), last.h }) -- [T,B,228] -> [T,B,256]
