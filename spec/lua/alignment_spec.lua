@@ -1,0 +1,196 @@
+-- Tagging with neighbours that count (loss = "crf") and with fewer outputs than steps (loss = "ctc"):
+-- what they learn, save, answer to without Lua, and refuse.
+local neap = require "neap"
+local help = require "data_help"
+local host = require "host_help"
+local raises = help.raises
+
+local function trained(options, fields, steps, rate)
+  local model, optim = neap.synced_seq2seq(options), neap.adam { rate = rate or 0.1 }
+  for _ = 1, steps do
+    for batch in neap.batches(fields, { size = 100 }) do model:learn(batch, optim) end
+  end
+  return model
+end
+
+-- Saved, loaded and asked without Lua, a model answers as it does here.
+local function same_elsewhere(model, lines)
+  local path, text = os.tmpname(), {}
+  assert(model:save(path))
+  local loaded = assert(neap.load(path))
+  assert.same(model:predict(lines), loaded:predict(lines))
+  for i, tags in ipairs(model:predict(lines)) do text[i] = table.concat(tags, " ") end
+  local out, err, status = host.execute(("%s %s"):format(host.run_model, path),
+    table.concat(lines, "\n") .. "\n")
+  assert.equal("", err)
+  assert.equal(0, status)
+  assert.equal(table.concat(text, "\n") .. "\n", out)
+  os.remove(path)
+  return loaded
+end
+
+describe("a tagger", function()
+  -- The first word tells the first tag; from there on tags alternate, whatever the words.
+  local lines = {
+    words = { "so la la la", "to la la", "so la", "to", "to la la la la", "so la la" },
+    tags = { "A B A B", "B A B", "A B", "B", "B A B A B", "A B A" },
+  }
+  local split = { split = { words = "words", tags = "words" } }
+  local data = neap.corpus.from(lines, split)
+  local words, tags = neap.vocab(data, "words"), neap.vocab.new { "A", "B" }
+  local fields = { words = data:encode("words", words), output = data:encode("tags", tags) }
+  local function options(more)
+    local out = { input = { words = words }, output = tags, rng = neap.rng(1),
+      net = function(x) return neap.embed { size = 3 }(x.words) end }
+    for k, v in pairs(more) do out[k] = v end
+    return out
+  end
+
+  it("learns from a CRF what its network cannot see", function()
+    local plain = trained(options {}, fields, 60):score(fields)
+    assert(plain.accuracy < 0.8, plain.accuracy)
+    local model = trained(options { loss = "crf" }, fields, 60)
+    local scores = model:score(fields)
+    assert.equal(1, scores.accuracy)
+    assert.equal(1, scores.sequence_accuracy)
+    assert.same({ { "B", "A", "B", "A" }, { "A" } }, model:predict { "to la la la", "so" })
+    local a = model.params:get "net.crf.transitions"
+    assert(a:get(1, 2) > a:get(1, 1) + 1 and a:get(2, 1) > a:get(2, 2) + 1)
+  end)
+
+  it("gives probabilities of tags that sum to 1, those of whole sequences", function()
+    local model = trained(options { loss = "crf" }, fields, 20)
+    local run = model:run "predict"
+    run:feed(neap.batches({ words = data:encode("words", words) })()):forward()
+    local scores = run:value("scores", "concat")
+    for t = 1, scores:shape()[1] do
+      assert.near(1, scores:get(t, 1) + scores:get(t, 2), 1e-5)
+    end
+  end)
+
+  it("learns from what is known of a sequence alone", function()
+    local some = neap.corpus.from({ words = lines.words,
+      tags = { "A ? ? B", "B ? B", "? B", "B", "? A B A ?", "A ? A" } }, split)
+    local model = trained(options { loss = "crf" }, { words = data:encode("words", words),
+      output = some:encode("tags", tags, { unknown = "ignore" }) }, 80)
+    assert.equal(1, model:score(fields).accuracy)
+    local none = neap.corpus.from({ words = { "so la" }, tags = { "? ?" } }, split)
+    local batch = neap.batches({ words = none:encode("words", words),
+      output = none:encode("tags", tags, { unknown = "ignore" }) })()
+    assert.near(0, model:learn(batch, neap.sgd { rate = 0.1 }), 1e-6)
+  end)
+
+  it("with a CRF is the same saved, loaded and without Lua", function()
+    local model = trained(options { loss = "crf" }, fields, 60)
+    local loaded = same_elsewhere(model, { "so la la la la la", "to", "to la" })
+    assert.equal(1, loaded:score(fields).accuracy)
+    local batch = neap.batches(fields, { size = 100 })()
+    assert.equal(model:loss(batch), loaded:loss(batch))
+    raises("stream: cannot step: crf_marginals reads later steps", function() loaded:program "predict":stream() end)
+  end)
+
+  it("has losses that weigh classes", function()
+    local first = { words = data:encode("words", words), output = data:encode("tags", tags) }
+    local batch = neap.batches(first, { size = 100 })()
+    local plain = neap.synced_seq2seq(options {}):loss(batch)
+    local only = neap.synced_seq2seq(options { weights = { A = 0 } })
+    local other = neap.synced_seq2seq(options { weights = { B = 0 } })
+    local many = neap.synced_seq2seq(options { weights = { A = 3, B = 3 } })
+    assert.near(plain, many:loss(batch), 1e-6)
+    assert.near(plain, (only:loss(batch) * 10 + other:loss(batch) * 8) / 18, 1e-5)
+    assert(neap.synced_seq2seq(options { focal = 2 }):loss(batch) < plain)
+    local path = os.tmpname()
+    assert(only:save(path)) -- weights stay as they are when training goes on
+    local loaded = assert(neap.load(path))
+    os.remove(path)
+    assert.equal(only:loss(batch), loaded:loss(batch))
+    loaded:learn(batch, neap.sgd { rate = 1 })
+    assert.same({ 0, 1 }, loaded.params:get "class_weights":totable())
+  end)
+
+  it("refuses options that its loss has not", function()
+    raises('synced_seq2seq: loss: expected "cross_entropy", "crf" or "ctc", came "csf"', function()
+      neap.synced_seq2seq(options { loss = "csf" })
+    end)
+    raises('synced_seq2seq: smoothing: an option of the loss "cross_entropy", the task\'s is "crf"',
+      function() neap.synced_seq2seq(options { loss = "crf", smoothing = 0.1 }) end)
+    raises('synced_seq2seq: beam: an option of the loss "ctc", the task\'s is "cross_entropy"',
+      function() neap.synced_seq2seq(options { beam = 3 }) end)
+    raises("synced_seq2seq: zero: expected true or false, came 1", function()
+      neap.synced_seq2seq(options { loss = "ctc", zero = 1 })
+    end)
+    raises("synced_seq2seq: beam: expected an integer from 0 to 1000, came -1", function()
+      neap.synced_seq2seq(options { loss = "ctc", beam = -1 })
+    end)
+    raises("synced_seq2seq: weights: expected symbols of the output and their numbers, came \"C\" = 1",
+      function() neap.synced_seq2seq(options { weights = { C = 1 } }) end)
+    raises("synced_seq2seq: weights: A: expected a number from 0 to 1e+06, came -1", function()
+      neap.synced_seq2seq(options { weights = { A = -1 } })
+    end)
+    raises("synced_seq2seq: focal: expected none beside smoothing, came 1", function()
+      neap.synced_seq2seq(options { focal = 1, smoothing = 0.1 })
+    end)
+  end)
+end)
+
+describe("reading fewer outputs than steps", function()
+  -- Each letter of the output stands in the input one to three times, with dots between equal ones and
+  -- sometimes elsewhere; a dot is nothing.
+  local function made(n, seed)
+    local rng, input, output = neap.rng(seed), {}, {}
+    for i = 1, n do
+      local steps, letters = {}, {}
+      for k = 1, rng:int(5) - 1 do
+        letters[k] = ("xyz"):sub(rng:int(3)):sub(1, 1)
+        if letters[k] == letters[k - 1] or rng:uniform() < 0.3 then steps[#steps + 1] = "." end
+        for _ = 1, rng:int(3) do steps[#steps + 1] = letters[k] end
+      end
+      if #steps == 0 then steps[1] = "." end
+      input[i], output[i] = table.concat(steps, " "), table.concat(letters, " ")
+    end
+    return neap.corpus.from({ input = input, output = output },
+      { split = { input = "words", output = "words" } })
+  end
+  local data, other = made(120, 1), made(50, 2)
+  local symbols, letters = neap.vocab.new { ".", "x", "y", "z" }, neap.vocab.new { "x", "y", "z" }
+  local function fields(corpus)
+    return { input = corpus:encode("input", symbols), output = corpus:encode("output", letters) }
+  end
+  local function options(more)
+    local out = { input = symbols, output = letters, loss = "ctc", rng = neap.rng(1),
+      net = neap.chain { neap.embed { size = 8 }, neap.gru { size = 12 } } }
+    for k, v in pairs(more or {}) do out[k] = v end
+    return out
+  end
+
+  it("is learned by CTC, saved, loaded and run without Lua", function()
+    for _, beam in ipairs { 0, 4 } do
+      local model = trained(options { beam = beam }, fields(data), 60, 0.03)
+      local scores = model:score(fields(other))
+      assert(scores.error_rate < 0.02, scores.error_rate)
+      assert(scores.sequence_accuracy > 0.95 and scores.n > 50, tostring(scores))
+      assert.same({ { "x", "y" }, {}, { "z", "z" } },
+        model:predict { "xx.yyy", "..", "zz.z" })
+      local loaded = same_elsewhere(model, { "x.yzz", "y", "z.z.z" })
+      assert.equal(tostring(scores), tostring(loaded:score(fields(other))))
+    end
+  end)
+
+  it("names the sequence that has not steps enough, or leaves it out", function()
+    local bad = neap.corpus.from({ input = { "x . y", "x y" }, output = { "x y", "x x" } },
+      { split = { input = "words", output = "words" } })
+    local model = neap.synced_seq2seq(options())
+    local batch = neap.batches(fields(bad), { bucket = false })()
+    local ok, message = pcall(model.learn, model, batch, neap.sgd { rate = 0.1 })
+    assert.is_false(ok)
+    assert(message:find("ctc: 2 labels, 1 of them as the one before, need 3 steps, there are 2; with "
+      .. "zero such a sequence counts 0, row 2", 1, true), message)
+    model = neap.synced_seq2seq(options { zero = true })
+    local both = model:loss(batch)
+    local good = neap.corpus.from({ input = { "x . y" }, output = { "x y" } },
+      { split = { input = "words", output = "words" } })
+    -- of the same model: the sum, over the outputs of both
+    assert.near(model:loss(neap.batches(fields(good))()) * 2, both * 4, 1e-5)
+    model:learn(batch, neap.sgd { rate = 0.1 })
+  end)
+end)
