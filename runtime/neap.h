@@ -158,6 +158,9 @@ NEAP_API neap_status neap_params_init(neap_params *p, int id, neap_init kind, do
                                       uint64_t seed);
 /* Copies all values. EARG if the sets differ. */
 NEAP_API neap_status neap_params_copy(neap_params *to, const neap_params *from);
+/* to += share * (from - to), all values: an average that moves. EARG if the sets differ or the share is
+** not in 0..1. */
+NEAP_API neap_status neap_params_mix(neap_params *to, const neap_params *from, double share);
 
 /* ---- programs ---------------------------------------------------------------------------- */
 
@@ -551,13 +554,21 @@ NEAP_API neap_status neap_archive_load_memory(neap_archive **a, const void *data
 /* ---- training ---------------------------------------------------------------------------- */
 
 typedef struct neap_optim neap_optim;
-typedef enum neap_optim_kind { NEAP_SGD, NEAP_RMSPROP, NEAP_ADAM, NEAP_ADAMW } neap_optim_kind;
+typedef enum neap_optim_kind {
+  NEAP_SGD,
+  NEAP_RMSPROP,
+  NEAP_ADAM,
+  NEAP_ADAMW,
+  NEAP_NESTEROV,
+  NEAP_ADAGRAD,
+  NEAP_ADADELTA
+} neap_optim_kind;
 
 typedef struct neap_optim_options {
   neap_optim_kind kind;
   double rate;
-  double momentum;     /* SGD: 0 */
-  double decay;        /* RMSprop's alpha: 0.99 */
+  double momentum;     /* SGD, RMSprop: 0; Nesterov: 0.9 */
+  double decay;        /* RMSprop's alpha: 0.99; Adadelta's rho: 0.9 */
   double beta1, beta2; /* Adam: 0.9, 0.999 */
   double eps;          /* 1e-8 */
   double weight_decay; /* AdamW: decoupled; the others: added to the gradient */
@@ -568,6 +579,9 @@ typedef struct neap_optim_options {
                           change, as if there were no decay; 0: as the formula says */
 } neap_optim_options;
 
+/* "sgd", "rmsprop", ..; NULL if there is no such kind. takes (may be NULL): its options beside those of
+** all, "decay momentum eps". */
+NEAP_API const char *neap_optim_name(neap_optim_kind kind, const char **takes);
 /* The usual values of a kind. */
 NEAP_API neap_optim_options neap_optim_preset(neap_optim_kind kind);
 /* Owns the update of the parameters in ids (NULL: all of p, also later ones). EARG, EMEM. */
@@ -575,6 +589,10 @@ NEAP_API neap_status neap_optim_new(neap_optim **o, neap_params *p, const int *i
                                     const neap_optim_options *options);
 NEAP_API void neap_optim_release(neap_optim *o);
 NEAP_API void neap_optim_rate(neap_optim *o, double rate);
+/* The parameters in ids take `rate` times the optimizer's rate, and this weight decay (< 0: the
+** optimizer's). Clipping stays over all. EARG, EMEM. */
+NEAP_API neap_status neap_optim_group(neap_optim *o, const int *ids, int n, double rate,
+                                      double weight_decay);
 typedef struct neap_optim_report {
   double norm;                 /* gradient norm before clipping, of the last step */
   uint64_t steps;

@@ -192,12 +192,52 @@ static const luaL_Reg archive_methods[] = {
 
 /* ---- optimizers ---- */
 
+enum { MOST_KINDS = 32 };
+
+/* The names of all kinds, NULL after the last. */
+static void kinds_of(const char *names[MOST_KINDS + 1]) {
+  int n = 0;
+  while (n < MOST_KINDS && (names[n] = neap_optim_name((neap_optim_kind)n, NULL)) != NULL) n++;
+  names[n] = NULL;
+}
+
+/* optim_kinds() -> { { name =, takes = }, .. } */
+static int optim_kinds(lua_State *L) {
+  const char *names[MOST_KINDS + 1], *takes;
+  kinds_of(names);
+  lua_newtable(L);
+  for (int i = 0; names[i]; i++) {
+    neap_optim_name((neap_optim_kind)i, &takes);
+    lua_newtable(L);
+    lua_pushstring(L, names[i]), lua_setfield(L, -2, "name");
+    lua_pushstring(L, takes), lua_setfield(L, -2, "takes");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+/* The ids of a list of names, kept alive by the stack. */
+static int *ids_of(lua_State *L, int arg, neap_params *p, const char *who, int *n) {
+  nb_table(L, arg);
+  *n = (int)lua_rawlen(L, arg);
+  int *ids = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *ids, 0);
+  for (int i = 0; i < *n; i++) {
+    lua_rawgeti(L, arg, i + 1);
+    const char *name = nb_string(L, -1, NULL);
+    if ((ids[i] = neap_params_find(p, name)) < 0)
+      nb_raise(L, "%s: there is no parameter '%s'", who, name);
+    lua_pop(L, 1);
+  }
+  return ids;
+}
+
 /* optim(params, kind, options, names or nil) */
 static int optim_new(lua_State *L) {
-  static const char *const kinds[] = {"sgd", "rmsprop", "adam", "adamw", NULL};
   static const char *const names[] = {"rate",         "momentum",  "decay",      "beta1", "beta2",
                                       "eps",          "weight_decay", "clip_norm", "clip_value", "lazy",
                                       NULL};
+  const char *kinds[MOST_KINDS + 1];
+  kinds_of(kinds);
   neap_params *p = nb_object(L, 1, &nb_params_type);
   neap_optim_kind kind = (neap_optim_kind)nb_choice(L, 2, NULL, kinds);
   neap_optim_options o = neap_optim_preset(kind);
@@ -215,23 +255,20 @@ static int optim_new(lua_State *L) {
     o.lazy = nb_option_boolean(L, 3, kinds[kind], "lazy", false);
   }
   int *ids = NULL, n = 0;
-  if (!lua_isnoneornil(L, 4)) {
-    nb_table(L, 4);
-    n = (int)lua_rawlen(L, 4);
-    ids = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *ids, 0);
-    for (int i = 0; i < n; i++) {
-      lua_rawgeti(L, 4, i + 1);
-      const char *name = nb_string(L, -1, NULL);
-      if ((ids[i] = neap_params_find(p, name)) < 0)
-        return nb_raise(L, "%s: there is no parameter '%s'", kinds[kind], name);
-      lua_pop(L, 1);
-    }
-  }
+  if (!lua_isnoneornil(L, 4)) ids = ids_of(L, 4, p, kinds[kind], &n);
   void **box = nb_box(L, &optim_type);
   neap_optim *opt;
   nb_check(L, neap_optim_new(&opt, nb_object(L, 1, &nb_params_type), ids, n, &o));
   *box = opt;
   return 1;
+}
+
+/* group(params, names, rate, weight_decay) */
+static int optim_group(lua_State *L) {
+  int n;
+  int *ids = ids_of(L, 3, nb_object(L, 2, &nb_params_type), "optimizer: group", &n);
+  nb_check(L, neap_optim_group(optim_of(L), ids, n, nb_number(L, 4), nb_number(L, 5)));
+  return 0;
 }
 
 static int optim_step(lua_State *L) {
@@ -277,7 +314,8 @@ static int optim_load(lua_State *L) {
 
 static const luaL_Reg optim_methods[] = {{"step", optim_step},     {"rate", optim_rate},
                                          {"report", optim_report}, {"save", optim_save},
-                                         {"load", optim_load},     {NULL, NULL}};
+                                         {"load", optim_load},     {"group", optim_group},
+                                         {NULL, NULL}};
 
 static const luaL_Reg functions[] = {{"model", model_new},
                                      {"load_model", model_load},
@@ -285,6 +323,7 @@ static const luaL_Reg functions[] = {{"model", model_new},
                                      {"archive", archive_new},
                                      {"load_archive", archive_load},
                                      {"optim", optim_new},
+                                     {"optim_kinds", optim_kinds},
                                      {NULL, NULL}};
 
 void nb_open_model(lua_State *L) {

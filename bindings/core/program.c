@@ -157,6 +157,12 @@ static int params_copy(lua_State *L) {
   return 0;
 }
 
+/* mix(other, share): a share of the way to the other's values */
+static int params_mix(lua_State *L) {
+  nb_check(L, neap_params_mix(params_of(L, 1), params_of(L, 2), nb_number(L, 3)));
+  return 0;
+}
+
 /* clone() -> params with the same names, shapes and values */
 static int params_clone(lua_State *L) {
   params_of(L, 1);
@@ -177,7 +183,7 @@ static const luaL_Reg params_methods[] = {
     {"get", params_get},       {"grad", params_grad},     {"set", params_set},
     {"zero_grad", params_zero_grad}, {"touch", params_touch},
     {"freeze", params_freeze}, {"frozen", params_frozen},
-    {"copy", params_copy},     {"clone", params_clone},   {NULL, NULL}};
+    {"copy", params_copy}, {"mix", params_mix},     {"clone", params_clone},   {NULL, NULL}};
 
 /* ---- programs ---- */
 

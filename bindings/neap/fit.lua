@@ -21,6 +21,8 @@ local progress = require "neap.progress"
 -- - `rate`: function(epoch, first_rate, done) giving the learning rate, asked for before each batch;
 --   done: the share of the whole training that is over, 0 to 1, by `epochs` or, where that comes
 --   first, by how many of them `minutes` allow
+-- - `average`: neap.average{..}, which takes the parameters in after each batch; scored and kept are
+--   its values, learning goes on from the parameters' own
 -- - `minutes`: starts no epoch that would probably end later
 -- - `out`: where lines go (standard error); `quiet`: no lines
 -- @treturn tab `{ best = scores, epoch = of the best, epochs = done, seconds, interrupted }`; the
@@ -32,7 +34,7 @@ return function(model, options)
     check.fail("fit: expected a task, came %s", check.came(model))
   end
   options = check.options("fit", options, { "optim", "epochs", "train", "dev", "key", "lower",
-    "patience", "rate", "minutes", "out", "quiet" })
+    "patience", "rate", "average", "minutes", "out", "quiet" })
   local optim = options.optim
   if type(optim) ~= "table" or type(optim.step) ~= "function" or type(optim.rate) ~= "function" then
     check.fail("fit: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came %s",
@@ -48,6 +50,10 @@ return function(model, options)
     if not options.dev then
       check.fail("fit: patience: counts epochs without a better score, which needs dev, came none")
     end
+  end
+  local average = options.average
+  if average ~= nil and not (type(average) == "table" and average.update and average.apply) then
+    check.fail("fit: average: expected neap.average { .. }, came %s", check.came(average))
   end
   local minutes = options.minutes
   if minutes ~= nil and not (type(minutes) == "number" and minutes >= 0) then
@@ -93,6 +99,7 @@ return function(model, options)
         optim:rate(rate)
       end
       sum = sum + model:learn(batch, optim)
+      if average then average:update(model) end
       n = n + 1
       if not options.quiet then
         bar:update(n, { loss = sum / n, rate = optim:rate(), score = best and best.scores[key] })
@@ -121,6 +128,7 @@ return function(model, options)
   local function epoch_of(epoch)
     local start = core.clock()
     local loss = learn(epoch)
+    local back = average and average:apply(model)
     local scores = options.dev and score() or metrics.scores { loss = loss }
     local run = type(model.runs) == "table" and model.runs["learn:learn"]
     if run then result.memory_mb = run:bytes() / 1e6 end
@@ -131,6 +139,8 @@ return function(model, options)
       better = now > before or before ~= before and now == now
     end
     if better then best = { scores = scores, epoch = epoch, restore = model:keep() } end
+    if back then back() end
+    if options.dev and type(optim.observe) == "function" then optim:observe(scores[key]) end
     result.epochs = epoch
     longest = math.max(longest, core.clock() - start)
     if options.quiet then return end

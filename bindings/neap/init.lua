@@ -4,7 +4,8 @@
 -- `op` (@{neap.op}), `cell` (@{neap.cell}), `program`, `grad`, `gradcheck`, `save`, `load_tensors` and `save_tensors`
 -- (@{neap.program}); and, loaded when first asked for, `vocab`, `corpus`, `batches`, `rng`,
 -- `progress`, `metrics`, `jordan`, `seq2class`, `synced_seq2seq`, `async_seq2seq`,
--- `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`, `features`, `audio`.
+-- `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`, `features`, `audio`,
+-- `schedule`, `average`.
 -- @module neap
 local core = require "neap.core"
 local check = require "neap.check"
@@ -24,7 +25,7 @@ for _, name in ipairs { "embed", "linear", "dropout", "layer_norm", "activation"
   neap[name] = layer[name]
 end
 for _, name in ipairs { "elman", "lstm", "gru" } do neap[name] = recurrent[name] end
-for _, name in ipairs { "sgd", "rmsprop", "adam", "adamw" } do neap[name] = optim[name] end
+for _, name in ipairs(optim.kinds) do neap[name] = optim[name] end
 
 neap.program, neap.grad, neap.gradcheck = program.new, program.grad, program.gradcheck
 neap.save, neap.load_tensors, neap.save_tensors = program.save, program.load_tensors,
@@ -92,6 +93,7 @@ local lazy = {
   async_seq2seq = "neap.async_seq2seq", language_model = "neap.language_model",
   forecaster = "neap.forecaster", fit = "neap.fit", load = "neap.load", show = "neap.show",
   debug = "neap.debug", features = "neap.features", audio = "neap.audio",
+  schedule = "neap.schedule", average = "neap.average",
 }
 
 return setmetatable(neap, { names = { lazy }, __index = function(t, name)

@@ -195,9 +195,14 @@ function layer.embed(options)
 end
 
 --- x W^T + b: [..,I] -> [..,size].
--- @tab options `{ size = (a task knows it), bias = true, init = }`
+-- @tab options `{ size = (a task knows it), bias = true, init =, tied = }`; tied: a layer with a weight
+--   [size,I], such as the embedding, that is W here too (Press and Wolf 2017)
 function layer.linear(options)
-  options = options_of("linear", options, { "size", "bias", "init" })
+  options = options_of("linear", options, { "size", "bias", "init", "tied" })
+  local tied = options.tied
+  if tied ~= nil and not layer.is_layer(tied) then
+    check.fail("linear: tied: expected a layer, came %s", check.came(tied))
+  end
   if options.size ~= nil then size_of("linear", options) end
   local bias = check.boolean("linear", "bias", options.bias, true)
   record.start("linear", options.init)
@@ -206,7 +211,10 @@ function layer.linear(options)
     local size = options.size or rec.hints.output_size
     if not size then check.fail("linear: how wide is the output? say linear{ size = n }") end
     local k = 1 / x.width ^ 0.5
-    local w = rec:param("weight", { size, x.width }, options.init or { "uniform", -k, k })
+    local function weight()
+      return rec:param("weight", { size, x.width }, options.init or { "uniform", -k, k })
+    end
+    local w = tied and tied:inside(weight) or weight()
     local b = bias and rec:param("bias", { size }, { "uniform", -k, k }) or nil
     return op.linear(x, w, b)
   end), options)

@@ -7,50 +7,113 @@ local optim = {}
 local methods, meta = {}, { __name = "neap.optimizer" }
 meta.__index = methods
 
--- What options.params must be: a list of names.
-local function group(kind, params)
-  if params == nil then return nil end
+-- A list of names, and of patterns with *.
+local function names_of(who, params)
   local names, count = {}, 0
   if type(params) == "table" then
     for _ in pairs(params) do count = count + 1 end
     for _, name in ipairs(params) do
-      names[#names + 1] = check.type(kind, "params: name", name, "string")
+      names[#names + 1] = check.type(who, "params: name", name, "string")
     end
   end
   if count == 0 or #names < count then
     check.fail("%s: params: expected a list of names of parameters, { \"net.linear.weight\", .. }, "
-      .. "came %s", kind, check.came(params))
+      .. "came %s", who, check.came(params))
   end
   return names
 end
 
-local function maker(kind, ...)
-  local known = { "rate", "clip", "clip_value", "weight_decay", "lazy", "schedule", "params", ... }
+--- The parameters that a list names. `*` stands for anything: "net.embed.*".
+-- @string who
+-- @param params a set
+-- @tab names
+-- @treturn tab names without *
+function optim.match(who, params, names)
+  local out = {}
+  for _, name in ipairs(names_of(who, names)) do
+    if not name:find("*", 1, true) then
+      out[#out + 1] = name
+    else
+      local pattern = "^" .. name:gsub("[^%w*]", "%%%0"):gsub("%*", ".*") .. "$"
+      local before = #out
+      for _, known in ipairs(params:names()) do
+        if known:find(pattern) then out[#out + 1] = known end
+      end
+      if #out == before then
+        check.fail("%s: no parameter's name is like %q; they are %s", who, name,
+          table.concat(params:names(), ", "))
+      end
+    end
+  end
+  return out
+end
+
+-- Groups of parameters with their own share of the rate or their own weight decay.
+local function groups_of(kind, groups)
+  if groups == nil then return nil end
+  check.table(kind, "groups", groups)
+  local out = {}
+  for i, g in ipairs(groups) do
+    local who = ("%s: group %d"):format(kind, i)
+    check.options(who, g, { "params", "rate", "weight_decay" })
+    out[i] = { names = names_of(who, g.params), who = who,
+      rate = g.rate == nil and 1 or check.number(who, "rate", g.rate, 0, 1e6),
+      weight_decay = g.weight_decay == nil and -1
+        or check.number(who, "weight_decay", g.weight_decay, 0, 1e6) }
+  end
+  return out
+end
+
+local function callable(x)
+  local meta_of = getmetatable(x)
+  return type(x) == "function" or type(meta_of) == "table" and meta_of.__call ~= nil
+end
+
+-- Options that are no numbers for the runtime.
+local own = { schedule = true, params = true, lazy = true, groups = true, accumulate = true }
+
+local function maker(kind, takes)
+  local known = { "rate", "clip", "clip_value", "weight_decay", "lazy", "schedule", "params", "groups",
+    "accumulate" }
+  for name in takes:gmatch "%S+" do known[#known + 1] = name end
   return function(options)
     options = check.options(kind, options, known)
     local c = { lazy = check.boolean(kind, "lazy", options.lazy) or nil }
     for k, v in pairs(options) do
-      if k ~= "schedule" and k ~= "params" and k ~= "lazy" then
+      if not own[k] then
         if type(v) ~= "number" then
           check.fail("%s: %s: expected a number, came %s", kind, k, check.came(v))
         end
         c[k == "clip" and "clip_norm" or k] = v
       end
     end
-    if options.schedule ~= nil and type(options.schedule) ~= "function" then
+    if options.schedule ~= nil and not callable(options.schedule) then
       check.fail("%s: schedule: expected a function of the step and the rate, came %s", kind,
         check.came(options.schedule))
     end
-    local names = group(kind, options.params)
+    local accumulate = options.accumulate == nil and 1
+      or check.integer(kind, "accumulate", options.accumulate, 1)
+    local names = options.params ~= nil and names_of(kind, options.params) or nil
+    local groups = groups_of(kind, options.groups)
     core.optim(core.params(), kind, c) -- wrong numbers are found here, at the script's line
     return setmetatable({ kind = kind, config = c, schedule = options.schedule,
-      names = names, base = c.rate, bound = setmetatable({}, { __mode = "k" }) }, meta)
+      names = names, groups = groups, accumulate = accumulate, base = c.rate,
+      bound = setmetatable({}, { __mode = "k" }), gathered = setmetatable({}, { __mode = "k" }) }, meta)
   end
 end
 
---- Stochastic gradient descent. Options of all: `rate`, `clip` (bound of the gradient's norm),
--- `clip_value` (bound of each element), `weight_decay`, `schedule = function(step, rate)` giving
--- the rate of a step, `params = { names }` (the group it owns; all if nil), `lazy = true`.
+--- One for each rule of the runtime: `sgd`, `nesterov` (with `momentum`); `rmsprop` (Tieleman and Hinton
+-- 2012; `decay`, `momentum`, `eps`); `adam` (Kingma and Ba 2015) and `adamw`, whose decay is decoupled
+-- (Loshchilov and Hutter 2019; `beta1`, `beta2`, `eps`); `adagrad` (Duchi et al. 2011; `eps`); `adadelta`
+-- (Zeiler 2012; `decay`, `eps`). Options of all:
+--
+-- - `rate`, `weight_decay`; `clip`: bound of the gradient's norm; `clip_value`: of each element
+-- - `schedule`: function(step, rate) giving the rate of a step, such as @{neap.schedule} makes
+-- - `params = { names }`: what it owns; all if nil. `*` in a name stands for anything: "net.embed.*"
+-- - `groups = { { params = { names }, rate =, weight_decay = }, .. }`: their rate is so many times the
+--   optimizer's, their weight decay another; clipping is over all
+-- - `accumulate`: so many batches make one step, by the mean of their gradients
+-- - `lazy = true`: see below
 --
 -- Rows of a table that only embeddings read have a gradient of 0 unless a batch looks them up. SGD
 -- without momentum and decay passes them by. Momentum, Adam's and RMSprop's averages and decay go on
@@ -59,25 +122,21 @@ end
 -- is large, as PyTorch's SparseAdam.
 -- @function sgd
 -- @tab options also `momentum`
-optim.sgd = maker("sgd", "momentum")
---- RMSprop (Tieleman and Hinton 2012).
--- @function rmsprop
--- @tab options also `decay`, `momentum`, `eps`
-optim.rmsprop = maker("rmsprop", "decay", "momentum", "eps")
---- Adam (Kingma and Ba 2015).
--- @function adam
--- @tab options also `beta1`, `beta2`, `eps`
-optim.adam = maker("adam", "beta1", "beta2", "eps")
---- AdamW: decoupled weight decay (Loshchilov and Hutter 2019).
--- @function adamw
--- @tab options as adam
-optim.adamw = maker("adamw", "beta1", "beta2", "eps")
+optim.kinds = {}
+for i, kind in ipairs(core.optim_kinds()) do
+  optim[kind.name] = maker(kind.name, kind.takes)
+  optim.kinds[i] = kind.name
+end
 
 -- The runtime's optimizer for a parameter set.
 function methods:on(params)
   local o = self.bound[params]
   if not o then
-    o = core.optim(params, self.kind, self.config, self.names)
+    o = core.optim(params, self.kind, self.config,
+      self.names and optim.match(self.kind, params, self.names))
+    for _, g in ipairs(self.groups or {}) do
+      o:group(params, optim.match(g.who, params, g.names), g.rate, g.weight_decay)
+    end
     self.bound[params] = o
     if not self.base then self.base = o:rate() end
   end
@@ -85,10 +144,30 @@ function methods:on(params)
   return o
 end
 
---- Clips the gradients that the parameters hold and updates them.
+--- Adds a batch's gradient to what is gathered for the next step.
+-- @param params
+-- @func backward called with the share that the gradient has in the step
+function methods:gather(params, backward)
+  local n = self.gathered[params] or 0
+  self.gathered[params] = nil -- if backward fails, the next batch is the first
+  if n == 0 then params:zero_grad() end
+  backward(1 / self.accumulate)
+  self.gathered[params] = n
+end
+
+--- Tells a schedule that looks at them a score, such as that of each epoch.
+-- @number score
+function methods:observe(score)
+  if type(self.schedule) == "table" and self.schedule.observe then self.schedule:observe(score) end
+end
+
+--- Clips the gradients that the parameters hold and updates them; with `accumulate` at each so many
+-- calls alone.
 -- @param params of a model or program
 function methods:step(params)
-  local o = self:on(params)
+  local o, n = self:on(params), (self.gathered[params] or 0) + 1
+  self.gathered[params] = n < self.accumulate and n or nil
+  if n < self.accumulate then return end
   if self.schedule then
     local step = o:report().steps + 1
     local rate = self.schedule(step, self.base)
@@ -126,6 +205,7 @@ function meta:__tostring()
       or ("%s=%g"):format(name == "clip_norm" and "clip" or name, value)
   end
   table.sort(parts)
+  if self.accumulate > 1 then parts[#parts + 1] = "accumulate=" .. self.accumulate end
   return self.kind .. (#parts > 0 and " " or "") .. table.concat(parts, " ")
 end
 

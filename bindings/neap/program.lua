@@ -297,7 +297,12 @@ function run_methods:forward() self.core:forward() return self end
 
 --- Adds the gradient of an output (one number) to the parameters' gradients.
 -- @string[opt="loss"] name
-function run_methods:backward(name) self.core:backward(id_of(self, "outputs", name or "loss")) end
+-- @number[opt=1] share times this number
+function run_methods:backward(name, share)
+  local id = id_of(self, "outputs", name or "loss")
+  if share == nil or share == 1 then return self.core:backward(id) end
+  self.core:backward(id, core.tensor(check.number("backward", "share", share)))
+end
 
 --- An output or watched value as a tensor: [T,B,..] with padding 0, or as layout "concat".
 -- @string name

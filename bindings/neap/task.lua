@@ -10,6 +10,7 @@ local program = require "neap.program"
 local record = require "neap.record"
 local layer = require "neap.layer"
 local op = require "neap.op"
+local optimizers = require "neap.optim"
 local vocab = require "neap.vocab"
 
 local task = { methods = {} }
@@ -263,14 +264,13 @@ end
 -- @param optim neap.adam{..} and the like
 -- @treturn number the loss
 function methods:learn(batch, optim)
-  if type(optim) ~= "table" or not optim.step then
+  if type(optim) ~= "table" or not (optim.step and optim.gather) then
     check.fail("learn: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came %s",
       check.came(optim))
   end
   complete(self, batch)
   local run = self:forward(batch)
-  self.params:zero_grad()
-  run:backward()
+  optim:gather(self.params, function(share) run:backward("loss", share) end)
   local ok, message = pcall(optim.step, optim, self.params)
   if not ok then
     if tostring(message):find("gradient of '", 1, true) then
@@ -286,6 +286,19 @@ end
 function methods:loss(batch)
   local run = self:run("learn", false)
   return run:feed(batch):forward():item()
+end
+
+--- Keeps parameters as they are when the task learns, or lets them learn again; gradients still flow
+-- through them.
+-- @tab names `*` in a name stands for anything: { "net.embed.*" }
+-- @bool[opt=true] on
+function methods:freeze(names, on)
+  on = check.boolean("freeze", "on", on, true)
+  self:program(self.main)
+  for _, name in ipairs(optimizers.match("freeze", self.params, names)) do
+    self.params:freeze(name, on)
+  end
+  return self
 end
 
 --- How many numbers the parameters have.

@@ -109,6 +109,9 @@ NEAP_API neap_status neap_archive_load_memory(neap_archive **a, const void *data
 
 /* ---- optimizers ---- */
 
+NEAP_API const char *neap_optim_name(neap_optim_kind kind, const char **takes) {
+  return ni_optim_name(kind, takes);
+}
 NEAP_API neap_optim_options neap_optim_preset(neap_optim_kind kind) {
   return ni_optim_preset(kind);
 }
@@ -122,6 +125,12 @@ NEAP_API neap_status neap_optim_new(neap_optim **o, neap_params *p, const int *i
 NEAP_API void neap_optim_release(neap_optim *o) { ni_optim_release(o); }
 NEAP_API void neap_optim_rate(neap_optim *o, double rate) {
   if (o && rate >= 0) o->o.rate = o->report.rate = rate;
+}
+NEAP_API neap_status neap_optim_group(neap_optim *o, const int *ids, int n, double rate,
+                                      double weight_decay) {
+  NEED(o, "optimizer group");
+  if (n > 0) NEED(ids, "optimizer group");
+  return ni_optim_group(o, ids, n, rate, weight_decay);
 }
 NEAP_API neap_status neap_optim_step(neap_optim *o) {
   NEED(o, "optimizer step");

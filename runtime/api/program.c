@@ -66,6 +66,11 @@ NEAP_API neap_status neap_params_copy(neap_params *to, const neap_params *from) 
   NEED(from, "params copy");
   return ni_params_copy(to, from);
 }
+NEAP_API neap_status neap_params_mix(neap_params *to, const neap_params *from, double share) {
+  NEED(to, "params mix");
+  NEED(from, "params mix");
+  return ni_params_mix(to, from, share);
+}
 
 /* ---- programs ---- */
 

@@ -366,6 +366,12 @@ neap_status ni_params_init(neap_params *p, int id, neap_init kind, double a, dou
 }
 
 neap_status ni_params_copy(neap_params *to, const neap_params *from) {
+  return ni_params_mix(to, from, 1);
+}
+
+neap_status ni_params_mix(neap_params *to, const neap_params *from, double share) {
+  if (!(share >= 0 && share <= 1))
+    return ni_fail(NEAP_EARG, "params: mix: expected a share in 0..1, came %g", share);
   if (to->count != from->count)
     return ni_fail(NEAP_EARG, "params: copy: expected %zu parameters, came %zu", to->count,
                    from->count);
@@ -377,7 +383,10 @@ neap_status ni_params_copy(neap_params *to, const neap_params *from) {
   }
   for (size_t i = 0; i < to->count; i++) {
     const ni_param *e = &to->entries[i], *f = entry(from, ni_params_find(from, e->name));
-    memmove(to->data + e->start, from->data + f->start, e->size * sizeof *to->data);
+    float *x = to->data + e->start;
+    const float *y = from->data + f->start;
+    if (share == 1) memmove(x, y, e->size * sizeof *x);
+    for (size_t k = 0; share < 1 && k < e->size; k++) x[k] += (float)share * (y[k] - x[k]);
   }
   to->version++;
   return NEAP_OK;

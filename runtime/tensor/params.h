@@ -65,5 +65,6 @@ bool ni_params_frozen(const neap_params *p, int id);
 neap_status ni_params_init(neap_params *p, int id, neap_init kind, double a, double b,
                            uint64_t seed);
 neap_status ni_params_copy(neap_params *to, const neap_params *from);
+neap_status ni_params_mix(neap_params *to, const neap_params *from, double share);
 
 #endif

@@ -6,11 +6,112 @@
 
 #include "../kernel/kernel.h"
 
+/*
+** A rule: n numbers w by their gradient g * scale, with what it remembers of each in m and v. wd: weight
+** decay, added to the gradient unless a rule says otherwise; t: the step, from 1.
+*/
+typedef struct numbers {
+  size_t n;
+  float *w, *m, *v;
+  const float *g;
+  float scale, rate, wd;
+  double t;
+} numbers;
+
+static float slope(const numbers *x, size_t i) { return x->g[i] * x->scale + x->wd * x->w[i]; }
+
+/* m = mu*m + g; w -= rate*m (Polyak 1964, as PyTorch writes it) */
+static void sgd(const neap_optim_options *c, const numbers *x) {
+  float mu = (float)c->momentum;
+  for (size_t i = 0; i < x->n; i++) {
+    float step = slope(x, i);
+    if (x->m) step = x->m[i] = mu * x->m[i] + step;
+    x->w[i] -= x->rate * step;
+  }
+}
+
+/* The same, a step ahead: w -= rate * (g + mu*m) (Nesterov 1983; Sutskever et al. 2013, as PyTorch) */
+static void nesterov(const neap_optim_options *c, const numbers *x) {
+  float mu = (float)c->momentum;
+  for (size_t i = 0; i < x->n; i++) {
+    float g = slope(x, i);
+    x->m[i] = mu * x->m[i] + g;
+    x->w[i] -= x->rate * (g + mu * x->m[i]);
+  }
+}
+
+/* v = d*v + (1-d)*g^2; w -= rate * g / (sqrt(v) + eps), through momentum as in PyTorch */
+static void rmsprop(const neap_optim_options *c, const numbers *x) {
+  float d = (float)c->decay, eps = (float)c->eps, mu = (float)c->momentum;
+  for (size_t i = 0; i < x->n; i++) {
+    float g = slope(x, i);
+    x->v[i] = d * x->v[i] + (1 - d) * g * g;
+    x->m[i] = mu * x->m[i] + g / (sqrtf(x->v[i]) + eps);
+    x->w[i] -= x->rate * x->m[i];
+  }
+}
+
+/* Kingma and Ba 2015; AdamW's decay stands beside the gradient (Loshchilov and Hutter 2019). */
+static void adam(const neap_optim_options *c, const numbers *x) {
+  bool decoupled = c->kind == NEAP_ADAMW;
+  ni_kernel_f32()->adam(x->n, x->w, x->g, x->scale, x->m, x->v, x->rate, (float)c->beta1,
+                        (float)c->beta2, (float)(1 - pow(c->beta1, x->t)),
+                        (float)(1 - pow(c->beta2, x->t)), (float)c->eps, decoupled ? 0 : x->wd,
+                        decoupled ? x->wd : 0);
+}
+
+/* v += g^2; w -= rate * g / (sqrt(v) + eps) (Duchi et al. 2011) */
+static void adagrad(const neap_optim_options *c, const numbers *x) {
+  float eps = (float)c->eps;
+  for (size_t i = 0; i < x->n; i++) {
+    float g = slope(x, i);
+    x->v[i] += g * g;
+    x->w[i] -= x->rate * g / (sqrtf(x->v[i]) + eps);
+  }
+}
+
+/* v = d*v + (1-d)*g^2; step = sqrt((m + eps)/(v + eps)) * g; m = d*m + (1-d)*step^2; w -= rate*step
+** (Zeiler 2012) */
+static void adadelta(const neap_optim_options *c, const numbers *x) {
+  float d = (float)c->decay, eps = (float)c->eps;
+  for (size_t i = 0; i < x->n; i++) {
+    float g = slope(x, i);
+    x->v[i] = d * x->v[i] + (1 - d) * g * g;
+    float step = sqrtf(x->m[i] + eps) / sqrtf(x->v[i] + eps) * g;
+    x->m[i] = d * x->m[i] + (1 - d) * step * step;
+    x->w[i] -= x->rate * step;
+  }
+}
+
+/* The rules; takes: their options beside those of all. */
+static const struct {
+  const char *name, *takes;
+  void (*rule)(const neap_optim_options *c, const numbers *x);
+  neap_optim_options preset;
+} kinds[] = {
+    [NEAP_SGD] = {"sgd", "momentum", sgd, {.rate = 1e-2}},
+    [NEAP_RMSPROP] = {"rmsprop", "decay momentum eps", rmsprop,
+                      {.rate = 1e-2, .decay = 0.99, .eps = 1e-8}},
+    [NEAP_ADAM] = {"adam", "beta1 beta2 eps", adam,
+                   {.rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}},
+    [NEAP_ADAMW] = {"adamw", "beta1 beta2 eps", adam,
+                    {.rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 1e-2}},
+    [NEAP_NESTEROV] = {"nesterov", "momentum", nesterov, {.rate = 1e-2, .momentum = 0.9}},
+    [NEAP_ADAGRAD] = {"adagrad", "eps", adagrad, {.rate = 1e-2, .eps = 1e-10}},
+    [NEAP_ADADELTA] = {"adadelta", "decay eps", adadelta, {.rate = 1, .decay = 0.9, .eps = 1e-6}},
+};
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
+
+const char *ni_optim_name(neap_optim_kind kind, const char **takes) {
+  bool known = (int)kind >= 0 && (int)kind < KINDS;
+  if (takes) *takes = known ? kinds[kind].takes : NULL;
+  return known ? kinds[kind].name : NULL;
+}
+
 neap_optim_options ni_optim_preset(neap_optim_kind kind) {
-  neap_optim_options o = {.kind = kind, .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
-  if (kind == NEAP_SGD) o.rate = 1e-2;
-  if (kind == NEAP_RMSPROP) o.rate = 1e-2, o.decay = 0.99;
-  if (kind == NEAP_ADAMW) o.weight_decay = 1e-2;
+  neap_optim_options o = {.kind = kind};
+  if (ni_optim_name(kind, NULL)) o = kinds[kind].preset;
+  o.kind = kind;
   return o;
 }
 
@@ -23,7 +124,7 @@ static neap_status check(const neap_optim_options *o) {
                {"beta2", o->beta2, 0, 1},         {"eps", o->eps, 0, 1},
                {"weight_decay", o->weight_decay, 0, 1e6}, {"clip_norm", o->clip_norm, 0, 1e30},
                {"clip_value", o->clip_value, 0, 1e30}};
-  if ((int)o->kind < NEAP_SGD || o->kind > NEAP_ADAMW)
+  if (!ni_optim_name(o->kind, NULL))
     return ni_fail(NEAP_EARG, "optimizer: there is no kind %d", (int)o->kind);
   for (size_t i = 0; i < sizeof bound / sizeof bound[0]; i++)
     if (!(bound[i].value >= bound[i].low && bound[i].value <= bound[i].high))
@@ -67,6 +168,7 @@ void ni_optim_release(neap_optim *o) {
   ni_free(o->m);
   ni_free(o->v);
   ni_free(o->begun);
+  ni_free(o->group);
   ni_free(o);
 }
 
@@ -112,39 +214,41 @@ static const ni_param *member(const neap_optim *o, int *i) {
   return NULL;
 }
 
-/* The n numbers of the vector from `at` on. */
-static void update(neap_optim *o, size_t at, size_t n, float scale) {
-  const neap_optim_options *c = &o->o;
-  float *w = o->params->data + at, *m = o->m ? o->m + at : NULL, *v = o->v ? o->v + at : NULL;
-  const float *g = o->params->grad + at;
-  float rate = (float)c->rate, wd = (float)c->weight_decay;
-  double t = (double)o->report.steps;
-  if (c->kind == NEAP_ADAM || c->kind == NEAP_ADAMW) {
-    bool decoupled = c->kind == NEAP_ADAMW;
-    ni_kernel_f32()->adam(n, w, g, scale, m, v, rate, (float)c->beta1, (float)c->beta2,
-                          (float)(1 - pow(c->beta1, t)), (float)(1 - pow(c->beta2, t)),
-                          (float)c->eps, decoupled ? 0 : wd, decoupled ? wd : 0);
-  } else if (c->kind == NEAP_RMSPROP) {
-    /* v = d*v + (1-d)*g^2; w -= rate * g / (sqrt(v) + eps), through momentum as in PyTorch */
-    float d = (float)c->decay, eps = (float)c->eps, mu = (float)c->momentum;
-    for (size_t i = 0; i < n; i++) {
-      float gi = g[i] * scale + wd * w[i];
-      v[i] = d * v[i] + (1 - d) * gi * gi;
-      float step = gi / (sqrtf(v[i]) + eps);
-      m[i] = mu * m[i] + step;
-      w[i] -= rate * m[i];
-    }
-  } else if (!m) {
-    for (size_t i = 0; i < n; i++) w[i] -= rate * (g[i] * scale + wd * w[i]);
-  } else {
-    /* m = mu*m + g; w -= rate*m (Polyak 1964, as PyTorch writes it) */
-    float mu = (float)c->momentum;
-    for (size_t i = 0; i < n; i++) {
-      float gi = g[i] * scale + wd * w[i];
-      m[i] = mu * m[i] + gi;
-      w[i] -= rate * m[i];
-    }
+/* What is particular to a parameter: its share of the rate, its weight decay. */
+static ni_group group_of(const neap_optim *o, const ni_param *e) {
+  size_t id = (size_t)(e - o->params->entries);
+  ni_group g = id < o->n_groups ? o->group[id] : (ni_group){1, -1};
+  if (g.weight_decay < 0) g.weight_decay = o->o.weight_decay;
+  return g;
+}
+
+neap_status ni_optim_group(neap_optim *o, const int *ids, int n, double rate, double weight_decay) {
+  size_t count = o->n_groups;
+  if (!(rate >= 0 && rate <= 1e6) || !(weight_decay <= 1e6))
+    return ni_fail(NEAP_EARG, "optimizer: group: expected a share of the rate and a weight decay up "
+                   "to 1e6, got %g and %g", rate, weight_decay);
+  for (int i = 0; i < n; i++) {
+    if (ids[i] < 0 || ids[i] >= ni_params_count(o->params))
+      return ni_fail(NEAP_EARG, "optimizer: group: there is no parameter %d", ids[i]);
+    if ((size_t)ids[i] >= count) count = (size_t)ids[i] + 1;
   }
+  ni_group *all = ni_alloc((count + 1) * sizeof *all);
+  if (!all) return NEAP_EMEM;
+  for (size_t i = 0; i < count; i++) all[i] = i < o->n_groups ? o->group[i] : (ni_group){1, -1};
+  for (int i = 0; i < n; i++) all[ids[i]] = (ni_group){rate, weight_decay};
+  ni_free(o->group);
+  o->group = all;
+  o->n_groups = count;
+  return NEAP_OK;
+}
+
+/* The n numbers of the vector from `at` on. */
+static void update(neap_optim *o, size_t at, size_t n, float scale, ni_group group) {
+  numbers x = {.n = n, .w = o->params->data + at, .m = o->m ? o->m + at : NULL,
+               .v = o->v ? o->v + at : NULL, .g = o->params->grad + at, .scale = scale,
+               .rate = (float)(o->o.rate * group.rate), .wd = (float)group.weight_decay,
+               .t = (double)o->report.steps};
+  kinds[o->o.kind].rule(&o->o, &x);
 }
 
 /*
@@ -152,10 +256,10 @@ static void update(neap_optim *o, size_t at, size_t n, float scale) {
 ** the optimizer remembers, every rule without decay leaves a number as it is, to the bit; but for
 ** an eps of 0, which makes it 0/0.
 */
-static const uint64_t *rows_to_update(const neap_optim *o) {
+static const uint64_t *rows_to_update(const neap_optim *o, double weight_decay) {
   const neap_optim_options *c = &o->o;
   if (c->lazy) return o->params->used;
-  if (c->weight_decay > 0 || (c->kind != NEAP_SGD && c->eps <= 0)) return NULL;
+  if (weight_decay > 0 || (strstr(kinds[c->kind].takes, "eps") && c->eps <= 0)) return NULL;
   return o->begun ? o->begun : o->params->used;
 }
 
@@ -227,11 +331,12 @@ neap_status ni_optim_step(neap_optim *o) {
   o->report.steps++;
   o->report.rate = o->o.rate;
   for (size_t i = 0; o->begun && i < o->words; i++) o->begun[i] |= p->used[i];
-  const uint64_t *some = rows_to_update(o);
   for (int i = 0; (e = member(o, &i)) != NULL;) {
-    if (!some) update(o, e->start, e->size, scale);
+    ni_group group = group_of(o, e);
+    const uint64_t *some = rows_to_update(o, group.weight_decay);
+    if (!some) update(o, e->start, e->size, scale, group);
     for (to = 0; some && ni_params_span(e, some, &from, &to);)
-      update(o, e->start + from, to - from, scale);
+      update(o, e->start + from, to - from, scale, group);
   }
   ni_params_touch(p);
   return NEAP_OK;

@@ -7,6 +7,11 @@
 #include "../file/safetensors.h"
 #include "../tensor/params.h"
 
+typedef struct ni_group {
+  double rate;         /* times the optimizer's */
+  double weight_decay; /* < 0: the optimizer's */
+} ni_group;
+
 struct neap_optim {
   neap_params *params;
   int *ids; /* NULL: all */
@@ -16,7 +21,12 @@ struct neap_optim {
   float *m, *v;    /* laid out as the parameters' vector; NULL: none are needed */
   uint64_t *begun; /* a bit for each row of them that may be other than 0 */
   size_t extent, words;
+  ni_group *group; /* by parameter; none past n_groups */
+  size_t n_groups;
 };
+
+const char *ni_optim_name(neap_optim_kind kind, const char **takes);
+neap_status ni_optim_group(neap_optim *o, const int *ids, int n, double rate, double weight_decay);
 
 neap_optim_options ni_optim_preset(neap_optim_kind kind);
 neap_status ni_optim_new(neap_optim **o, neap_params *p, const int *ids, int n,

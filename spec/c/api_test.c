@@ -140,6 +140,8 @@ static void test_null(fixture *f) {
   NULL_FAILS(neap_params_init(NULL, 0, NEAP_INIT_CONSTANT, 0, 0, 0));
   NULL_FAILS(neap_params_copy(NULL, f->params));
   NULL_FAILS(neap_params_copy(f->params, NULL));
+  NULL_FAILS(neap_params_mix(NULL, f->params, 0.5));
+  NULL_FAILS(neap_params_mix(f->params, NULL, 0.5));
   NULL_FAILS(neap_program_new(NULL, f->params));
   NULL_FAILS(neap_program_new(&pr, NULL));
   CHECK(pr == NULL);
@@ -269,6 +271,8 @@ static void test_null(fixture *f) {
   NULL_FAILS(neap_optim_new(NULL, f->params, NULL, 0, NULL));
   NULL_FAILS(neap_optim_new(&optim, NULL, NULL, 0, NULL));
   NULL_FAILS(neap_optim_step(NULL));
+  NULL_FAILS(neap_optim_group(NULL, (const int[]){0}, 1, 1, 0));
+  NULL_FAILS(neap_optim_group(f->optim, NULL, 1, 1, 0));
   NULL_FAILS(neap_optim_save(NULL, f->archive, ""));
   NULL_FAILS(neap_optim_save(f->optim, NULL, ""));
   NULL_FAILS(neap_optim_load(NULL, f->archive, ""));
@@ -359,6 +363,8 @@ static void test_wrong(fixture *f) {
   CHECK_FAILS(NEAP_EARG, "kind", neap_params_init(f->params, 0, (neap_init)7, 0, 0, 0));
   CHECK(neap_params_new(&other) == NEAP_OK);
   CHECK_FAILS(NEAP_EARG, "expected 5 parameters, came 0", neap_params_copy(f->params, other));
+  CHECK_FAILS(NEAP_EARG, "expected 5 parameters, came 0", neap_params_mix(f->params, other, 0.5));
+  CHECK_FAILS(NEAP_EARG, "expected a share in 0..1, came 2", neap_params_mix(f->params, other, 2));
   /* recording */
   CHECK_FAILS(NEAP_EARG, "in 0..1, got 5", neap_program_space(&id, f->fresh, "S", 5));
   CHECK_FAILS(NEAP_EARG, "another parent", neap_program_space(&id, f->fresh, "T", 1));
@@ -583,6 +589,10 @@ static void test_wrong(fixture *f) {
   CHECK_FAILS(NEAP_EARG, "no parameter 7",
               neap_optim_new(&optim, f->params, (const int[]){7}, 1, NULL));
   CHECK(optim == NULL);
+  CHECK_FAILS(NEAP_EARG, "no parameter 7", neap_optim_group(f->optim, (const int[]){7}, 1, 1, 0));
+  CHECK_FAILS(NEAP_EARG, "got -1 and 0", neap_optim_group(f->optim, (const int[]){0}, 1, -1, 0));
+  CHECK(neap_optim_name((neap_optim_kind)9, NULL) == NULL);
+  CHECK(strcmp(neap_optim_name(NEAP_ADADELTA, NULL), "adadelta") == 0);
   CHECK_FAILS(NEAP_EFORMAT, "no state under 'p'", neap_optim_load(f->optim, f->archive, "p"));
   CHECK_FAILS(NEAP_EARG, "expected an id below", neap_params_read_grad(f->params, -1, z, 1));
   CHECK_FAILS(NEAP_ESHAPE, "came room for 1", neap_params_read_grad(f->params, 1, z, 1));
