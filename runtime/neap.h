@@ -158,8 +158,8 @@ NEAP_API neap_status neap_params_init(neap_params *p, int id, neap_init kind, do
                                       uint64_t seed);
 /* Copies all values. EARG if the sets differ. */
 NEAP_API neap_status neap_params_copy(neap_params *to, const neap_params *from);
-/* to += share * (from - to), all values: an average that moves. EARG if the sets differ or the share is
-** not in 0..1. */
+/* to += share * (from - to), all values: an average that moves. EARG if the sets differ or the
+** share is not in 0..1. */
 NEAP_API neap_status neap_params_mix(neap_params *to, const neap_params *from, double share);
 
 /* ---- programs ---------------------------------------------------------------------------- */
@@ -579,8 +579,8 @@ typedef struct neap_optim_options {
                           change, as if there were no decay; 0: as the formula says */
 } neap_optim_options;
 
-/* "sgd", "rmsprop", ..; NULL if there is no such kind. takes (may be NULL): its options beside those of
-** all, "decay momentum eps". */
+/* "sgd", "rmsprop", ..; NULL if there is no such kind. takes (may be NULL): its options beside
+** those of all, "decay momentum eps". */
 NEAP_API const char *neap_optim_name(neap_optim_kind kind, const char **takes);
 /* The usual values of a kind. */
 NEAP_API neap_optim_options neap_optim_preset(neap_optim_kind kind);

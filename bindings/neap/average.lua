@@ -1,7 +1,7 @@
 --- Averages of parameters over training, which often do better than the last ones: moving
--- (`neap.average { decay = 0.999 }`: Polyak and Juditsky 1992, as an exponential average) or with the same
--- weight for all (`neap.average {}`: stochastic weight averaging, Izmailov et al. 2018; averages of
--- checkpoints). `neap.fit` takes one as its option `average`.
+-- (`neap.average { decay = 0.999 }`: Polyak and Juditsky 1992, as an exponential average) or with
+-- the same weight for all (`neap.average {}`: stochastic weight averaging, Izmailov et al. 2018;
+-- averages of checkpoints). `neap.fit` takes one as its option `average`.
 -- @module neap.average
 local check = require "neap.check"
 
@@ -17,9 +17,9 @@ local function set_of(who, x)
   return params
 end
 
---- Takes the present values in. With a decay the average moves the share 1 - decay towards them, and at
--- first more, 1 - (n-1)/(n+9) at the n-th time, so that the start is forgotten; without one all count
--- alike.
+--- Takes the present values in. With a decay the average moves the share 1 - decay towards them,
+-- and at first more, 1 - (n-1)/(n+9) at the n-th time, so that the start is forgotten; without one
+-- all count alike.
 -- @param model a task, or parameters
 -- @return itself
 function methods:update(model)
@@ -48,13 +48,14 @@ function methods:apply(model)
 end
 
 function meta:__tostring()
-  return ("average %sof %d"):format(self.decay and ("(decay %g) "):format(self.decay) or "", self.count)
+  local decay = self.decay and ("(decay %g) "):format(self.decay) or ""
+  return ("average %sof %d"):format(decay, self.count)
 end
 
 --- Makes one.
 -- @function average
--- @tab options `decay`: below 1; nil: all count alike. `from`: what the n-th update brings is the first to
---   count (1)
+-- @tab options `decay`: below 1; nil: all count alike. `from`: what the n-th update brings is the
+--   first to count (1)
 return function(options)
   options = check.options("average", options, { "decay", "from" })
   local decay = options.decay

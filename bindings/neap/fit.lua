@@ -21,8 +21,8 @@ local progress = require "neap.progress"
 -- - `rate`: function(epoch, first_rate, done) giving the learning rate, asked for before each batch;
 --   done: the share of the whole training that is over, 0 to 1, by `epochs` or, where that comes
 --   first, by how many of them `minutes` allow
--- - `average`: neap.average{..}, which takes the parameters in after each batch; scored and kept are
---   its values, learning goes on from the parameters' own
+-- - `average`: neap.average{..}, which takes the parameters in after each batch; scored and kept
+--   are its values, learning goes on from the parameters' own
 -- - `minutes`: starts no epoch that would probably end later
 -- - `out`: where lines go (standard error); `quiet`: no lines
 -- @treturn tab `{ best = scores, epoch = of the best, epochs = done, seconds, interrupted }`; the

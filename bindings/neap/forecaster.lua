@@ -12,15 +12,24 @@ local task = require "neap.task"
 
 local class = {}
 
+local losses = { mse = op.mse, mae = op.mae, huber = op.huber }
+
 --- Makes the task.
 -- @function forecaster
 -- @tab options
 --
 -- - `size`: numbers in a step (1)
 -- - `net`: a layer or function: x [T,B,size] -> y [T,B,H]; where H is not size, a linear layer follows
+-- - `loss`: "mse" (squares of errors), "mae" (their sizes) or "huber" (squares of the small ones)
 -- - `rng`, `threads`, `recompute` (see @{neap.program})
 local function new(_, options)
-  options = check.options("forecaster", options, { "size", "net", "rng", "threads", "recompute" })
+  options = check.options("forecaster", options, { "size", "net", "rng", "threads", "recompute",
+    "loss" })
+  local loss = losses[options.loss == nil and "mse" or options.loss]
+  if not loss then
+    check.fail("forecaster: loss: expected \"mse\", \"mae\" or \"huber\", came %s",
+      check.came(options.loss))
+  end
   local size = check.integer("forecaster", "size", options.size or 1, 1)
   local net = task.network("forecaster", options.net)
   local head = layer.linear { name = "head", size = size }
@@ -39,7 +48,7 @@ local function new(_, options)
       learn = function(rec)
         local y = forecast(rec)
         local target = rec:input("target", { space = "T", dims = { size } })
-        return { loss = op.mse(y, target) }
+        return { loss = loss(y, target) }
       end,
       predict = function(rec) return { next = forecast(rec) } end,
     },

@@ -195,8 +195,8 @@ function layer.embed(options)
 end
 
 --- x W^T + b: [..,I] -> [..,size].
--- @tab options `{ size = (a task knows it), bias = true, init =, tied = }`; tied: a layer with a weight
---   [size,I], such as the embedding, that is W here too (Press and Wolf 2017)
+-- @tab options `{ size = (a task knows it), bias = true, init =, tied = }`; tied: a layer with a
+--   weight [size,I], such as the embedding, that is W here too (Press and Wolf 2017)
 function layer.linear(options)
   options = options_of("linear", options, { "size", "bias", "init", "tied" })
   local tied = options.tied

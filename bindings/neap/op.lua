@@ -473,14 +473,14 @@ local function blank_of(who, x, blank)
   return check.integer(who, "blank", blank, 1, is_value(x) and x.width or nil) - 1
 end
 
---- Connectionist temporal classification (Graves et al. 2006): -ln of the probability that the scores
--- read as the labels, summed over all alignments.
+--- Connectionist temporal classification (Graves et al. 2006): -ln of the probability that the
+-- scores read as the labels, summed over all alignments.
 -- @function ctc
 -- @param x scores [T,B,V], unnormalised; one class is the blank
 -- @param y labels i32 [U,B], of any length, also 0
 -- @int[opt] blank the class of the blank, from 1; the last one
--- @bool[opt] zero labels that need more steps than there are count 0, with no gradient; otherwise they
---   are an error that names the sequence
+-- @bool[opt] zero labels that need more steps than there are count 0, with no gradient; otherwise
+--   they are an error that names the sequence
 -- @return [B], a number for each sequence
 define("ctc", { "x", "y" }, { "blank", "zero" }, function(x, y, blank, zero)
   return apply("ctc", { x, y }, { blank = blank_of("ctc", x, blank),
@@ -491,8 +491,8 @@ end)
 -- @function ctc_decode
 -- @param x scores [T,B,V]
 -- @int[opt] blank as for ctc
--- @int[opt=0] beam how many prefixes a beam search keeps (Graves 2012; Hannun et al. 2014); 0: of each
---   step the likeliest class
+-- @int[opt=0] beam how many prefixes a beam search keeps (Graves 2012; Hannun et al. 2014); 0: of
+--   each step the likeliest class
 -- @return i32 [T,B], the labels of each sequence and -1 after the last
 define("ctc_decode", { "x" }, { "blank", "beam" }, function(x, blank, beam)
   beam = check.integer("ctc_decode", "beam", beam == nil and 0 or beam, 0, 1000)

@@ -73,8 +73,8 @@ end
 local own = { schedule = true, params = true, lazy = true, groups = true, accumulate = true }
 
 local function maker(kind, takes)
-  local known = { "rate", "clip", "clip_value", "weight_decay", "lazy", "schedule", "params", "groups",
-    "accumulate" }
+  local known = { "rate", "clip", "clip_value", "weight_decay", "lazy", "schedule", "params",
+    "groups", "accumulate" }
   for name in takes:gmatch "%S+" do known[#known + 1] = name end
   return function(options)
     options = check.options(kind, options, known)
@@ -98,20 +98,22 @@ local function maker(kind, takes)
     core.optim(core.params(), kind, c) -- wrong numbers are found here, at the script's line
     return setmetatable({ kind = kind, config = c, schedule = options.schedule,
       names = names, groups = groups, accumulate = accumulate, base = c.rate,
-      bound = setmetatable({}, { __mode = "k" }), gathered = setmetatable({}, { __mode = "k" }) }, meta)
+      bound = setmetatable({}, { __mode = "k" }),
+      gathered = setmetatable({}, { __mode = "k" }) }, meta)
   end
 end
 
---- One for each rule of the runtime: `sgd`, `nesterov` (with `momentum`); `rmsprop` (Tieleman and Hinton
--- 2012; `decay`, `momentum`, `eps`); `adam` (Kingma and Ba 2015) and `adamw`, whose decay is decoupled
--- (Loshchilov and Hutter 2019; `beta1`, `beta2`, `eps`); `adagrad` (Duchi et al. 2011; `eps`); `adadelta`
--- (Zeiler 2012; `decay`, `eps`). Options of all:
+--- One for each rule of the runtime: `sgd`, `nesterov` (with `momentum`); `rmsprop` (Tieleman and
+-- Hinton 2012; `decay`, `momentum`, `eps`); `adam` (Kingma and Ba 2015) and `adamw`, whose decay is
+-- decoupled (Loshchilov and Hutter 2019; `beta1`, `beta2`, `eps`); `adagrad` (Duchi et al. 2011;
+-- `eps`); `adadelta` (Zeiler 2012; `decay`, `eps`). Options of all:
 --
 -- - `rate`, `weight_decay`; `clip`: bound of the gradient's norm; `clip_value`: of each element
 -- - `schedule`: function(step, rate) giving the rate of a step, such as @{neap.schedule} makes
--- - `params = { names }`: what it owns; all if nil. `*` in a name stands for anything: "net.embed.*"
--- - `groups = { { params = { names }, rate =, weight_decay = }, .. }`: their rate is so many times the
---   optimizer's, their weight decay another; clipping is over all
+-- - `params = { names }`: what it owns; all if nil. `*` in a name stands for anything:
+--   "net.embed.*"
+-- - `groups = { { params = { names }, rate =, weight_decay = }, .. }`: their rate is so many times
+--   the optimizer's, their weight decay another; clipping is over all
 -- - `accumulate`: so many batches make one step, by the mean of their gradients
 -- - `lazy = true`: see below
 --

@@ -1,7 +1,7 @@
---- Learning rates that change: `neap.adam { rate = 1e-3, schedule = neap.schedule.cosine { steps = 9000 } }`.
--- A schedule is called with the number of a step, from 1, and the optimizer's rate, and gives the rate of
--- this step; any function of these two is one too. Steps are those of the optimizer: batches, or with
--- `accumulate` groups of them.
+--- Learning rates that change: `neap.adam { rate = 1e-3, schedule = neap.schedule.cosine { steps =
+-- 9000 } }`. A schedule is called with the number of a step, from 1, and the optimizer's rate, and
+-- gives the rate of this step; any function of these two is one too. Steps are those of the
+-- optimizer: batches, or with `accumulate` groups of them.
 -- @module neap.schedule
 local check = require "neap.check"
 
@@ -46,7 +46,8 @@ kinds.exponential = { { "factor", "every" }, function(who, o)
   return function(step, rate) return rate * factor ^ ((step - 1) / every) end
 end }
 
---- Down to `low` in `steps` by half a cosine, then `low` (Loshchilov and Hutter 2017, without restarts).
+--- Down to `low` in `steps` by half a cosine, then `low` (Loshchilov and Hutter 2017, without
+-- restarts).
 -- @function cosine
 -- @tab options `{ steps =, low = 0 }`
 kinds.cosine = { { "steps", "low" }, function(who, o)
@@ -54,8 +55,8 @@ kinds.cosine = { { "steps", "low" }, function(who, o)
   return function(step, rate) return along(rate, low, (step - 1) / steps) end
 end }
 
---- Up from rate / `start` in the share `rise` of the `steps`, then down to rate / (`start` * `finish`),
--- both by half a cosine (Smith and Topin 2019, as PyTorch has it).
+--- Up from rate / `start` in the share `rise` of the `steps`, then down to rate / (`start` *
+-- `finish`), both by half a cosine (Smith and Topin 2019, as PyTorch has it).
 -- @function one_cycle
 -- @tab options `{ steps =, rise = 0.3, start = 25, finish = 1e4 }`
 kinds.one_cycle = { { "steps", "rise", "start", "finish" }, function(who, o)
@@ -69,8 +70,8 @@ kinds.one_cycle = { { "steps", "rise", "start", "finish" }, function(who, o)
   end
 end }
 
---- From the share `from` of the rate up to all of it in `steps`, evenly; then what `next` gives, which
--- counts its steps from there.
+--- From the share `from` of the rate up to all of it in `steps`, evenly; then what `next` gives,
+-- which counts its steps from there.
 -- @function warmup
 -- @tab options `{ steps =, from = 0, next = a schedule }`
 kinds.warmup = { { "steps", "from", "next" }, function(who, o)
@@ -87,12 +88,12 @@ kinds.warmup = { { "steps", "from", "next" }, function(who, o)
   end or nil
 end }
 
---- The rate times `factor` when the scores that it is told (@{neap.fit} tells those of each epoch, a loop
--- of one's own calls `optim:observe(score)`) have been no better for more than `patience` times; down to
--- `low`. Better: by more than the share `threshold` of the best.
+--- The rate times `factor` when the scores that it is told (@{neap.fit} tells those of each epoch,
+-- a loop of one's own calls `optim:observe(score)`) have been no better for more than `patience`
+-- times; down to `low`. Better: by more than the share `threshold` of the best.
 -- @function plateau
--- @tab options `{ factor = 0.1, patience = 10, threshold = 1e-4, low = 0, lower = false }`; lower: less is
---   better
+-- @tab options `{ factor = 0.1, patience = 10, threshold = 1e-4, low = 0, lower = false }`; lower:
+--   less is better
 kinds.plateau = { { "factor", "patience", "threshold", "low", "lower" }, function(who, o)
   local factor = positive(who, "factor", o.factor, 0.1)
   local patience = check.integer(who, "patience", o.patience == nil and 10 or o.patience, 0)

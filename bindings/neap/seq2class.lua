@@ -31,8 +31,8 @@ end
 -- - `pool`: what stands for the sequence: "last" (a recurrent layer's own last state, or the last valid
 --   step), "mean" or "max" over the valid steps
 -- - `head`: layer of that, [B,H] -> [B,classes] (`neap.linear {}`)
--- - `rng`, `threads`, `recompute` (see @{neap.program}); of the cross-entropy `smoothing`, `weights`
---   (`{ symbol = number, .. }`, 1 for the others), `focal` (see @{neap.op.cross_entropy})
+-- - `rng`, `threads`, `recompute` (see @{neap.program}); of the cross-entropy `smoothing`,
+--   `weights` (`{ symbol = number, .. }`, 1 for the others), `focal` (see @{neap.op.cross_entropy})
 local function new(_, options)
   options = check.options("seq2class", options, { "input", "output", "net", "pool", "head", "rng",
     "threads", "recompute", table.unpack(task.class_loss) })

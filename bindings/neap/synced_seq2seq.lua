@@ -1,5 +1,5 @@
---- Synchronous sequence to sequence: an output for every step, as many as inputs (tagging); or, read
--- by connectionist temporal classification, fewer outputs than steps (speech).
+--- Synchronous sequence to sequence: an output for every step, as many as inputs (tagging); or,
+-- read by connectionist temporal classification, fewer outputs than steps (speech).
 -- @module neap.synced_seq2seq
 local check = require "neap.check"
 local op = require "neap.op"
@@ -70,7 +70,8 @@ local function loss_of(options)
   end
   for option, loss in pairs(belongs) do
     if options[option] ~= nil and loss ~= name then
-      check.fail("synced_seq2seq: %s: an option of the loss %q, the task's is %q", option, loss, name)
+      check.fail("synced_seq2seq: %s: an option of the loss %q, the task's is %q", option, loss,
+        name)
     end
   end
   check.boolean("synced_seq2seq", "zero", options.zero)
@@ -180,8 +181,8 @@ local function score_labels(self, fields, size)
 end
 
 --- The share of right outputs over all steps, and of sequences right as a whole. Steps whose output
--- is -1 are left out, as by the loss, and so are sequences of no other steps. With the loss "ctc", whose
--- outputs have lengths of their own, edits over the number of outputs instead of accuracy.
+-- is -1 are left out, as by the loss, and so are sequences of no other steps. With the loss "ctc",
+-- whose outputs have lengths of their own, edits over the number of outputs instead of accuracy.
 -- @tab fields as for neap.batches: the inputs and `output`
 -- @tab[opt] options `{ size = 64 }`
 -- @treturn tab `{ accuracy, sequence_accuracy, n }` or `{ error_rate, sequence_accuracy, n }`

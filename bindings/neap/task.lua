@@ -288,8 +288,8 @@ function methods:loss(batch)
   return run:feed(batch):forward():item()
 end
 
---- Keeps parameters as they are when the task learns, or lets them learn again; gradients still flow
--- through them.
+--- Keeps parameters as they are when the task learns, or lets them learn again; gradients still
+-- flow through them.
 -- @tab names `*` in a name stands for anything: { "net.embed.*" }
 -- @bool[opt=true] on
 function methods:freeze(names, on)

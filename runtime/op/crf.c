@@ -1,8 +1,8 @@
 /*
-** Linear-chain conditional random field (Lafferty et al. 2001): the score of a sequence of classes y
-** is start(y_1) + sum x_t(y_t) + sum a(y_t, y_{t-1}) + stop(y_T), its probability the share of
-** e^score among all V^T sequences. a [V,V] has a row for each class to which, a column for each from
-** which a transition leads.
+** Linear-chain conditional random field (Lafferty et al. 2001): the score of a sequence of classes
+** y is start(y_1) + sum x_t(y_t) + sum a(y_t, y_{t-1}) + stop(y_T), its probability the share of
+** e^score among all V^T sequences. a [V,V] has a row for each class to which, a column for each
+** from which a transition leads.
 */
 #include <math.h>
 #include <string.h>
@@ -184,7 +184,8 @@ static double sweep(const lattice *l, size_t p) {
 }
 
 /* Adds c * e^(a + b - shift) to y. */
-static void add_shares(const lattice *l, const real *a, const real *b, real shift, real c, real *y) {
+static void add_shares(const lattice *l, const real *a, const real *b, real shift, real c,
+                       real *y) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   real part[NI_CHUNK];
   for (size_t i = 0; i < l->v; i += NI_CHUNK) {
@@ -194,8 +195,8 @@ static void add_shares(const lattice *l, const real *a, const real *b, real shif
   }
 }
 
-/* slope_t(j) = dy times the share of the sequences that are in class j at step t: from the last step
-** back along the ways by which alpha was summed. */
+/* slope_t(j) = dy times the share of the sequences that are in class j at step t: from the last
+** step back along the ways by which alpha was summed. */
 static void walk_back(const lattice *l, size_t p, real dy) {
   size_t len = l->q->len[p];
   if (!len) return;
@@ -255,8 +256,8 @@ static void crf_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r
   ni_exec_pieces(x, n, lattice_of(x, n, A).q->parents, 1, PIECE, loss_back);
 }
 
-/* da(j,i) += sum over t of slope_t(j) * e^(alpha_{t-1}(i) + a(j,i) - into_t(j)), rows j from .. to-1,
-** of both lattices, step after step. */
+/* da(j,i) += sum over t of slope_t(j) * e^(alpha_{t-1}(i) + a(j,i) - into_t(j)), rows j from ..
+** to-1, of both lattices, step after step. */
 static void transitions_share(const ni_exec *x, const ni_node *n, size_t from, size_t to) {
   lattice l[2];
   both_of(x, n, l);

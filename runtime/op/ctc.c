@@ -1,6 +1,6 @@
 /*
-** Connectionist temporal classification (Graves et al. 2006): a sequence of scores of V classes, one
-** of them the blank, read as a shorter sequence of labels. A reading drops repeats first, then
+** Connectionist temporal classification (Graves et al. 2006): a sequence of scores of V classes,
+** one of them the blank, read as a shorter sequence of labels. A reading drops repeats first, then
 ** blanks; the probability of labels is the sum over all paths of steps that read so.
 ** The labels l_1 .. l_U stand between blanks: 2U+1 states, those with an odd number are labels.
 */
@@ -71,8 +71,8 @@ neap_status ni_infer_ctc_decode(ni_infer *i) {
   return rc;
 }
 
-/* Of each step of x: its largest score, the logarithm of the sum of e^(x - it), and ln alpha of each
-** state; of each sequence: the slopes of two steps. */
+/* Of each step of x: its largest score, the logarithm of the sum of e^(x - it), and ln alpha of
+** each state; of each sequence: the slopes of two steps. */
 size_t ni_work_ctc(const ni_exec *x, const ni_node *n) {
   const ni_rows *q = &x->rows[ni_space_of(x, n->in[X])];
   size_t states = 2 * x->rows[ni_space_of(x, n->in[Y])].steps + 1;
@@ -81,7 +81,8 @@ size_t ni_work_ctc(const ni_exec *x, const ni_node *n) {
 
 #endif
 
-/* Bytes that the beam of one sequence takes: prefixes now and next, the likeliest symbols, the tree. */
+/* Bytes that the beam of one sequence takes: prefixes now and next, the likeliest symbols, the
+** tree. */
 static size_t beam_bytes(size_t beam, size_t steps) {
   size_t bytes = 2 * beam * sizeof(entry) + 2 * beam * sizeof(int32_t) +
                  (beam * steps + 1) * sizeof(node);
@@ -242,8 +243,8 @@ static void ctc_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1
   ni_exec_pieces(x, n, ctc_of(x, n).steps->parents, 1, PIECE, loss);
 }
 
-/* dx += dy * (softmax(x) - the share of paths that are in a label's state): these shares go back from
-** the last step along the ways by which alpha was summed. */
+/* dx += dy * (softmax(x) - the share of paths that are in a label's state): these shares go back
+** from the last step along the ways by which alpha was summed. */
 static void loss_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   ctc c = ctc_of(x, n);
@@ -354,9 +355,9 @@ static bool held(const node *tree, const entry *now, size_t n, int32_t i, int32_
 
 /*
 ** Prefix beam search (Graves 2012, section 7.5; Hannun et al. 2014): of each prefix the probability
-** of all its paths, the `beam` likeliest prefixes kept. Of the symbols that may follow, 2 * beam are
-** looked at: of those at most beam - 1 stand in the beam already and one is the prefix's last, so
-** that the others leave no room for any symbol less likely.
+** of all its paths, the `beam` likeliest prefixes kept. Of the symbols that may follow, 2 * beam
+** are looked at: of those at most beam - 1 stand in the beam already and one is the prefix's last,
+** so that the others leave no room for any symbol less likely.
 */
 static size_t best_prefix(const ni_exec *x, const ni_node *n, const ctc *c, size_t p) {
   size_t beam = (size_t)n->attr[BEAM], count = 1, many;
@@ -380,10 +381,10 @@ static size_t best_prefix(const ni_exec *x, const ni_node *n, const ctc *c, size
       if (of->symbol >= 0) {
         double score = (double)in[of->symbol] - norm;
         int32_t from = tree[of->parent].place;
+        bool again = tree[of->parent].symbol == of->symbol;
         e.label = now[i].label + score;
         if (from >= 0)
-          e.label = both(e.label, score + (tree[of->parent].symbol == of->symbol ? now[from].blank
-                                                                                 : now[from].total));
+          e.label = both(e.label, score + (again ? now[from].blank : now[from].total));
       }
       e.total = both(e.blank, e.label);
       kept = place(next, kept, beam, &e);

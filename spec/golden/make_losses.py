@@ -3,8 +3,8 @@
 
     /usr/bin/python3 spec/golden/make_losses.py      (Debian: python3-torch)
 
-Scores, targets and factors are float32 or int32; everything else is computed from them in float64 and
-rounded once. ctc: a loss for each row and the gradient of the sum of factor * loss, by
+Scores, targets and factors are float32 or int32; everything else is computed from them in float64
+and rounded once. ctc: a loss for each row and the gradient of the sum of factor * loss, by
 torch.nn.functional.ctc_loss with zero_infinity both ways. The others: one number and its gradient.
 """
 import torch

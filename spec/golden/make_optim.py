@@ -3,10 +3,10 @@
 
     /usr/bin/python3 spec/golden/make_optim.py      (Debian: python3-torch)
 
-Each optimizer is a line `name<tab>kind<tab>options`, the options as a script of ours writes them; its
-12 steps start from `w` and take the rows of `gradient`; the values after each step are a row of
-NAME. Each schedule is a line `name<tab>expression`; its rates, computed in double, are NAME. Gradients and
-first values are float32, everything else is computed in float64 and rounded once.
+Each optimizer is a line `name<tab>kind<tab>options`, the options as a script of ours writes them;
+its 12 steps start from `w` and take the rows of `gradient`; the values after each step are a row of
+NAME. Each schedule is a line `name<tab>expression`; its rates are schedule.NAME. Gradients and first
+values are float32, everything else is computed in float64 and rounded once.
 """
 import torch
 from torch import optim

@@ -1,5 +1,5 @@
--- Tagging with neighbours that count (loss = "crf") and with fewer outputs than steps (loss = "ctc"):
--- what they learn, save, answer to without Lua, and refuse.
+-- Tagging with neighbours that count (loss = "crf") and with fewer outputs than steps (loss =
+-- "ctc"): what they learn, save, answer to without Lua, and refuse.
 local neap = require "neap"
 local help = require "data_help"
 local host = require "host_help"
@@ -86,7 +86,9 @@ describe("a tagger", function()
     assert.equal(1, loaded:score(fields).accuracy)
     local batch = neap.batches(fields, { size = 100 })()
     assert.equal(model:loss(batch), loaded:loss(batch))
-    raises("stream: cannot step: crf_marginals reads later steps", function() loaded:program "predict":stream() end)
+    raises("stream: cannot step: crf_marginals reads later steps", function()
+      loaded:program "predict":stream()
+    end)
   end)
 
   it("has losses that weigh classes", function()
@@ -122,8 +124,9 @@ describe("a tagger", function()
     raises("synced_seq2seq: beam: expected an integer from 0 to 1000, came -1", function()
       neap.synced_seq2seq(options { loss = "ctc", beam = -1 })
     end)
-    raises("synced_seq2seq: weights: expected symbols of the output and their numbers, came \"C\" = 1",
-      function() neap.synced_seq2seq(options { weights = { C = 1 } }) end)
+    raises("weights: expected symbols of the output and their numbers, came \"C\" = 1", function()
+      neap.synced_seq2seq(options { weights = { C = 1 } })
+    end)
     raises("synced_seq2seq: weights: A: expected a number from 0 to 1e+06, came -1", function()
       neap.synced_seq2seq(options { weights = { A = -1 } })
     end)
@@ -134,8 +137,8 @@ describe("a tagger", function()
 end)
 
 describe("reading fewer outputs than steps", function()
-  -- Each letter of the output stands in the input one to three times, with dots between equal ones and
-  -- sometimes elsewhere; a dot is nothing.
+  -- Each letter of the output stands in the input one to three times, with dots between equal ones
+  -- and sometimes elsewhere; a dot is nothing.
   local function made(n, seed)
     local rng, input, output = neap.rng(seed), {}, {}
     for i = 1, n do
@@ -183,8 +186,8 @@ describe("reading fewer outputs than steps", function()
     local batch = neap.batches(fields(bad), { bucket = false })()
     local ok, message = pcall(model.learn, model, batch, neap.sgd { rate = 0.1 })
     assert.is_false(ok)
-    assert(message:find("ctc: 2 labels, 1 of them as the one before, need 3 steps, there are 2; with "
-      .. "zero such a sequence counts 0, row 2", 1, true), message)
+    assert(message:find("ctc: 2 labels, 1 of them as the one before, need 3 steps, there are 2; "
+      .. "with zero such a sequence counts 0, row 2", 1, true), message)
     model = neap.synced_seq2seq(options { zero = true })
     local both = model:loss(batch)
     local good = neap.corpus.from({ input = { "x . y" }, output = { "x y" } },

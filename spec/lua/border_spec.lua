@@ -85,6 +85,7 @@ local function takes(o, path)
       touch = {},
       freeze = { { "string", "w" }, { "any", true } }, frozen = { { "string", "w" } },
       copy = { { "params", o.params:clone() } }, clone = {},
+      mix = { { "params", o.params:clone() }, { "number", 0.5 } },
     },
     program = {
       space = { on = o.recorded, { "string", "S" }, { "integer?", 0 } },
@@ -158,6 +159,7 @@ local function takes(o, path)
       step = {}, rate = { { "number?", 0.5 } }, report = {},
       save = { { "archive", core.archive() }, { "string?", "a." } },
       load = { { "archive", o.full }, { "string?", "adam." } },
+      group = { { "params", o.params }, { "table", { "w" } }, { "number", 2 }, { "number", 0 } },
     },
   }
 end

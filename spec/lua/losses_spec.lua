@@ -51,8 +51,8 @@ describe("ctc beside PyTorch's:", function()
       if bad then
         local ok, message = pcall(function() run:feed(ctc_batch(prefix)):forward() end)
         assert.is_false(ok)
-        assert(message:find("ctc: 3 labels, 0 of them as the one before, need 3 steps, there are 2; "
-          .. "with zero such a sequence counts 0, row " .. bad, 1, true), message)
+        assert(message:find("ctc: 3 labels, 0 of them as the one before, need 3 steps, there are 2"
+          .. "; with zero such a sequence counts 0, row " .. bad, 1, true), message)
       else
         run:feed(ctc_batch(prefix)):forward()
         help.near(run:value "rows", expected, 2e-6, name .. ": loss")
@@ -256,8 +256,8 @@ describe("crf", function()
           y = { data = neap.tensor({ 0, 1, id }, "i32"), lengths = n } }):forward()
       end)
       assert.is_false(ok)
-      assert(message:find(("crf: step 2: id %d is not in 0..2, nor -1 for any, row 2"):format(id), 1,
-        true), message)
+      local text = ("crf: step 2: id %d is not in 0..2, nor -1 for any, row 2"):format(id)
+      assert(message:find(text, 1, true), message)
     end
   end)
 
@@ -267,7 +267,8 @@ describe("crf", function()
     run:want_gradient "x"
     local known, unknown = {}, {}
     for t = 1, steps do known[t], unknown[t] = rng:int(classes) - 1, -1 end
-    local x = { data = help.normal(rng, { steps, classes }, 3), lengths = neap.tensor({ steps }, "i32") }
+    local x = { data = help.normal(rng, { steps, classes }, 3),
+      lengths = neap.tensor({ steps }, "i32") }
     local a = run.program.params:get "a"
     -- the same in doubles: ln sum e^(all) - score
     local alpha, score = {}, 0
@@ -305,7 +306,8 @@ describe("crf", function()
     for threads = 1, 3 do
       local run = pr:run { learn = true, pool = threads > 1 and core.pool(threads) or nil }
       run:want_gradient "x"
-      run:feed { x = { data = x, lengths = n }, y = { data = neap.tensor(ids, "i32"), lengths = n } }
+      run:feed { x = { data = x, lengths = n },
+        y = { data = neap.tensor(ids, "i32"), lengths = n } }
       pr.params:zero_grad()
       run:forward():backward()
       bytes[threads] = run:value "rows":tobytes() .. run:gradient "x":tobytes()

@@ -753,7 +753,8 @@ do
   local ids = rows("T", 1, function(shape) return whole(shape, 3) end)
   for i, v in ipairs { 2, -1, 0, 1, 1, 2 } do ids[i] = v end
   for _, ends in ipairs { true, false } do
-    local a, start, stop = weight { 3, 3 }, ends and weight { 3 } or nil, ends and weight { 3 } or nil
+    local a, start, stop = weight { 3, 3 }, nil, nil
+    if ends then start, stop = weight { 3 }, weight { 3 } end
     case("crf", { rows = true, inputs = { rows("T", 3), ids, a, start, stop },
       call = function(x, y, ...) return op.crf(x, as_ids(y), ...) end,
       ref = function(x, y, ...)
@@ -1195,11 +1196,14 @@ describe("op", function()
     cross_entropy = { { x, ids, nil, 0.1, true }, { x, ids, { smoothing = 0.1, rows = true } } },
     bmm = { { x, x, false, true }, { x, x, { transpose_b = true } } },
     split = { { x, { 1, 1 }, 1 }, { x, { 1, 1 }, { axis = 1 } } },
+    mae = { { x, x * 2, neap.tensor { 1, 0 } }, { x, x * 2, { mask = neap.tensor { 1, 0 } } } },
+    huber = { { x, x * 2, nil, 0.3 }, { x, x * 2, { delta = 0.3 } } },
     mse = { { x, x * 2, neap.tensor { 1, 0 } }, { x, x * 2, { mask = neap.tensor { 1, 0 } } } },
     binary_cross_entropy = { { x, x * 0, neap.tensor { 1, 0 } },
       { x, x * 0, { mask = neap.tensor { 1, 0 } } } },
     -- with sequences only: below
-    spread = false, ctc = false, ctc_decode = false, attend_dot = false, elman = false, gru = false, fold_time = false,
+    ctc = false, ctc_decode = false,
+    spread = false, attend_dot = false, elman = false, gru = false, fold_time = false,
   }
   local written = getmetatable(op).written
 

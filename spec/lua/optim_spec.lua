@@ -125,7 +125,8 @@ describe("a schedule", function()
     assert.equal(0, both(1, 2))
     assert.near(1.6, both(5, 2), 1e-12)
     for step = 1, 12 do assert.equal(cosine(step, 2), both(step + 5, 2)) end
-    local plateau = neap.schedule.warmup { steps = 1, next = neap.schedule.plateau { patience = 0 } }
+    local plateau = neap.schedule.warmup { steps = 1,
+      next = neap.schedule.plateau { patience = 0 } }
     plateau:observe(1)
     plateau:observe(1)
     assert.near(0.2, plateau(2, 2), 1e-12)
@@ -134,7 +135,8 @@ describe("a schedule", function()
 
   it("is the optimizer's, which tells it scores", function()
     local params, gradient = subject { 1 }
-    local optim = neap.sgd { rate = 1, schedule = neap.schedule.plateau { patience = 0, factor = 0.5 } }
+    local optim = neap.sgd { rate = 1,
+      schedule = neap.schedule.plateau { patience = 0, factor = 0.5 } }
     for step, expected in ipairs { 1, 1, 0.5, 0.25 } do
       gradient(neap.tensor { 0 })
       optim:step(params)
@@ -210,8 +212,8 @@ describe("groups of parameters", function()
   end)
 
   it("are named by patterns", function()
-    local model = neap.seq2class { input = 2, output = neap.vocab.new { "x", "y" }, rng = neap.rng(1),
-      net = neap.chain { neap.gru { size = 2 }, neap.elman { size = 2 } } }
+    local model = neap.seq2class { input = 2, output = neap.vocab.new { "x", "y" },
+      rng = neap.rng(1), net = neap.chain { neap.gru { size = 2 }, neap.elman { size = 2 } } }
     local match = require "neap.optim".match
     assert.same({ "net.chain.gru1.bias_hh", "net.chain.elman2.bias_hh", "net.linear.bias" },
       match("x", model.params, { "*.bias_hh", "net.linear.bias" }))
@@ -219,8 +221,8 @@ describe("groups of parameters", function()
     assert(model.params:frozen "net.chain.gru1.weight_ih")
     assert(not model.params:frozen "net.linear.weight")
     local before = model.params:get "net.chain.gru1.weight_ih":tobytes()
-    local batch = { input = { data = neap.tensor { { 1, 2 }, { 3, 4 } }, lengths = neap.tensor({ 2 },
-      "i32") }, output = neap.tensor({ 1 }, "i32") }
+    local batch = { input = { data = neap.tensor { { 1, 2 }, { 3, 4 } },
+      lengths = neap.tensor({ 2 }, "i32") }, output = neap.tensor({ 1 }, "i32") }
     model:learn(batch, neap.sgd { rate = 1 })
     assert(before == model.params:get "net.chain.gru1.weight_ih":tobytes())
     model:freeze({ "net.chain.*" }, false)
@@ -379,7 +381,8 @@ describe("tied weights", function()
     local run = model:forward(batch)
     model.params:zero_grad()
     run:backward()
-    local g, w = model.params:grad "net.chain.embed1.weight", model.params:get "net.chain.embed1.weight"
+    local g = model.params:grad "net.chain.embed1.weight"
+    local w = model.params:get "net.chain.embed1.weight"
     local before, square, moved = model:loss(batch), 0, w:clone()
     for r = 1, 3 do
       for c = 1, 4 do

@@ -48,7 +48,9 @@ local switch, any_name, seeds = "true false", "x", "-1 0 1e18"
 -- What the options that all optimizers have take, and more.
 local function decays(takes)
   for name, taken in pairs { rate = "0 0.5", clip = "0 0.5 1e18", clip_value = "0 0.5 1e18",
-    weight_decay = "0 0.5", lazy = "true false" } do takes[name] = taken end
+    weight_decay = "0 0.5", lazy = "true false", groups = "{}", accumulate = "1e18" } do
+    takes[name] = taken
+  end
   return takes
 end
 
@@ -66,7 +68,7 @@ local constructors = {
   embed = { make = neap.embed, with = { size = 2, input = 3 }, use = on_ids,
     takes = { name = any_name, init = "-1 0 0.5 1e18" } },
   linear = { make = neap.linear, with = { size = 2 }, use = recorded,
-    takes = { name = any_name, init = "-1 0 0.5 1e18", bias = switch } },
+    takes = { name = any_name, init = "-1 0 0.5 1e18", bias = switch, tied = "layer" } },
   dropout = { make = neap.dropout, with = { rate = 0.5 }, use = recorded,
     takes = { name = any_name, rate = "0 0.5", sequence = switch } },
   layer_norm = { make = neap.layer_norm, with = {}, use = recorded,
@@ -107,12 +109,26 @@ local constructors = {
     takes = decays { beta1 = "0 0.5", beta2 = "0 0.5", eps = "0 0.5" } },
   adamw = { make = neap.adamw, with = {}, use = stepped,
     takes = decays { beta1 = "0 0.5", beta2 = "0 0.5", eps = "0 0.5" } },
+  nesterov = { make = neap.nesterov, with = {}, use = stepped,
+    takes = decays { momentum = "0 0.5" } },
+  adagrad = { make = neap.adagrad, with = {}, use = stepped, takes = decays { eps = "0 0.5" } },
+  adadelta = { make = neap.adadelta, with = {}, use = stepped,
+    takes = decays { decay = "0 0.5", eps = "0 0.5" } },
+  average = { make = neap.average, with = {}, use = passed,
+    takes = { decay = "0 0.5", from = "1e18" } },
   seq2class = { make = neap.seq2class, use = learnt,
     with = { input = 2, output = classes, net = neap.gru { size = 2 } },
-    takes = { net = "layer", smoothing = "0 0.5", recompute = switch } },
+    takes = { net = "layer", smoothing = "0 0.5", weights = "{}", focal = "0 0.5",
+      recompute = switch } },
   synced_seq2seq = { make = neap.synced_seq2seq, use = learnt,
     with = { input = 2, output = letters, net = neap.gru { size = 2 } },
-    takes = { net = "layer", smoothing = "0 0.5", recompute = switch } },
+    takes = { net = "layer", smoothing = "0 0.5", weights = "{}", focal = "0 0.5",
+      recompute = switch } },
+  ["synced_seq2seq, ctc"] = { make = function(options)
+    options.loss = options.loss == nil and "ctc" or options.loss
+    return neap.synced_seq2seq(options)
+  end, use = learnt, with = { input = 2, output = letters, net = neap.gru { size = 2 } },
+    takes = { net = "layer", zero = switch, beam = "0", recompute = switch } },
   program = { make = function(options)
     return neap.program(function(rec)
       return rec:input("x", { space = "T", dims = { 2 } })

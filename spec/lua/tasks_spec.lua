@@ -712,6 +712,31 @@ describe("synced_seq2seq", function()
 end)
 
 describe("forecaster", function()
+  it("has losses that mind outliers less", function()
+    local function loss(name)
+      local model = neap.forecaster { rng = neap.rng(1), net = neap.gru { size = 2 }, loss = name }
+      local target, run = { { 1, 2, 50, 3 } }, nil
+      local batch = model:batch(target)
+      local value = model:loss(batch)
+      run = model:run "predict":feed { input = batch.input }:forward()
+      local squares, sizes, huber = 0, 0, 0
+      for t, want in ipairs { 2, 50, 3 } do
+        local d = math.abs(want - run:value("next", "concat"):get(t, 1))
+        squares, sizes = squares + d * d / 3, sizes + d / 3
+        huber = huber + (d <= 1 and d * d / 2 or d - 0.5) / 3
+      end
+      return value, { mse = squares, mae = sizes, huber = huber }
+    end
+    for _, name in ipairs { "mse", "mae", "huber" } do
+      local came, expected = loss(name)
+      assert.near(expected[name], came, 1e-5 * expected[name])
+    end
+    assert.equal(loss(nil), loss "mse")
+    raises('forecaster: loss: expected "mse", "mae" or "huber", came "l1"', function()
+      neap.forecaster { net = neap.gru { size = 2 }, loss = "l1" }
+    end)
+  end)
+
   it("forecasts one step ahead and rolls out alike", function()
     local series = {}
     for t = 1, 60 do series[t] = math.sin(t / 3) end

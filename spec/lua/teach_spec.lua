@@ -48,7 +48,8 @@ describe("a newcomer is told", function()
       info.short_src, info.currentline + 4), message)
     teaches {
       { 'adam: unknown option "warmup"; there are: rate, clip, clip_value, weight_decay, lazy, '
-        .. "schedule, params, beta1, beta2, eps", function() neap.adam { warmup = 1 } end },
+        .. "schedule, params, groups, accumulate, beta1, beta2, eps",
+        function() neap.adam { warmup = 1 } end },
       { 'lstm: unknown option "hidden_size"; here it is called "size"', function()
         neap.lstm { hidden_size = 2 }
       end },
