@@ -43,6 +43,6 @@ end
 
 print [[
 
-On top of these, [neap.op](../bindings/neap/op.lua) has `op.cross_entropy`, `op.mse` and
-`op.binary_cross_entropy`, which average over all rows that count, `op.affine`, `op.scaled_tanh`,
-`op.thresholded_relu`, `op.split`, and `op.watch`.]]
+On top of these, [neap.op](../bindings/neap/op.lua) has `op.cross_entropy`, `op.mse`, `op.mae`,
+`op.huber` and `op.binary_cross_entropy`, which average over all rows that count, `op.affine`,
+`op.scaled_tanh`, `op.thresholded_relu`, `op.split`, and `op.watch`.]]
