@@ -88,6 +88,9 @@ size_t ni_work_viterbi(const ni_exec *x, const ni_node *n) {
 /* Sequences that one thread takes at a time. */
 enum { PIECE = 8 };
 
+/* Less than any score. */
+#define LOWEST ((real)-HUGE_VAL)
+
 /* ln alpha of a class that y does not allow: e^it is 0. */
 static const real NEVER = -1e30;
 
@@ -142,7 +145,7 @@ static size_t chunk(const lattice *l, const real *a, const real *b, size_t c, re
 /* ln sum_i e^(a_i + b_i) */
 static real log_sum(const lattice *l, const real *a, const real *b) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
-  real part[NI_CHUNK], top = -INFINITY, sum = 0;
+  real part[NI_CHUNK], top = LOWEST, sum = 0;
   for (size_t c = 0; c < l->v; c += NI_CHUNK) {
     real most = k->max(chunk(l, a, b, c, part), part);
     if (most > top || most != most) top = most;
@@ -165,7 +168,7 @@ static double sweep(const lattice *l, size_t p) {
   const real *before = NULL;
   for (size_t t = 0; t < len; t++) {
     size_t r = row_of(l, p, t);
-    real *alpha = l->alpha + r * l->v, *into = l->into + r * l->v, most = -INFINITY;
+    real *alpha = l->alpha + r * l->v, *into = l->into + r * l->v, most = LOWEST;
     for (size_t j = 0; j < l->v; j++) {
       alpha[j] = NEVER, into[j] = 0;
       if (!allows(l, r, j)) continue;
@@ -344,7 +347,7 @@ static void decode(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
     real *score = (real *)x->work[n->index] + (l.q->rows + 2 * p) * l.v, *before = score + l.v;
     for (size_t t = 0; t < len; t++) {
       size_t r = row_of(&l, p, t);
-      real *was = before, most = -INFINITY;
+      real *was = before, most = LOWEST;
       before = score, score = was;
       for (size_t j = 0; j < l.v; j++) {
         size_t i = t ? best(l.v, before, l.a + j * l.v) : 0;

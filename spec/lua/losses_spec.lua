@@ -316,3 +316,57 @@ describe("crf", function()
     assert(bytes[1] == bytes[2] and bytes[1] == bytes[3])
   end)
 end)
+
+describe("a sequence among others", function()
+  it("has the bits that it has alone", function()
+    local rng, classes = neap.rng(9), 6
+    local pr = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = { classes } })
+      local y = rec:input("y", { space = "U", dtype = "i32" })
+      local z = rec:input("z", { space = "T", dtype = "i32" })
+      local a = rec:param("a", { classes, classes }, { "normal", 0, 1 })
+      return { ctc = op.ctc(x, y, { zero = true }), greedy = op.ctc_decode(x),
+        beam = op.ctc_decode(x, { beam = 3 }), crf = op.crf(x, z, a),
+        marginals = op.crf_marginals(x, a), viterbi = op.viterbi(x, a) }
+    end)
+    local steps, labels = { 9, 2, 0, 14, 7 }, { 3, 1, 2, 5, 0 }
+    local rows, count, x, y, z = {}, 0, {}, {}, {}
+    local function ids(n, most)
+      local out = {}
+      for i = 1, n do out[i] = rng:int(most) - 1 end
+      return out
+    end
+    for b, n in ipairs(steps) do
+      local numbers = {}
+      for i = 1, n * classes do numbers[i] = rng:normal() end
+      rows[b] = { x = numbers, y = ids(labels[b], classes - 1), z = ids(n, classes) }
+      table.move(numbers, 1, #numbers, #x + 1, x)
+      table.move(rows[b].y, 1, labels[b], #y + 1, y)
+      table.move(rows[b].z, 1, n, #z + 1, z)
+      count = count + n
+    end
+    local function values(x_, y_, z_, lengths, counts)
+      local n, m = neap.tensor(lengths, "i32"), neap.tensor(counts, "i32")
+      local function of(list, dtype)
+        return #list > 0 and neap.tensor(list, dtype) or neap.zeros({ 0 }, dtype)
+      end
+      local run = pr:run():feed { x = { data = of(x_):reshape { #x_ // classes, classes },
+        lengths = n }, y = { data = of(y_, "i32"), lengths = m },
+        z = { data = of(z_, "i32"), lengths = n } }:forward()
+      local out = {}
+      for name in pairs(pr.outputs) do out[name] = run:value(name, "concat"):tobytes() end
+      return out
+    end
+    local all, alone = values(x, y, z, steps, labels), {}
+    for b, r in ipairs(rows) do
+      for name, bytes in pairs(values(r.x, r.y, r.z, { steps[b] }, { labels[b] })) do
+        alone[name] = (alone[name] or "") .. bytes
+      end
+    end
+    for name, bytes in pairs(all) do
+      assert(#bytes == (name == "marginals" and classes * count or (name == "ctc" or name == "crf")
+        and #steps or count) * 4)
+      assert(bytes == alone[name], name)
+    end
+  end)
+end)
