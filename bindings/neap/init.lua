@@ -4,7 +4,7 @@
 -- `op` (@{neap.op}), `cell` (@{neap.cell}), `program`, `grad`, `gradcheck`, `save`, `load_tensors` and `save_tensors`
 -- (@{neap.program}); and, loaded when first asked for, `vocab`, `corpus`, `batches`, `rng`,
 -- `progress`, `metrics`, `jordan`, `seq2class`, `synced_seq2seq`, `async_seq2seq`,
--- `language_model`, `forecaster`, `fit`, `load`, `show`, `debug`, `features`, `audio`,
+-- `language_model`, `forecaster`, `hmm`, `fit`, `load`, `show`, `debug`, `features`, `audio`,
 -- `schedule`, `average`.
 -- @module neap
 local core = require "neap.core"
@@ -93,7 +93,7 @@ local lazy = {
   async_seq2seq = "neap.async_seq2seq", language_model = "neap.language_model",
   forecaster = "neap.forecaster", fit = "neap.fit", load = "neap.load", show = "neap.show",
   debug = "neap.debug", features = "neap.features", audio = "neap.audio",
-  schedule = "neap.schedule", average = "neap.average",
+  schedule = "neap.schedule", average = "neap.average", hmm = "neap.hmm",
 }
 
 return setmetatable(neap, { names = { lazy }, __index = function(t, name)

@@ -104,6 +104,20 @@ function kinds.synced_seq2seq(config, parts)
   has(parts, "learn", inputs, { output = ids() }, { loss = 1 })
 end
 
+function kinds.hmm(config, parts)
+  local inputs, n = inputs_of(config.input), #symbols_of(config.output, "output")
+  need(#config.input.list == 1 and config.input.list[1].vocab ~= nil,
+    "input: expected one vocabulary of symbols")
+  has(parts, "predict", inputs, {}, { tags = "i32", score = 1, steps = 1 })
+  has(parts, "filter", inputs, {}, { states = n })
+  has(parts, "learn", inputs, {}, { loss = 1, nats = 1, total = 1, gains = 1, shown = n })
+  for name, shape in pairs { start = { n }, transition = { n, n },
+    emission = { #symbols_of(config.input.list[1].vocab, "input"), n } } do
+    need(parts.params:has(name) and table.concat(parts.params:shape(name), ",")
+      == table.concat(shape, ","), "expected a parameter %s [%s]", name, table.concat(shape, ","))
+  end
+end
+
 function kinds.language_model(config, parts)
   local n = #symbols_of(config.vocab, "vocab")
   has(parts, "predict", { input = ids(n) }, {}, { logits = n })
