@@ -119,6 +119,12 @@ kinds.synced_seq2seq = { takes = {}, reader = task_reader, answer = function(mod
   return out
 end }
 
+kinds.hmm = { takes = {}, reader = task_reader, answer = function(model, items)
+  local out = model:decode(batch_of(model.inputs, items), { zero = "skip" })
+  for b, states in ipairs(out) do out[b] = states and table.concat(states, " ") or "" end
+  return out
+end }
+
 kinds.async_seq2seq = { takes = { beam = true, length = true }, reader = task_reader,
   answer = function(model, items, options)
     local out = model:predict(batch_of(model.inputs, items),

@@ -88,7 +88,7 @@ local function viterbi(rec, n, v)
     return s.tag, { tag = op.cast(op.gather(back, s.tag), "i32") }
   end)
   gain = op.reshape(gain, {})
-  return { tags = op.reverse(tags), score = op.sum_time(gain), steps = gain }
+  return { tags = op.reverse(tags), score = op.sum_time(gain), gains = gain }
 end
 
 -- ---- making one ----
@@ -228,34 +228,37 @@ local function place(batch, row)
   return from and from.corpus:place(i) or "sequence " .. i
 end
 
--- Says that a row of a batch has probability 0, and where that is first seen. gains: ln P of each
--- step, all rows of the batch one after the other.
-local function refuse(self, who, batch, row, gains)
-  local at = 0
-  for b = 1, row - 1 do at = at + batch.input.lengths[b] end
-  for t = 1, batch.input.lengths[row] do
-    if gains[at + t] < IMPOSSIBLE then
-      local symbol = self.symbols:symbol(batch.input.data[at + t] + 1)
-      check.fail("%s: %s has probability 0: no state that can be reached shows symbol %d, %s "
-        .. "(fit with smoothing leaves no zeros)", who, place(batch, row), t, check.came(symbol))
+-- The logarithm of each row's probability, from the gain of each step. A row of probability 0 is
+-- refused, with the step where that is first seen, or has no number.
+local function add_up(self, who, run, batch, zero)
+  local gains, sums, at = run:value("gains", "concat"), {}, 0
+  for b = 1, #batch.input.lengths do
+    local sum = 0
+    for t = 1, batch.input.lengths[b] do
+      local gain = gains[at + t]
+      if gain < IMPOSSIBLE and zero == "error" then
+        check.fail("%s: %s has probability 0: no state that can be reached shows symbol %d, %s "
+          .. "(fit with smoothing leaves no zeros)", who, place(batch, b), t,
+          check.came(self.symbols:symbol(batch.input.data[at + t] + 1)))
+      end
+      sum = sum + gain
     end
+    sums[b] = sum >= IMPOSSIBLE and sum or nil
+    at = at + batch.input.lengths[b]
   end
+  return sums
 end
 
--- Runs the program that predicts and gives the rows that are possible; the others are refused or
--- nil in the list of rows.
+-- The best path of each row of probability above 0, and its logarithm.
 local function run_viterbi(self, who, batch, zero)
   local run = self:run("predict", false):feed(batch):forward()
-  local scores, list, at, tags = run:value "score", {}, 0, run:value("tags", "concat")
-  for b = 1, #scores do
+  local scores, list, at = add_up(self, who, run, batch, zero), {}, 0
+  local tags = run:value("tags", "concat")
+  for b = 1, #batch.input.lengths do
     local length = batch.input.lengths[b]
-    if scores[b] < IMPOSSIBLE and zero == "error" then
-      refuse(self, who, batch, b, run:value("steps", "concat"))
-    elseif scores[b] >= IMPOSSIBLE then
-      local path = {}
-      for t = 1, length do path[t] = tags[at + t] end
-      list[b] = { path = path, score = scores[b], from = at }
-    end
+    local path = scores[b] and {}
+    for t = 1, path and length or 0 do path[t] = tags[at + t] end
+    list[b] = path and { path = path, score = scores[b], from = at }
     at = at + length
   end
   return list
@@ -361,13 +364,7 @@ local function expect(self, list)
   local run, total = self:run("learn", true), 0
   for _, batch in ipairs(list) do
     run:feed(batch):forward()
-    local nats = run:value "nats"
-    for b = 1, #nats do
-      if nats[b] > -IMPOSSIBLE then
-        refuse(self, "hmm:fit", batch, b, run:value("gains", "concat"))
-      end
-      total = total + nats[b]
-    end
+    for _, sum in ipairs(add_up(self, "hmm:fit", run, batch, "error")) do total = total - sum end
     run:backward "total"
   end
   return total
@@ -456,14 +453,12 @@ function class:score(data, options)
   local steps, right, whole, sequences = 0, 0, 0, 0
   for batch in batches({ input = fields.input, output = fields.output }, { size = size }) do
     run:feed(batch):forward()
-    local nats, lengths = run:value "nats", batch.input.lengths
+    local lengths, sums = batch.input.lengths, add_up(self, "score", run, batch, zero)
     for b = 1, batch.rows do
-      if nats[b] <= -IMPOSSIBLE then
-        sum, n = sum + nats[b], n + lengths[b]
-      elseif zero == "skip" then
-        skipped = skipped + 1
+      if sums[b] then
+        sum, n = sum - sums[b], n + lengths[b]
       else
-        refuse(self, "score", batch, b, run:value("gains", "concat"))
+        skipped = skipped + 1
       end
     end
     local want = known and batch.output.data
@@ -519,15 +514,10 @@ function class:posteriors(sequences)
   local run = self:run("learn", true)
   run:want_gradient "shown"
   run:feed(batch):forward()
-  local nats, lengths = run:value "nats", batch.input.lengths
-  for b = 1, #nats do
-    if nats[b] > -IMPOSSIBLE then
-      refuse(self, "posteriors", batch, b, run:value("gains", "concat"))
-    end
-  end
+  add_up(self, "posteriors", run, batch, "error")
   run:backward "total"
   local all, out, at = op.neg(run:gradient("shown", "concat")), {}, 0
-  local bytes, width = all:tobytes(), 4 * #self.output
+  local bytes, width, lengths = all:tobytes(), 4 * #self.output, batch.input.lengths
   for b = 1, #lengths do
     local to = at + lengths[b] * width
     out[b] = core.tensor_from_string(bytes:sub(at + 1, to), { lengths[b], #self.output })

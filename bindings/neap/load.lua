@@ -108,7 +108,7 @@ function kinds.hmm(config, parts)
   local inputs, n = inputs_of(config.input), #symbols_of(config.output, "output")
   need(#config.input.list == 1 and config.input.list[1].vocab ~= nil,
     "input: expected one vocabulary of symbols")
-  has(parts, "predict", inputs, {}, { tags = "i32", score = 1, steps = 1 })
+  has(parts, "predict", inputs, {}, { tags = "i32", score = 1, gains = 1 })
   has(parts, "filter", inputs, {}, { states = n })
   has(parts, "learn", inputs, {}, { loss = 1, nats = 1, total = 1, gains = 1, shown = n })
   for name, shape in pairs { start = { n }, transition = { n, n },

@@ -80,6 +80,7 @@ blanks. A model that reads numbers takes them with blanks or commas between; whe
 several, one step follows the other. What is answered depends on the model's task:
    seq2class       the class, a tab, its probability
    synced_seq2seq  a tag for each symbol, with blanks between
+   hmm             a state for each symbol; nothing where no state shows one of them
    async_seq2seq   what the model writes; --length: at most so many symbols
    language_model  how many nats each symbol takes, on average, from the second on;
                    with --length: the line and so many of the likeliest symbols after it

@@ -751,7 +751,7 @@ static int run_text(host *h, const task *t, FILE *in) {
     else if (*text) bad = feed_text(h, t, text, line);
     if (*text && !bad && t->inputs > 0)
       bad = strcmp(t->kind, "seq2class") == 0 ? classify(h, t)
-          : strcmp(t->kind, "synced_seq2seq") == 0 ? tag(h, t) : decode(h, t);
+          : strcmp(t->kind, "async_seq2seq") == 0 ? decode(h, t) : tag(h, t);
     if (!bad) printf("\n");
     fflush(stdout);
   }

@@ -281,7 +281,7 @@ neap: line 5: expected finite numbers with blanks or commas between, came "nan"
     assert.equal(0, status)
     assert.matches("echo sean | neap apply g2p.safetensors", out, 1, true)
     for _, kind in ipairs { "seq2class", "synced_seq2seq", "async_seq2seq", "language_model",
-      "forecaster" } do
+      "forecaster", "hmm" } do
       assert.matches("\n   " .. kind .. " ", out, 1, true)
     end
   end)
