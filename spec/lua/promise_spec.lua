@@ -304,6 +304,17 @@ describe("run_model on text", function()
     assert.same(expected, answers(model, lines))
   end)
 
+  it("finds the best path of a hidden Markov model", function()
+    local model = neap.hmm { input = neap.vocab.new { "the", "tide", "comes" }, rng = rng,
+      output = neap.vocab.new { "D", "N", "V" } }
+    local lines = { "the tide comes", "tide", "comes the comes tide the" }
+    local expected = {}
+    for i, line in ipairs(lines) do
+      expected[i] = table.concat(model:decode { line }[1], " ")
+    end
+    assert.same(expected, answers(model, lines))
+  end)
+
   it("writes what an encoder and a decoder make of a line", function()
     local single = neap.vocab.new { "x", "y", "z", start = true, stop = true }
     for _, output in ipairs { phones, single } do
