@@ -105,6 +105,11 @@ NEAP_API int neap_tensor_rank(const neap_tensor *t);
 NEAP_API size_t neap_tensor_dim(const neap_tensor *t, int axis);
 /* Number of elements. */
 NEAP_API size_t neap_tensor_size(const neap_tensor *t);
+/* The k largest of each row of x [R,V], the largest first, of equals the first first: where they
+** stand, from 0, into ids i32 [R,k], and what they are into values f32 [R,k]. NaN and -infinity are
+** never among them: where a row has too few others, its last ids are -1 and values -infinity. What
+** a search needs of the scores of all symbols. EARG, ETYPE, ESHAPE. */
+NEAP_API neap_status neap_tensor_top(neap_tensor *ids, neap_tensor *values, const neap_tensor *x);
 /* The elements: float or int32_t by dtype. */
 NEAP_API void *neap_tensor_data(neap_tensor *t);
 

@@ -464,6 +464,22 @@ static int tostring(lua_State *L) {
   return 1;
 }
 
+/* top(x, k) -> ids, from 0, and values [R,k] of the k largest of each row of x [R,V]; -1 and
+** -infinity where there are no more */
+static int top(lua_State *L) {
+  neap_tensor *x = nb_tensor_of(L, 1, NEAP_F32);
+  if (neap_tensor_rank(x) != 2)
+    return nb_raise_argument(L, 1, lua_pushfstring(L, "[R,V] expected, got %s",
+                                                   nb_push_shape(L, x)));
+  size_t dims[2] = {neap_tensor_dim(x, 0), 0};
+  dims[1] = (size_t)nb_integer_in(L, 2, 0, (lua_Integer)neap_tensor_dim(x, 1));
+  lua_settop(L, 1);
+  nb_tensor_new(L, NEAP_I32, 2, dims);
+  nb_tensor_new(L, NEAP_F32, 2, dims);
+  nb_check(L, neap_tensor_top(nb_tensor(L, 2), nb_tensor(L, 3), nb_tensor(L, 1)));
+  return 2;
+}
+
 static const luaL_Reg methods[] = {
   {"shape", shape}, {"rank", rank}, {"size", size}, {"dtype", dtype}, {"get", get},
   {"set", set}, {"item", item}, {"totable", totable}, {"tobytes", tobytes}, {"clone", clone},
@@ -475,7 +491,8 @@ static const luaL_Reg meta[] = {
 };
 
 static const luaL_Reg functions[] = {
-  {"tensor", tensor}, {"zeros", zeros}, {"tensor_from_string", tensor_from_string}, {NULL, NULL},
+  {"tensor", tensor}, {"zeros", zeros}, {"tensor_from_string", tensor_from_string},
+  {"top", top}, {NULL, NULL},
 };
 
 void nb_open_tensor(lua_State *L) {

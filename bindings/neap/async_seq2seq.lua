@@ -10,9 +10,14 @@ local record = require "neap.record"
 local layer = require "neap.layer"
 local vocab = require "neap.vocab"
 local metrics = require "neap.metrics"
+local search = require "neap.search"
 local task = require "neap.task"
 
 local class = {}
+
+-- Names of options with those of the search.
+local function names(list) return table.move(search.names, 1, #search.names, #list + 1, list) end
+local per_sequence = { prefix = true, filter = true }
 
 -- ---- the library's decoder ----
 
@@ -414,161 +419,73 @@ local function begin(self, batch)
   for name in pairs(encoded.program.outputs) do
     stream:context(decoding.inputs[name], encoded:value(name, "concat"), "concat")
   end
-  return stream, #lengths, memory_lengths(self, lengths)
+  return stream, memory_lengths(self, lengths)
 end
 
--- The weights of attention of a step, cut to each row's own input: a function of row and input's
--- length that gives their bytes.
-local function attention_of(stream)
-  local weights = stream:output "attention"
-  return function(row, length) return weights[row]:tobytes():sub(1, 4 * length) end
+-- What @{neap.search} writes on: the decoders of one or several models. Attention is the first's.
+local function source_of(models, batch, limit, look)
+  local streams, lengths = {}, nil
+  for k, model in ipairs(models) do streams[k], lengths = begin(model, batch) end
+  local vocabulary = models[1].output
+  return {
+    n = #lengths, lengths = lengths, limit = limit, first = vocabulary.start - 1,
+    stop = vocabulary.stop - 1,
+    step = function(ids)
+      local scores = {}
+      for k, stream in ipairs(streams) do
+        stream:input("previous", ids)
+        stream:step()
+        scores[k] = stream:output "scores"
+      end
+      return search.mean(scores), not streams[2] and streams[1]:output "best":reshape { #ids } or nil
+    end,
+    select = function(sequences, rows)
+      for _, stream in ipairs(streams) do stream:rows(sequences, rows) end
+    end,
+    look = look and function() return streams[1]:output "attention" end,
+  }
 end
 
--- The likeliest symbol at each step. Hypotheses hold ids and, with look, a list of the attention's
--- weights at each.
-local function greedy(self, batch, limit, look)
-  local stream, n, lengths = begin(self, batch)
-  local stop, out, open = self.output.stop - 1, {}, n
-  local ids = core.zeros({ n, 1 }, "i32")
-  ids:fill(self.output.start - 1)
-  for b = 1, n do out[b] = { ids = {}, looks = look and {}, stopped = false } end
-  for _ = 1, limit do
-    stream:input("previous", ids)
-    stream:step()
-    ids = stream:output "best"
-    local flat, weights = ids:reshape { n }, look and attention_of(stream)
-    for b = 1, n do
-      local h, id = out[b], flat[b]
-      if not h.stopped and id == stop then
-        h.stopped, open = true, open - 1
-      elseif not h.stopped then
-        h.ids[#h.ids + 1] = id + 1
-        if look then h.looks[#h.looks + 1] = weights(b, lengths[b]) end
-      end
-    end
-    if open == 0 then break end
-  end
-  for b = 1, n do out[b] = { out[b] } end
-  return out
-end
-
--- The k best beginnings of each output, step by step.
-local function beam(self, batch, k, limit, penalty, look)
-  local stream, n, lengths = begin(self, batch)
-  local stop = self.output.stop - 1
-  local live, source, input = {}, {}, {}
-  local finished = {}
-  for b = 1, n do
-    live[b] = { { b = b, score = 0, ids = {}, looks = look and {} } }
-    source[b], input[b] = b, self.output.start - 1
-    finished[b] = {}
-  end
-  local rows = {}
-  for b = 1, n do rows[b] = live[b][1] end
-  for length = 1, limit do
-    stream:input("previous", input)
-    stream:step()
-    local scores, weights = stream:output "scores", look and attention_of(stream)
-    local width = scores:shape()[2]
-    local flat = scores:totable()
-    local candidates = {}
-    for r, h in ipairs(rows) do
-      local list = candidates[h.b] or {}
-      candidates[h.b] = list
-      -- the k best of a row are enough for the k best of all
-      local row, best = flat[r], {}
-      for v = 1, width do
-        local s = row[v]
-        if #best < k or s > best[#best][1] then
-          local at = #best + 1
-          while at > 1 and best[at - 1][1] < s do at = at - 1 end
-          table.insert(best, at, { s, v - 1 })
-          best[k + 1] = nil
-        end
-      end
-      for _, c in ipairs(best) do
-        list[#list + 1] = { from = r, parent = h, id = c[2], score = h.score + c[1] }
-      end
-    end
-    local next_rows, from = {}, {}
-    source, input = {}, {}
-    for b = 1, n do
-      local list = candidates[b]
-      if list then
-        table.sort(list, function(x, y)
-          if x.score ~= y.score then return x.score > y.score end
-          if x.from ~= y.from then return x.from < y.from end
-          return x.id < y.id
-        end)
-        local kept = 0
-        for _, c in ipairs(list) do
-          if kept + #finished[b] >= k then break end
-          local ids = table.move(c.parent.ids, 1, #c.parent.ids, 1, {})
-          local looks = look and table.move(c.parent.looks, 1, #ids, 1, {})
-          if c.id == stop then
-            table.insert(finished[b], { ids = ids, looks = looks,
-              score = c.score / (length ^ penalty), stopped = true })
-          else
-            ids[#ids + 1] = c.id + 1
-            if look then looks[#ids] = weights(c.from, lengths[b]) end
-            kept = kept + 1
-            next_rows[#next_rows + 1] = { b = b, score = c.score, ids = ids, looks = looks }
-            source[#source + 1], from[#from + 1], input[#input + 1] = b, c.from, c.id
-          end
-        end
-      end
-    end
-    rows = next_rows
-    if #rows == 0 then break end
-    stream:rows(source, from)
-  end
-  for _, h in ipairs(rows) do
-    table.insert(finished[h.b], { ids = h.ids, looks = h.looks,
-      score = h.score / ((#h.ids + 1) ^ penalty), stopped = false })
-  end
-  for b = 1, n do
-    table.sort(finished[b], function(x, y)
-      if x.stopped ~= y.stopped then return x.stopped end
-      return x.score > y.score
-    end)
-  end
-  return finished
+-- The vocabularies that models of an ensemble have to share.
+local function vocabs(self)
+  local list = { output = self.output }
+  for _, input in ipairs(self.inputs) do list["input " .. input.name] = input.vocab end
+  return list
 end
 
 --- What the model writes for each sequence.
 -- @tab sequences a list of strings, of lists of symbols, or of rows of numbers; or a batch
--- @tab[opt] options `{ beam = 1 (greedy), max_length =, length_penalty = 1 (scores of a beam are
---   divided by length^penalty), all = false (all hypotheses of a beam), attention = false (what it
---   looked at) }`
+-- @tab[opt] options those of @{neap.search}: the likeliest symbol at each step, a beam, or symbols
+--   drawn by chance; and
+--
+-- - `max_length`: most symbols that are written (that of the model)
+-- - `all`: all hypotheses of each sequence, the best first, as many as the beam has (false)
+-- - `attention`: also what it looked at (false)
 -- @treturn tab a list of symbols for each sequence; with `all` a list of `{ symbols, ids, score,
---   stopped, attention }`
+--   log_probability, stopped, attention }`
 -- @treturn[opt] tab with `attention`: for each sequence a tensor [symbols written, steps of the
 --   input], whose row i has the weights over the input with which symbol i was written; each row's
 --   sum is 1
 function class:predict(sequences, options)
-  options = check.options("predict", options, { "beam", "max_length", "length_penalty", "all",
-    "attention" })
+  options = check.options("predict", options, names { "max_length", "all", "attention" })
   local limit = check.integer("predict", "max_length", options.max_length or self.max_length, 1)
-  local k = check.integer("predict", "beam", options.beam or 1, 1)
-  local penalty, look = options.length_penalty or 1, options.attention
-  if type(penalty) ~= "number" or penalty ~= penalty or math.abs(penalty) == math.huge then
-    check.fail("predict: length_penalty: expected a finite number, came %s", check.came(penalty))
-  end
-  if look and not self:program "decode".outputs.attention then
-    check.fail("predict: attention: the model's decoder has none")
+  local look = options.attention
+  local how = search.options("predict", options, self.output, 0)
+  local models = search.ensemble("predict", self, options.ensemble, vocabs)
+  local seen = self:program "decode".outputs.attention
+  if not seen and (look or how.coverage_penalty > 0) then
+    check.fail("predict: %s: the model's decoder has none", look and "attention"
+      or "coverage_penalty: attention")
   end
   local batch = task.batch("predict", self.inputs, sequences)
   if not batch then return {}, look and {} or nil end
-  local found = k > 1 and beam(self, batch, k, limit, penalty, look)
-    or greedy(self, batch, limit, look)
-  local first = batch[self.inputs[1].name]
-  local lengths = memory_lengths(self, first.outer or first.lengths)
+  local source = source_of(models, batch, limit, look or how.coverage_penalty > 0)
   local out, weights = {}, look and {} or nil
-  for b, list in ipairs(found) do
+  for b, list in ipairs(search.run(source, how)) do
     for _, h in ipairs(list) do
       h.symbols = self.output:decode(h.ids)
       if look then
-        h.attention = core.tensor_from_string(table.concat(h.looks), { #h.ids, lengths[b] })
+        h.attention = core.tensor_from_string(table.concat(h.looks), { #h.ids, source.lengths[b] })
       end
       h.looks = nil
     end
@@ -585,13 +502,18 @@ local function is_list(x) return type(x) == "table" and not getmetatable(x) end
 -- @tab sequences inputs, each once
 -- @tab references for each input a list of right outputs (lists of symbols; of words where the
 --   output's symbols are subwords)
--- @tab[opt] options as for @{predict}, and `size = 256`, how many at a time
+-- @tab[opt] options as for @{predict}, but for `all`, `attention`, `prefix` and `filter`, and `size =
+--   256`, how many at a time
 -- @treturn tab `{ wer, per, n, hypotheses }`
 function class:score(sequences, references, options)
-  options = check.options("score", options, { "size", "beam", "max_length", "length_penalty" })
+  local allowed = {}
+  for _, name in ipairs(names { "size", "max_length" }) do
+    if not per_sequence[name] then allowed[#allowed + 1] = name end
+  end
+  options = check.options("score", options, allowed)
   local size = check.integer("score", "size", options.size or 256, 1)
-  local how = { beam = options.beam, max_length = options.max_length,
-    length_penalty = options.length_penalty }
+  local how = {}
+  for name, value in pairs(options) do how[name] = name ~= "size" and value or nil end
   if not is_list(sequences) or not is_list(references) or #sequences ~= #references then
     check.fail("score: expected a list of sequences and as many references, came %s and %s",
       is_list(sequences) and #sequences or check.came(sequences),

@@ -13,6 +13,7 @@ local metrics = require "neap.metrics"
 local op = require "neap.op"
 local layer = require "neap.layer"
 local program = require "neap.program"
+local search = require "neap.search"
 local vocab = require "neap.vocab"
 local task = require "neap.task"
 
@@ -162,59 +163,81 @@ function class:predict(texts, options)
   return out
 end
 
+-- What @{neap.search} writes on after these ids: the streams of one or several models.
+local function source_of(models, ids, limit, stop)
+  local streams = {}
+  for k, model in ipairs(models) do streams[k] = model:program "predict":stream() end
+  local function step(list)
+    for _, stream in ipairs(streams) do
+      stream:input(1, list)
+      stream:step()
+    end
+  end
+  for i = 1, #ids - 1 do step { ids[i] - 1 } end
+  return {
+    n = 1, first = ids[#ids] - 1, limit = limit, stop = stop,
+    step = function(list)
+      step(list)
+      local scores = {}
+      for k, stream in ipairs(streams) do scores[k] = op.log_softmax(stream:output(1)) end
+      return search.mean(scores), not streams[2] and op.argmax(streams[1]:output(1)) or nil
+    end,
+    select = function(sequences, rows)
+      for _, stream in ipairs(streams) do stream:rows(sequences, rows) end
+    end,
+  }
+end
+
 --- Writes on.
 -- @param prompt a string, or a list of symbols
--- @int n symbols to write
--- @tab[opt] options `{ temperature = 1 (0: always the likeliest), rng = neap.rng(1), each = function
---   called with each symbol }`
+-- @int n symbols to write, at most
+-- @tab[opt] options those of @{neap.search} but `prefix`, which the prompt is, and
+--   `coverage_penalty`; `temperature` is 1 unless a `beam` is given; and
+--
+-- - `stop`: a symbol that ends it and is not written itself
+-- - `all`: also all hypotheses, as many as the beam has (false)
+-- - `each`: function called with each symbol as it is written; not with a beam above 1
 -- @treturn string the prompt and what follows: characters side by side, words with blanks between
+-- @treturn[opt] tab with `all`: a list of `{ text = what follows, symbols, ids, score,
+--   log_probability, stopped }`, the best first
 function class:generate(prompt, n, options)
-  options = check.options("generate", options, { "temperature", "rng", "each" })
+  local allowed = { "stop", "all", "each" }
+  for _, name in ipairs(search.names) do
+    if name ~= "prefix" and name ~= "coverage_penalty" then allowed[#allowed + 1] = name end
+  end
+  options = check.options("generate", options, allowed)
   if type(prompt) ~= "string" and type(prompt) ~= "table" then
     check.fail("generate: prompt: expected a string or a list of symbols, came %s",
       check.came(prompt))
   end
   check.integer("generate", "n", n, 0)
-  local temperature = options.temperature or 1
-  if type(temperature) ~= "number" or not (temperature >= 0) then
-    check.fail("generate: temperature: expected a number from 0, came %s", check.came(temperature))
-  end
-  local rng = check.rng("generate", options.rng) or require "neap.rng".new(1)
-  local each = options.each
+  local how = search.options("generate", options, self.vocab, 1)
+  local models = search.ensemble("generate", self, options.ensemble, function(model)
+    return { vocabulary = model.vocab }
+  end)
+  local each, stop = options.each, options.stop
   if each ~= nil then check.type("generate", "each", each, "function") end
+  if each and how.beam > 1 then
+    check.fail("generate: each: a beam of %d knows its symbols only in the end", how.beam)
+  end
+  if stop ~= nil then
+    if type(stop) ~= "string" or not self.vocab:has(stop) then
+      check.fail("generate: stop: expected a symbol of the vocabulary, came %s", check.came(stop))
+    end
+    stop = self.vocab:id(stop) - 1
+  end
   local ids = self.vocab:encode(prompt)
   if #ids == 0 then check.fail("generate: the prompt is empty: say at least one symbol") end
-  local stream = self:program "predict":stream()
-  local out = {}
-  local function step(id)
-    stream:input(1, { id - 1 })
-    stream:step()
-  end
-  for _, id in ipairs(ids) do step(id) end
-  for k = 1, n do
-    local z = stream:output(1)[1]:totable()
-    local best, id = -math.huge, 1
-    for i, x in ipairs(z) do if x > best then best, id = x, i end end
-    if temperature > 0 then
-      local total = 0
-      for i, x in ipairs(z) do
-        z[i] = math.exp((x - best) / temperature)
-        total = total + z[i]
-      end
-      local u = rng:uniform() * total
-      id = #z
-      for i, p in ipairs(z) do
-        u = u - p
-        if u < 0 then id = i break end
-      end
-    end
-    out[k] = self.vocab:symbol(id)
-    if each then each(out[k]) end
-    step(id)
+  local source = source_of(models, ids, n, stop)
+  source.each = each
+  local found = search.run(source, how)[1]
+  for _, h in ipairs(found) do
+    h.symbols = self.vocab:decode(h.ids)
+    h.text = self.vocab:text(h.symbols)
   end
   local before = type(prompt) == "string" and prompt or self.vocab:text(prompt)
-  local after = self.vocab:text(out)
-  return n > 0 and self.vocab:join(before, after) or before
+  local text = #found[1].ids > 0 and self.vocab:join(before, found[1].text) or before
+  return text, options.all and found or nil
 end
 
 return setmetatable(class, { __call = new })

@@ -22,6 +22,12 @@ NEAP_API neap_status neap_tensor_part(neap_tensor **t, neap_tensor *of, size_t i
   return ni_tensor_part(t, of, index);
 }
 
+NEAP_API neap_status neap_tensor_top(neap_tensor *ids, neap_tensor *values, const neap_tensor *x) {
+  if (!ids || !values || !x)
+    return ni_fail(NEAP_EARG, "tensor top: expected three tensors, came NULL");
+  return ni_tensor_top(ids, values, x);
+}
+
 NEAP_API void neap_tensor_retain(neap_tensor *t) { ni_tensor_retain(t); }
 
 NEAP_API void neap_tensor_release(neap_tensor *t) { ni_tensor_release(t); }

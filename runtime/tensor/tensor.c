@@ -1,5 +1,7 @@
 #include "tensor.h"
 
+#include <math.h>
+
 neap_status ni_shape_size(size_t *size, const char *who, int rank, const size_t *dims) {
   *size = 0;
   if (rank < 0 || rank > NEAP_MAX_RANK)
@@ -61,6 +63,71 @@ neap_status ni_tensor_part(neap_tensor **result, neap_tensor *of, size_t index) 
   t->owner = of->owner ? of->owner : of;
   ni_tensor_retain(t->owner);
   *result = t;
+  return NEAP_OK;
+}
+
+/* Does element a of a row come after b? */
+static bool after(const float *x, int32_t a, int32_t b) {
+  return x[a] < x[b] || (x[a] == x[b] && a > b);
+}
+
+/* Lets the root of a heap of n elements sink to its place; the last of all belongs at the root. */
+static void sink(const float *x, int32_t *heap, size_t n, size_t at) {
+  for (size_t child; (child = 2 * at + 1) < n; at = child) {
+    if (child + 1 < n && after(x, heap[child + 1], heap[child]))
+      child++;
+    if (!after(x, heap[child], heap[at]))
+      return;
+    int32_t id = heap[at];
+    heap[at] = heap[child];
+    heap[child] = id;
+  }
+}
+
+/* Keeps the best k in a heap with the worst of them at the root, which in the end gives them, the
+** worst first. */
+static void top_of_row(const float *x, size_t width, size_t k, int32_t *ids, float *values) {
+  size_t n = 0;
+  for (size_t v = 0; v < width; v++) {
+    if (!(x[v] > -INFINITY))
+      continue;
+    if (n < k) {
+      ids[n++] = (int32_t)v;
+      for (size_t i = n == k ? k / 2 : 0; i-- > 0;)
+        sink(x, ids, k, i);
+    } else if (after(x, ids[0], (int32_t)v)) {
+      ids[0] = (int32_t)v;
+      sink(x, ids, k, 0);
+    }
+  }
+  for (size_t i = n < k ? n / 2 : 0; i-- > 0;)
+    sink(x, ids, n, i);
+  for (size_t last = n; last-- > 1;) {
+    int32_t id = ids[0];
+    ids[0] = ids[last];
+    ids[last] = id;
+    sink(x, ids, last, 0);
+  }
+  for (size_t i = 0; i < k; i++) {
+    if (i >= n)
+      ids[i] = -1;
+    values[i] = i < n ? x[ids[i]] : -INFINITY;
+  }
+}
+
+neap_status ni_tensor_top(neap_tensor *ids, neap_tensor *values, const neap_tensor *x) {
+  if (x->dtype != NEAP_F32 || values->dtype != NEAP_F32 || ids->dtype != NEAP_I32)
+    return ni_fail(NEAP_ETYPE, "tensor top: expected ids i32, values f32 and x f32");
+  if (x->rank != 2 || ids->rank != 2 || values->rank != 2 || ids->dims[0] != x->dims[0]
+      || values->dims[0] != x->dims[0] || ids->dims[1] != values->dims[1])
+    return ni_fail(NEAP_ESHAPE, "tensor top: expected ids [R,k], values [R,k] and x [R,V]");
+  size_t k = ids->dims[1], width = x->dims[1];
+  if (k > width || width > INT32_MAX)
+    return ni_fail(NEAP_ESHAPE, "tensor top: expected at most %zu of %zu, came %zu", width, width,
+                   k);
+  for (size_t r = 0; k > 0 && r < x->dims[0]; r++)
+    top_of_row((const float *)x->data + r * width, width, k, (int32_t *)ids->data + r * k,
+               (float *)values->data + r * k);
   return NEAP_OK;
 }
 

@@ -23,6 +23,7 @@ neap_status ni_shape_size(size_t *size, const char *who, int rank, const size_t 
 neap_status ni_tensor_new(neap_tensor **t, neap_dtype dtype, int rank, const size_t *dims);
 /* Part `index` along the first axis, one rank less, in the same memory. */
 neap_status ni_tensor_part(neap_tensor **t, neap_tensor *of, size_t index);
+neap_status ni_tensor_top(neap_tensor *ids, neap_tensor *values, const neap_tensor *x);
 void ni_tensor_retain(neap_tensor *t);
 void ni_tensor_release(neap_tensor *t);
 

@@ -133,6 +133,9 @@ static void test_null(fixture *f) {
   NULL_FAILS(neap_tensor_new(&tensor, NEAP_F32, 1, NULL));
   NULL_FAILS(neap_tensor_part(NULL, f->tensor, 0));
   NULL_FAILS(neap_tensor_part(&tensor, NULL, 0));
+  NULL_FAILS(neap_tensor_top(NULL, f->tensor, f->tensor));
+  NULL_FAILS(neap_tensor_top(f->tensor, NULL, f->tensor));
+  NULL_FAILS(neap_tensor_top(f->tensor, f->tensor, NULL));
   NULL_FAILS(neap_params_new(NULL));
   NULL_FAILS(neap_params_add(&id, NULL, "a", 1, &dim));
   NULL_FAILS(neap_params_add(&id, f->params, "a", 1, NULL));
@@ -1370,11 +1373,55 @@ static void test_part(fixture *f) {
   (void)f;
 }
 
+/* The largest of each row, found one after the other. */
+static void test_top(fixture *f) {
+  enum { R = 3, V = 23 };
+  neap_tensor *x, *ids, *values;
+  CHECK(neap_tensor_new(&x, NEAP_F32, 2, (const size_t[]){R, V}) == NEAP_OK);
+  float *data = neap_tensor_data(x);
+  for (int i = 0; i < R * V; i++) data[i] = (float)(i * 7 % 11) / 4; /* with equals */
+  data[V + 2] = data[V + 5] = -INFINITY;
+  data[V + 7] = NAN;
+  for (size_t k = 0; k <= V; k++) {
+    const size_t dims[] = {R, k};
+    CHECK(neap_tensor_new(&ids, NEAP_I32, 2, dims) == NEAP_OK);
+    CHECK(neap_tensor_new(&values, NEAP_F32, 2, dims) == NEAP_OK);
+    CHECK(neap_tensor_top(ids, values, x) == NEAP_OK);
+    for (int r = 0; r < R; r++) {
+      bool taken[V] = {false};
+      for (size_t i = 0; i < k; i++) {
+        int best = -1;
+        for (int v = 0; v < V; v++)
+          if (!taken[v] && data[r * V + v] > (best < 0 ? -INFINITY : data[r * V + best])) best = v;
+        CHECK(((int32_t *)neap_tensor_data(ids))[(size_t)r * k + i] == best);
+        CHECK(((float *)neap_tensor_data(values))[(size_t)r * k + i] ==
+              (best < 0 ? -INFINITY : data[r * V + best]));
+        if (best >= 0) taken[best] = true;
+      }
+    }
+    if (k == 4) {
+      CHECK_FAILS(NEAP_ETYPE, "expected ids i32", neap_tensor_top(values, values, x));
+      CHECK_FAILS(NEAP_ESHAPE, "expected ids [R,k]", neap_tensor_top(ids, x, x));
+      const size_t more[] = {R, V + 1};
+      neap_tensor *wide, *numbers;
+      CHECK(neap_tensor_new(&wide, NEAP_I32, 2, more) == NEAP_OK);
+      CHECK(neap_tensor_new(&numbers, NEAP_F32, 2, more) == NEAP_OK);
+      CHECK_FAILS(NEAP_ESHAPE, "at most 23 of 23, came 24", neap_tensor_top(wide, numbers, x));
+      neap_tensor_release(wide);
+      neap_tensor_release(numbers);
+    }
+    neap_tensor_release(ids);
+    neap_tensor_release(values);
+  }
+  neap_tensor_release(x);
+  (void)f;
+}
+
 int main(void) {
   int fd = mkstemp(path);
   neap_allocator_set(rationed, NULL);
-  void (*const tests[])(fixture *) = {test_null, test_wrong, test_unneeded, test_none_stream, test_segments,
-                                      test_cancel, test_state, test_part};
+  void (*const tests[])(fixture *) = {test_null, test_wrong, test_unneeded, test_none_stream,
+                                      test_segments, test_cancel, test_state, test_part, test_top};
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
     fixture f;
     CHECK(build(&f) == NEAP_OK && works(&f));
