@@ -7,8 +7,9 @@
 -- - `beam`: how many beginnings are kept (1: the likeliest symbol at each step)
 -- - `length_penalty` (1), `length_offset` (0), `coverage_penalty` (0): finished outputs of a beam
 --   are compared by ln P / lp + cp, where lp = ((offset + length) / (offset + 1)) ^ length_penalty
---   and cp = coverage_penalty * sum over the input's steps of ln min(attention it got, 1). With an
---   offset of 5 these are the terms of Wu et al. 2016, "Google's neural machine translation system"
+--   and cp = coverage_penalty * sum over the input's steps of ln min(attention from all symbols
+--   written, 1). With an offset of 5 these are the terms of Wu et al. 2016, "Google's neural machine
+--   translation system"; length counts the stop symbol
 -- - `temperature`: above 0 symbols are drawn from softmax(scores / temperature); 0: the likeliest
 -- - `top_k`: drawn from the k likeliest alone (Fan et al. 2018); `top_p`: from the fewest that have
 --   that share of the probability (Holtzman et al. 2020); after `top_k`, if both are given
@@ -279,7 +280,9 @@ local function finish(how, source, h, stopped)
   local length = math.max(#ids + 1, 1)
   local penalty = ((how.length_offset + length) / (how.length_offset + 1)) ^ how.length_penalty
   local score = h.score / penalty
-  if how.coverage_penalty > 0 then score = score + coverage(how, h, source.lengths[h.b]) end
+  if how.coverage_penalty > 0 then
+    score = score + coverage(how, stopped and h.parent or h, source.lengths[h.b])
+  end
   return { ids = ids, looks = looks, score = score, log_probability = h.score, stopped = stopped }
 end
 
