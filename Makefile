@@ -37,7 +37,7 @@ FLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 HOT := -O1
 WARM := -O1
 else
-HOT := -O3
+HOT := -O2
 # Loops of ops gain by vectors, but not by being unrolled and written out for each case.
 WARM := -O2 -ftree-vectorize $(shell $(CC) -Werror -fvect-cost-model=dynamic -x c -c /dev/null \
                                -o /dev/null 2>/dev/null && echo -fvect-cost-model=dynamic)
@@ -105,10 +105,12 @@ $(OBJ)/%_f64.o: %.c $(BUILD)/flags | $(BUILD)/deps.ok
 # Nothing unwinds through the library; debuggers have their own tables (-g).
 LEAN := -fvisibility=hidden -fno-asynchronous-unwind-tables
 $(OBJ)/runtime/%: OWN = $(LEAN)
-$(OBJ)/runtime/file/% $(OBJ)/runtime/api/% $(OBJ)/runtime/base/json.o \
-$(OBJ)/runtime/graph/program.o $(OBJ)/runtime/graph/schedule.o $(OBJ)/runtime/graph/text.o: OWN = $(LEAN) $(COLD)
+$(OBJ)/runtime/file/% $(OBJ)/runtime/api/% $(OBJ)/runtime/tensor/% $(OBJ)/runtime/base/json.o \
+$(OBJ)/runtime/graph/place.o $(OBJ)/runtime/graph/program.o $(OBJ)/runtime/graph/schedule.o \
+$(OBJ)/runtime/graph/segment.o $(OBJ)/runtime/graph/text.o: OWN = $(LEAN) $(COLD)
 $(OBJ)/runtime/op/%: OWN = $(LEAN) $(WARM)
 $(OBJ)/runtime/kernel/%: OWN = $(LEAN) $(HOT) $(CPU)
+$(OBJ)/runtime/kernel/generic.o: OWN = $(LEAN) $(WARM)
 $(OBJ)/bindings/%: OWN = -Iruntime -I$(LUA_INCDIR)
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
 $(OBJ)/runtime/kernel/avx2.o: CPU = -mavx2 -mfma
