@@ -677,8 +677,9 @@ static void layers(void) {
     }
     subject s = layer(cells[k].name, cells[k].kind, cells[k].gates, 37, 41, 0);
     check_large(&s);
-    int h = cells[k].gates == 1 ? 520 : cells[k].gates == 3 ? 300 : 260;
-    s = layer(cells[k].name, cells[k].kind, cells[k].gates, 9, h, 0);
+    if (cells[k].kind) continue;
+    int h = cells[k].gates == 1 ? 384 : cells[k].gates == 3 ? 224 : 192;
+    s = layer(cells[k].name, 0, cells[k].gates, 9, h, 0);
     check_units(&s);
   }
 }
