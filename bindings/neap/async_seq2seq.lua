@@ -425,7 +425,7 @@ end
 -- What @{neap.search} writes on: the decoders of one or several models. Attention is the first's.
 local function source_of(models, batch, limit, look)
   local streams, lengths = {}, nil
-  for k, model in ipairs(models) do streams[k], lengths = begin(model, batch) end
+  for k = #models, 1, -1 do streams[k], lengths = begin(models[k], batch) end
   local vocabulary = models[1].output
   return {
     n = #lengths, lengths = lengths, limit = limit, first = vocabulary.start - 1,

@@ -121,7 +121,6 @@ local function new(_, options)
   if n == 0 or v == 0 then
     check.fail("hmm: %s: the vocabulary is empty", n == 0 and "output" or "input")
   end
-  task.common("hmm", options)
   local self = task.new(class, {
     kind = "hmm", rng = options.rng, options = options,
     config = { kind = "hmm", input = task.plain_inputs(input), output = output:plain() },
@@ -150,7 +149,6 @@ local function new(_, options)
   local transition, emission = {}, {}
   for i = 1, n do transition[i], emission[i] = row(n), row(v) end
   self:probabilities { start = row(n), transition = transition, emission = emission }
-  if options.threads then self:threads(options.threads) end
   return self
 end
 

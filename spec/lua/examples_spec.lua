@@ -37,8 +37,9 @@ local scripts = {
   charlm = { "language_model", "dev_nats", nil, 1.5 },
   sine = { "forecaster", "dev_rmse", nil, 0.2 },
   hmm = { "hmm", "counted_off", nil, 0.05 },
+  memory = { "seq2class", "dev_accuracy", 0.9 },
 }
-local made = { sine = true, hmm = true } -- their data, always: they take no files of it
+local made = { sine = true, hmm = true, memory = true } -- their data, always: they take no files of it
 
 describe("examples", function()
   local folder
@@ -273,6 +274,16 @@ describe("examples", function()
     assert.is_true(math.abs(values.dev_nats - values.possible_nats) < 0.01)
     assert.is_true(values.posterior_accuracy > values.dev_accuracy)
     assert.is_true(values.network_accuracy > 0.7)
+  end)
+
+  it("memory shows what an Elman network forgets and gated ones keep", function()
+    local text = run(folder, "memory", "--quick")
+    local _, values = result_of(text)
+    for _, kind in ipairs { "elman", "gru", "lstm" } do
+      assert.is_true(values[kind .. "_2"] > 0.9, text)
+    end
+    assert.is_true(values.elman_40 < 0.7 and values.lstm_40 > 0.9 and values.gru_40 > 0.9, text)
+    assert.matches("lstm   over 40 steps: accuracy %S+\n  first |[#+-.' ]+|\n  last  |[#+-.' ]+|", text)
   end)
 
   it("stress prints the usual pattern's score beside its own", function()
