@@ -237,7 +237,8 @@ function class:generate(prompt, n, options)
   end
   local before = type(prompt) == "string" and prompt or self.vocab:text(prompt)
   local text = #found[1].ids > 0 and self.vocab:join(before, found[1].text) or before
-  return text, options.all and found or nil
+  if options.all then return text, found end
+  return text -- alone: print shows no nil
 end
 
 return setmetatable(class, { __call = new })

@@ -76,7 +76,6 @@ else
   model = neap.hmm { input = faces, output = dice, threads = options.threads }
   model:fit(train)
 end
-common.save(options, model)
 show("counted where the dice are known", model)
 
 local result = { parameters = model:parameters(), counted_off = distance(model) }
@@ -103,6 +102,7 @@ if not options.load then
   })
   result.network_accuracy = network:score(dev).accuracy
 end
+common.save(options, model)
 
 -- One sequence, its dice, and the best path.
 local function marks(dies)

@@ -38,8 +38,9 @@ local scripts = {
   sine = { "forecaster", "dev_rmse", nil, 0.2 },
   hmm = { "hmm", "counted_off", nil, 0.05 },
   memory = { "seq2class", "dev_accuracy", 0.9 },
+  vanishing = { "forecaster", "dev_rmse", nil, 0.5 },
 }
-local made = { sine = true, hmm = true, memory = true } -- their data, always: they take no files of it
+local made = { sine = true, hmm = true, memory = true, vanishing = true } -- their data, always: they take no files of it
 
 describe("examples", function()
   local folder
@@ -274,6 +275,17 @@ describe("examples", function()
     assert.is_true(math.abs(values.dev_nats - values.possible_nats) < 0.01)
     assert.is_true(values.posterior_accuracy > values.dev_accuracy)
     assert.is_true(values.network_accuracy > 0.7)
+  end)
+
+  it("vanishing shows what vanishes, what explodes, and that clipping is needed", function()
+    local text = run(folder, "vanishing", "--quick")
+    local _, values = result_of(text)
+    assert.is_true(math.abs(values.rnn_09 / 5.154e-3 - 1) < 0.02)
+    assert.is_true(math.abs(values.rnn_11 / 117.39 - 1) < 1e-3)
+    assert.equal(1, values.lstm)
+    assert.is_true(math.abs(values.rnn_11 - values.lstm_fed_back) < 0.01)
+    assert.is_true(values.clipped > 20)
+    assert.matches("without clipping: [^\n]* came up", text)
   end)
 
   it("memory shows what an Elman network forgets and gated ones keep", function()
