@@ -108,6 +108,7 @@ static void prepare(context *c, const ni_node *n, bool backward) {
   uint8_t bit = backward ? 2 : 1;
   if (!code->prepare || !(c->run->stale[n->index] & bit)) return;
   code->prepare(&c->x, n, backward);
+  if (ni_pool_stopped(c->x.pool)) return; /* a run that was canceled has packed a part only */
   /* what is packed from anything but a parameter may differ next time */
   const neap_program *pr = c->run->pr;
   for (int k = 0; k < n->n_in; k++) {

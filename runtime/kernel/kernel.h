@@ -93,8 +93,9 @@ typedef struct NI_R(ni_kernels) {
 
   /* Reals that pack_gates needs for a [G*H,K] matrix. */
   size_t (*packed_gates)(size_t gates, size_t h, size_t k);
-  /* Packs w [G*H,K], row stride ldw, so that the gates of a unit lie together. */
-  void (*pack_gates)(size_t gates, size_t h, size_t k, const real *w, size_t ldw, real *packed);
+  /* Packs units from..to-1 of w [G*H,K], row stride ldw, so that the gates of a unit lie together. */
+  void (*pack_gates)(size_t gates, size_t h, size_t k, size_t from, size_t to, const real *w,
+                     size_t ldw, real *packed);
   /* Elman (1990), m rows: h = act(W x + b + U h'). */
   void (*elman)(size_t m, const NI_R(ni_step) *step);
   /*

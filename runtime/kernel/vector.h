@@ -433,11 +433,13 @@ static size_t packed_gates(size_t gates, size_t h, size_t k) {
   return gates == 1 ? packed(h, k) : (h + W - 1) / W * W * gates * k;
 }
 
-static void pack_gates(size_t gates, size_t h, size_t k, const float *w, size_t ldw, float *to) {
-  if (gates == 1) pack(h, k, w, ldw, false, to);
-  for (size_t j = 0; gates > 1 && j < h; j += W, to += k * gates * W)
+static void pack_gates(size_t gates, size_t h, size_t k, size_t from, size_t to, const float *w,
+                       size_t ldw, float *at) {
+  at += from * gates * k;
+  if (gates == 1) pack(to - from, k, w + from * ldw, ldw, false, at);
+  for (size_t j = from; gates > 1 && j < to; j += W, at += k * gates * W)
     for (size_t g = 0; g < gates; g++)
-      pack_columns(h - j, k, w + (g * h + j) * ldw, ldw, to + g * W, gates * W);
+      pack_columns(h - j, k, w + (g * h + j) * ldw, ldw, at + g * W, gates * W);
 }
 
 /* Vectors of sums in flight for a single row, and rows of a tile. */

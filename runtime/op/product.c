@@ -49,6 +49,43 @@ size_t ni_product_scratch(size_t m, size_t n1, size_t n2) {
 }
 #endif
 
+/* Packing, cut by columns; with gates by units. */
+typedef struct packing {
+  size_t gates, n, k, ldw, step;
+  bool transposed;
+  const real *w;
+  real *to;
+} packing;
+
+static void packing_task(void *arg, size_t task) {
+  const packing *p = arg;
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  size_t from = task * p->step, to = least(p->n, from + p->step);
+  if (p->gates)
+    k->pack_gates(p->gates, p->n, p->k, from, to, p->w, p->ldw, p->to);
+  else
+    k->pack(to - from, p->k, p->w + from * (p->transposed ? 1 : p->ldw), p->ldw, p->transposed,
+            p->to + from * p->k);
+}
+
+static void run_packing(neap_pool *pool, packing p) {
+  size_t panel = NI_R(ni_kernel)()->panel, threads = (size_t)ni_pool_threads(pool);
+  p.step = p.n;
+  if (panel && threads > 1 && p.n * p.k >= SUMS_WORTH)
+    p.step = (p.n / (4 * threads) + panel) / panel * panel;
+  if (p.n > 0) ni_pool_run(pool, (p.n + p.step - 1) / p.step, packing_task, &p);
+}
+
+void NI_R(ni_product_pack)(neap_pool *pool, size_t n, size_t k, const real *w, size_t ldw,
+                           bool transposed, real *packed) {
+  run_packing(pool, (packing){0, n, k, ldw, 0, transposed, w, packed});
+}
+
+void NI_R(ni_product_pack_gates)(neap_pool *pool, size_t gates, size_t h, size_t k, const real *w,
+                                 size_t ldw, real *packed) {
+  run_packing(pool, (packing){gates, h, k, ldw, 0, false, w, packed});
+}
+
 typedef struct product {
   size_t m, n, k, step;
   const real *a, *w, *bias;
@@ -253,14 +290,13 @@ size_t ni_fixed_linear(const ni_exec *x, const ni_node *n, bool backward) {
 #endif
 
 static void prepare(const ni_exec *x, const ni_node *n, bool backward, bool linear) {
-  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   weight w = weight_of(x, n, linear);
   const real *data = x->view[n->in[1]].data;
   real *to = x->fixed[n->index];
   if (backward)
-    k->pack(w.k, w.n, data, linear ? w.k : w.n, linear, to + w.back);
+    NI_R(ni_product_pack)(x->pool, w.k, w.n, data, linear ? w.k : w.n, linear, to + w.back);
   else
-    k->pack(w.n, w.k, data, linear ? w.k : w.n, !linear, to);
+    NI_R(ni_product_pack)(x->pool, w.n, w.k, data, linear ? w.k : w.n, !linear, to);
 }
 
 /* Rows of x, its leading feature dimensions counted in, in rows r0..r1-1 of its space. */

@@ -19,6 +19,11 @@ size_t ni_product_packed_f64(size_t n, size_t k);
 size_t ni_product_turned_f32(size_t m, size_t k);
 size_t ni_product_turned_f64(size_t m, size_t k);
 
+/* The kernels' pack and, of all units, pack_gates. */
+void NI_R(ni_product_pack)(neap_pool *pool, size_t n, size_t k, const real *w, size_t ldw,
+                           bool transposed, real *packed);
+void NI_R(ni_product_pack_gates)(neap_pool *pool, size_t gates, size_t h, size_t k, const real *w,
+                                 size_t ldw, real *packed);
 /* C[M,N] = A[M,K] * packed + bias (NULL: none), or C += A * packed. All rows are contiguous. */
 void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const real *a,
                            const real *packed, const real *bias, bool accumulate, real *c);

@@ -101,18 +101,21 @@ void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *
   const real *w = x->view[n->in[1]].data, *u = x->view[n->in[2]].data;
   real *fixed = x->fixed[n->index], *bias = fixed + l->bias;
   if (backward) {
-    k->pack(l->inputs, l->n, w, l->inputs, true, fixed + l->w_back);
+    NI_R(ni_product_pack)(x->pool, l->inputs, l->n, w, l->inputs, true, fixed + l->w_back);
     for (int j = 0; j < 2; j++)
-      k->pack(l->h, l->part[j], u + (j ? l->part[0] * l->h : 0), l->h, true, fixed + l->u_back[j]);
+      NI_R(ni_product_pack)(x->pool, l->h, l->part[j], u + (j ? l->part[0] * l->h : 0), l->h, true,
+                            fixed + l->u_back[j]);
     return;
   }
   if (l->direct)
-    k->pack_gates(l->fused, l->h, l->inputs, w, l->inputs, fixed + l->w);
+    NI_R(ni_product_pack_gates)(x->pool, l->fused, l->h, l->inputs, w, l->inputs, fixed + l->w);
   else
-    k->pack(l->n, l->inputs, w, l->inputs, false, fixed + l->w);
-  if (l->fused) k->pack_gates(l->fused, l->h, l->h, u, l->h, fixed + l->u[0]);
+    NI_R(ni_product_pack)(x->pool, l->n, l->inputs, w, l->inputs, false, fixed + l->w);
+  if (l->fused)
+    NI_R(ni_product_pack_gates)(x->pool, l->fused, l->h, l->h, u, l->h, fixed + l->u[0]);
   for (int j = 0; j < 2 && !l->fused; j++)
-    k->pack(l->part[j], l->h, u + (j ? l->part[0] * l->h : 0), l->h, false, fixed + l->u[j]);
+    NI_R(ni_product_pack)(x->pool, l->part[j], l->h, u + (j ? l->part[0] * l->h : 0), l->h, false,
+                          fixed + l->u[j]);
   memset(bias, 0, l->n * sizeof(real));
   for (int j = 3; j < 5; j++) {
     const real *b = ni_layer_data(x, n, j);

@@ -448,8 +448,11 @@ static subject draw(size_t gates, size_t h) {
   for (size_t i = 0; i < s.n * h; i++) s.u[i] /= (real)(h > 8 ? 8 : 1);
   real *w = array(k->packed_gates(gates, h, STEP_I)), *u = array(k->packed_gates(gates, h, h));
   real *panels = array(k->packed(s.n, STEP_I));
-  k->pack_gates(gates, h, STEP_I, s.w, STEP_I, w);
-  k->pack_gates(gates, h, h, s.u, h, u);
+  k->pack_gates(gates, h, STEP_I, 0, h, s.w, STEP_I, w);
+  for (size_t from = 0, to; from < h; from = to) { /* in parts: the steps show that they fit */
+    to = k->panel && h - from > k->panel ? from + k->panel : h;
+    k->pack_gates(gates, h, h, from, to, s.u, h, u);
+  }
   k->pack(s.n, STEP_I, s.w, STEP_I, false, panels);
   k->gemm(s.m, s.n, STEP_I, s.x, STEP_I, panels, s.bias, false, s.sums, s.n);
   s.step = (NI_R(ni_step)){.units = h, .to = h, .w = w, .u = u, .bias = s.bias, .bias_u = s.bias_u};
