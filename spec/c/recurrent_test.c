@@ -416,6 +416,8 @@ static void check_values(const subject *s, const layout *l, oracle *expected) {
   numbers_free(&v);
 }
 
+static bool differences = true; /* doubles are the same at all levels: measured at the first */
+
 static void check_gradients(const subject *s, const layout *l, unsigned which) {
   numbers v = draw_inputs(s, l), wide = draw_grads(s, l, which), f = {{0}}, out = {{0}};
   memcpy(out.of, v.of, sizeof v.of);
@@ -427,8 +429,8 @@ static void check_gradients(const subject *s, const layout *l, unsigned which) {
     size_t size = size_of(l, &s->type[k]);
     double *slope = must(size, sizeof *slope), step = 1e-5;
     for (size_t i = 0; i < size; i++) {
-      double was = v.of[k][i], side[2];
-      for (int d = 0; d < 2; d++) {
+      double was = v.of[k][i], side[2] = {0};
+      for (int d = 0; d < 2 && differences; d++) {
         v.of[k][i] = was + (d ? step : -step);
         execute(s, l, (how){.wide = true}, &out, NULL);
         side[d] = objective(s, l, &out, &wide);
@@ -438,7 +440,8 @@ static void check_gradients(const subject *s, const layout *l, unsigned which) {
       wide.of[k][i] -= START;
       f.of[k][i] -= START;
     }
-    THAT(distance(slope, wide.of[k], size) < 1e-6, s->name, "gradient of input", k);
+    if (differences)
+      THAT(distance(slope, wide.of[k], size) < 1e-6, s->name, "gradient of input", k);
     THAT(distance(wide.of[k], f.of[k], size) < 1e-4, s->name, "float gradient of input", k);
     free(slope);
     free(f.of[k]);
@@ -636,7 +639,7 @@ static void check_large(const subject *s) {
   }
   layout l = layout_new(40, len, query);
   check_threads(s, &l);
-  check_direction(s, &l);
+  if (differences) check_direction(s, &l);
   check_alone(s, &l);
   if (s->node.op->flags & NI_RECURRENT) check_steps(s, &l);
   layout_free(&l);
@@ -884,6 +887,7 @@ int main(void) {
     attention();
     products();
     row_products();
+    differences = false;
   }
   ni_pool_release(two);
   return report();
