@@ -3,7 +3,11 @@ local assert = require "luassert"
 local neap = require "neap"
 
 local build = os.getenv "NEAP_BUILD" or "build"
-local host = { run_model = build .. "/embed/run_model", with_lua = build .. "/embed/with_lua" }
+-- For another kind of processor the build has an emulator, which programs are run by.
+local emulator = io.open(build .. "/run")
+local prefix = emulator and emulator:close() and build .. "/run " or ""
+local host = { run_model = prefix .. build .. "/embed/run_model",
+  with_lua = prefix .. build .. "/embed/with_lua" }
 
 --- Output, error output and exit status of a command that gets `input`.
 function host.execute(command, input)
