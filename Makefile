@@ -45,6 +45,10 @@ WARM := -O2 -ftree-vectorize $(shell $(CC) -Werror -fvect-cost-model=dynamic -x 
 COLD := -Os
 NO_UNDEFINED := -Wl,--no-undefined
 endif
+# Addresses that the loader fills in take 24 bytes each, or a bit where the linker can (glibc 2.36).
+PACKED := -Wl,-z,pack-relative-relocs
+PACKED := $(shell $(CC) -shared $(PACKED),--fatal-warnings -x c /dev/null -o /dev/null 2>/dev/null && \
+                  echo $(PACKED))
 LIBS := $(BLAS_LIBS) -lm -lpthread
 
 # ---- what there is ----
@@ -124,18 +128,18 @@ $(BUILD)/libneap.a: $(RUNTIME_O)
 	$(call say,AR) $(AR) rcs $@ $^
 
 $(BUILD)/libneap.so: $(RUNTIME_O)
-	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,-soname,$(SONAME) $(NO_UNDEFINED) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,-soname,$(SONAME) $(NO_UNDEFINED) $(PACKED) $(LDFLAGS) -o $@ $^ $(LIBS)
 	@ln -sf $(@F) $(@D)/$(SONAME)
 
 # The Lua module holds the library itself and exports nothing but luaopen_*.
 $(BUILD)/neap/core.so: $(CORE_O) $(BUILD)/libneap.a bindings/core/exports.map
 	@mkdir -p $(@D)
-	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
+	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(PACKED) $(LDFLAGS) \
 	  -o $@ $(CORE_O) $(BUILD)/libneap.a $(LIBS) -ldl
 
 $(BUILD)/neap/line.so: $(OBJ)/bindings/core/line.o bindings/core/exports.map
 	@mkdir -p $(@D)
-	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(LDFLAGS) \
+	$(call say,LD) $(CC) $(CFLAGS) $(FLAGS) -shared -Wl,--version-script=bindings/core/exports.map $(PACKED) $(LDFLAGS) \
 	  -o $@ $< $(EDIT_LIBS) -lpthread
 
 $(BUILD)/neap.pc: FORCE
