@@ -24,15 +24,43 @@ local per_sequence = { prefix = true, filter = true }
 local decoder_meta = { __name = "neap.decoder" }
 function decoder_meta:__tostring() return self.describe() end
 
--- The width of what a layer gives for an x of that width: seen by recording it.
-local function output_width(rec, l, input)
-  local width
-  record.program(function(probe)
-    local y = probe:at(rec.scope, nil, l, probe:input("x", { space = "T", dims = { input } }))
-    width = y.width
-    return y
-  end, rec.params, rec.seed, rec.hints)
-  return width
+-- Does a layer, or one of its layers, learn its first states?
+local function learns_first(l)
+  if not layer.is_layer(l) then return false end
+  local found = l.options.first == "learned"
+  for _, part in ipairs(l.layers or {}) do found = found or learns_first(part) end
+  return found
+end
+
+-- What goes from the encoder's last states to the decoder's first ones: kind, activation.
+local bridges = { "dense", "copy", "zero" }
+local function bridge_of(given)
+  if given == nil or given == true then given = "dense" elseif given == false then given = "zero" end
+  local kind, activation = given, nil
+  if type(given) == "table" and not getmetatable(given) then
+    kind, activation = given[1], given.activation
+    for key in pairs(given) do
+      if key ~= 1 then check.options("decoder: bridge", { [key] = true }, { "activation" }) end
+    end
+  end
+  if kind ~= "dense" and kind ~= "copy" and kind ~= "zero" then
+    local near = type(kind) == "string" and core.nearest(kind, bridges)
+    check.fail("decoder: bridge: expected \"dense\", \"copy\" or \"zero\", came %s%s",
+      check.came(kind), near and ("; did you mean %q?"):format(near) or "")
+  elseif activation ~= nil and kind ~= "dense" then
+    check.fail("decoder: bridge: activation: only the dense one has it, came %s",
+      check.came(activation))
+  end
+  return kind, layer.activation_of("decoder: bridge: activation", activation, "tanh")
+end
+
+-- States as text: "c [B,8], h [B,8]".
+local function shapes_text(states)
+  local names, out = {}, {}
+  for name in pairs(states) do names[#names + 1] = name end
+  table.sort(names)
+  for i, name in ipairs(names) do out[i] = name .. " " .. states[name]:shape() end
+  return #out > 0 and table.concat(out, ", ") or "no state"
 end
 
 --- A decoder: embedding, recurrent layers, attention over the encoder's outputs after the last of
@@ -40,14 +68,19 @@ end
 -- @tab options
 --
 -- - `embed`: width of the symbols
--- - `layers`: a list of layers that step: `neap.elman`, `neap.lstm`, `neap.gru`, `neap.jordan` and
---   cells of the script's own, without context
+-- - `layers`: a list of layers that step: `neap.elman`, `neap.lstm`, `neap.gru`, `neap.jordan`,
+--   cells of the script's own, without context; those without states; and these in `neap.residual`,
+--   `neap.highway` and `neap.chain`
 -- - `attention`: "general", "dot", "additive" or false
 -- - `dropout`: of the layers' inputs and of o (0)
 -- - `mix`: width of o (that of the last layer)
--- - `bridge`: true: first states are computed from the encoder's last state, tanh(W s + b), for
---   each state that is a vector of floats; any other state of a cell, and with false all of them,
---   begin with zeros or, where a layer has `first = "learned"`, with what it learnt
+-- - `bridge`: how its first states come from the encoder's last ones. "dense": tanh(W s + b), where
+--   s are all states of the encoder's last recurrent layer side by side (of one without states the
+--   mean of what it gave), for each state that is a vector of floats; others of a cell begin with zeros.
+--   `{ "dense", activation = "relu" }`: with another activation. "copy": those of the encoder's
+--   recurrent layers, one for each layer here, as they are; their names and shapes have to be the
+--   same. "zero": zeros or, where a layer has `first = "learned"`, what it learnt. (true and false
+--   are "dense" and "zero")
 -- @treturn tab `{ teacher, step, states, first, prepare }`, what a decoder of the script's own must
 --   have too: see @{async_seq2seq}
 function class.decoder(options)
@@ -64,8 +97,8 @@ function class.decoder(options)
     if math.type(i) ~= "integer" or i < 1 or i > #layers then
       check.fail("decoder: layers: expected a list, came [%s] = %s", tostring(i), check.came(l))
     elseif not (layer.is_layer(l) and l.states and l.step) then
-      check.fail("decoder: layers: %d: expected a layer that steps (elman, lstm, gru, or a cell of "
-        .. "one's own), came %s", i, check.came(l))
+      check.fail("decoder: layers: %d: expected a layer that steps (elman, lstm, gru, a cell of "
+        .. "one's own, or these in residual, highway and chain), came %s", i, check.came(l))
     end
   end
   local kind = options.attention
@@ -76,11 +109,11 @@ function class.decoder(options)
     check.fail("decoder: dropout: expected a number in [0,1), came %s", check.came(rate))
   end
   if options.mix ~= nil then check.integer("decoder", "mix", options.mix, 1) end
-  if options.bridge ~= nil then check.type("decoder", "bridge", options.bridge, "boolean") end
+  local bridge, act = bridge_of(options.bridge)
   for i, l in ipairs(layers) do
-    if options.bridge ~= false and l.options.first == "learned" then
+    if bridge ~= "zero" and learns_first(l) then
       check.fail("decoder: layers: %d: it learns its first states, but the bridge computes them: "
-        .. "bridge = false", i)
+        .. "bridge = \"zero\"", i)
     end
   end
   local function drop(rec, x) return rate > 0 and op.dropout(x, rec:scalar("decoder.rate", rate)) or x end
@@ -97,7 +130,8 @@ function class.decoder(options)
         list[i].states[k] = { name = s.name, dims = s.dims or { s.size }, dtype = s.dtype or "f32" }
       end
       -- the library's own layers give their first state
-      input = states[1] and states[1].size or output_width(record.current "decoder", l, input)
+      input = states[1] and states[1].size
+        or layer.output_width(record.current "decoder", l, l.kind, input)
       list[i].width = input
     end
     shapes = list
@@ -112,9 +146,10 @@ function class.decoder(options)
     add("embed size=%d", width)
     for i, l in ipairs(layers) do add("%d %s", i, tostring(l)) end
     add("%s", attention and tostring(attention) or "no attention")
-    for _, name in ipairs { "dropout", "mix", "bridge" } do
+    for _, name in ipairs { "dropout", "mix" } do
       if options[name] ~= nil then add("%s=%s", name, tostring(options[name])) end
     end
+    add("bridge=%s", bridge)
     return table.concat(lines, "\n")
   end
 
@@ -162,25 +197,69 @@ function class.decoder(options)
     return list
   end
 
-  function decoder.first(rec, summary)
+  -- What each layer has learned.
+  local function learned(summary)
     local out = {}
-    if options.bridge == false then
-      for i, l in ipairs(layers) do
-        for name, v in pairs(l:learned_first()) do
-          out[name .. i] = op.apply("spread", { v }, { space = summary.space })
-        end
-      end
-      return out
-    end
-    for _, s in ipairs(decoder.states()) do
-      if #s.dims == 1 and s.dtype == "f32" then
-        local n, k = s.dims[1], 1 / summary.width ^ 0.5
-        out[s.name] = op.tanh(op.linear(summary,
-          rec:param("bridge." .. s.name .. ".weight", { n, summary.width }, { "uniform", -k, k }),
-          rec:param("bridge." .. s.name .. ".bias", { n }, "zeros")))
+    for i, l in ipairs(layers) do
+      for name, v in pairs(l:learned_first()) do
+        out[name .. i] = op.apply("spread", { v }, { space = summary.space })
       end
     end
     return out
+  end
+
+  -- The encoder's states as they are, layer by layer.
+  local function copied(last)
+    local out, at = {}, 0
+    for i, shape in ipairs(measure()) do
+      if #shape.states > 0 then
+        at = at + 1
+        local from = last[at] or {}
+        for _, s in ipairs(shape.states) do
+          local v = from[s.name]
+          if not v or v.dtype ~= s.dtype or table.concat(v.dims, ",") ~= table.concat(s.dims, ",")
+          then
+            check.fail("decoder: bridge: copy: layer %d begins with %s [B,%s], the encoder's "
+              .. "recurrent layer %d of %d ends with %s: bridge = \"dense\" makes one from the other",
+              i, s.name, table.concat(s.dims, ","), at, #last, shapes_text(from))
+          end
+          out[s.name .. i] = v
+        end
+      end
+    end
+    if at < #last then
+      check.fail("decoder: bridge: copy: it has %d recurrent layers, the encoder has %d, the last of "
+        .. "which ends with %s: bridge = \"dense\" makes one from the other", at, #last,
+        shapes_text(last[#last]))
+    end
+    return out
+  end
+
+  -- All states that are vectors from those of the encoder's last recurrent layer.
+  local function dense(rec, summary, last)
+    local names, list = {}, {}
+    for name, v in pairs(last[#last] or {}) do
+      if #v.dims == 1 and v.dtype == "f32" then names[#names + 1] = name end
+    end
+    table.sort(names)
+    for i, name in ipairs(names) do list[i] = last[#last][name] end
+    local s = #list > 1 and op.concat(list) or list[1] or summary
+    local out, k = {}, 1 / s.width ^ 0.5
+    for _, state in ipairs(decoder.states()) do
+      if #state.dims == 1 and state.dtype == "f32" then
+        local n = state.dims[1]
+        out[state.name] = act(op.linear(s,
+          rec:param("bridge." .. state.name .. ".weight", { n, s.width }, { "uniform", -k, k }),
+          rec:param("bridge." .. state.name .. ".bias", { n }, "zeros")))
+      end
+    end
+    return out
+  end
+
+  function decoder.first(rec, summary, last)
+    if bridge == "zero" then return learned(summary) end
+    if bridge == "copy" then return copied(last) end
+    return dense(rec, summary, last)
   end
 
   function decoder.teacher(rec, previous, first, memory)
@@ -224,8 +303,9 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 --
 -- - `states()`: a list of `{ name = "h", dims = { 64 } }` (or `size = 64`; `dtype = "i32"` for
 --   integers), what is carried from step to step
--- - `first(rec, summary)`: a table of first states by name, from the encoder's last state, [B,M'];
---   a state that is not in it begins with zeros
+-- - `first(rec, summary, last)`: a table of first states by name, from the encoder's last state h,
+--   [B,M'] (the mean of what it gave if it has none), or from `last`, a list of the last states of
+--   its recurrent layers, each a table by name; a state that is not in it begins with zeros
 -- - `prepare(rec, memory)`: computes what is the same at every step, into `memory`; called before
 --   steps are recorded
 -- - `teacher(rec, previous, first, memory)`: all steps at once: ids [T,B] and the table of first
@@ -237,7 +317,8 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 --
 -- - `input`: vocabulary (or width, or named inputs as in @{neap.task.inputs})
 -- - `output`: vocabulary with `start` and `stop`
--- - `encoder`: layer or function: x [S,B,..] -> y [S,B,M] and, if recurrent, last states; with
+-- - `encoder`: layer or function: x [S,B,..] -> y [S,B,M] and, if recurrent, last states by name;
+--   third, if it has several recurrent layers, a list of those of each, as a chain gives; with
 --   @{neap.layer.fold} in it, a pyramid, y has fewer steps
 -- - `decoder`: @{decoder}, or a table of the script's own, see above
 -- - `max_length`: most symbols that are written (100)
@@ -266,15 +347,33 @@ function class.new(options)
     end
   end
 
+  -- The last states of the encoder's recurrent layers, a list of tables of values.
+  local function last_states(s, all)
+    if all == nil or record.is_value(all) then all = { s } end
+    for i, states in ipairs(check.table("async_seq2seq", "encoder: its third value", all)) do
+      local name = ("encoder: the last states of layer %d"):format(i)
+      for key, v in pairs(check.table("async_seq2seq", name, states)) do
+        if not record.is_value(v) then
+          check.fail("async_seq2seq: %s: %s: expected a recorded value, came %s", name,
+            tostring(key), check.came(v))
+        end
+      end
+    end
+    return all
+  end
+
   -- The encoder's outputs, its summary [B,M'] and the decoder's first states.
   local function encode(rec)
     local x = task.record_inputs(rec, inputs, "S")
-    local y, s = rec:within("encoder", function() return task.call("async_seq2seq", encoder, x) end)
+    local y, s, all = rec:within("encoder", function()
+      return task.call("async_seq2seq", encoder, x)
+    end)
     if y.space < 1 then
       check.fail("async_seq2seq: the encoder must give a value for each step, came %s", y:shape())
     end
-    local summary = type(s) == "table" and record.is_value(s.h) and s.h or op.mean_time(y)
-    local first = rec:within("decoder", decoder.first, rec, summary)
+    if type(s) ~= "table" or record.is_value(s) then s = nil end
+    local summary = s and record.is_value(s.h) and s.h or op.mean_time(y)
+    local first = rec:within("decoder", decoder.first, rec, summary, last_states(s, all))
     return { y = y }, first
   end
   local function loss(rec, z)

@@ -174,6 +174,12 @@ end
 
 -- ---- layers without state ----
 
+-- They step as they go.
+local stateless = {
+  states = function() return {} end,
+  step = function(self, rec, x) return self.forward(self, rec, x), {} end,
+}
+
 --- Ids to vectors: [T,B] -> [T,B,size].
 -- @tab options `{ size =, input = vocabulary size (a task knows it), init = }`; at first normal with
 --   deviation 1, as in PyTorch
@@ -191,7 +197,7 @@ function layer.embed(options)
     if not v then check.fail("embed: how many ids are there? say embed{ input = n }") end
     local table_ = rec:param("weight", { v, size }, options.init or { "normal", 0, 1 })
     return op.embedding(ids, table_)
-  end), options)
+  end, stateless), options)
 end
 
 --- x W^T + b: [..,I] -> [..,size].
@@ -217,7 +223,7 @@ function layer.linear(options)
     local w = tied and tied:inside(weight) or weight()
     local b = bias and rec:param("bias", { size }, { "uniform", -k, k }) or nil
     return op.linear(x, w, b)
-  end), options)
+  end, stateless), options)
 end
 
 -- All ones or all zeros [n], in no space.
@@ -250,7 +256,7 @@ function layer.dropout(options)
     if not whole then return op.dropout(x, r) end
     sequence("dropout", x)
     return x * layer.mask(rec, rec.spaces[x.space + 1].parent, x.width, r)
-  end), options)
+  end, not whole and stateless or nil), options)
 end
 
 --- Layer normalisation over the last dimension (Ba et al. 2016).
@@ -262,7 +268,7 @@ function layer.layer_norm(options)
     value("layer_norm", x)
     return op.layer_norm(x, rec:param("weight", { x.width }, "ones"),
       rec:param("bias", { x.width }, "zeros"), options.eps)
-  end), options)
+  end, stateless), options)
 end
 
 -- Ops of one input that need no option and keep what is a row.
@@ -321,7 +327,7 @@ function layer.activation(name, numbers)
     given[key] = v
   end
   local fn = activation("activation", given)
-  return layer.new(name, {}, function(_, _, x) return fn(value(name, x)) end)
+  return layer.new(name, {}, function(_, _, x) return fn(value(name, x)) end, stateless)
 end
 
 -- ---- what recurrent layers share ----
@@ -393,27 +399,148 @@ end
 
 -- ---- combinations ----
 
---- Layers one after the other. Gives what the last one gives.
+-- One of the layers of a combination at work, in its own path: what fn, or its forward, gives.
+local function part(rec, l, base, fn, ...)
+  if not layer.is_layer(l) then return l(...) end
+  local path = rec:path(l, l.name or base)
+  l.built = path
+  return rec:at(path, nil, fn or l.forward, l, rec, ...)
+end
+
+-- The width of what a layer gives for an x of that width: seen by recording it.
+local function output_width(rec, l, base, input)
+  local width
+  record.program(function(probe)
+    local y = probe:at(rec.scope, nil, part, probe, l, base, nil,
+      probe:input("x", { space = "T", dims = { input } }))
+    width = y.width
+    return y
+  end, rec.params, rec.seed, rec.hints)
+  return width
+end
+
+-- What a layer is called if it has no name; its place is that in a chain.
+local function base_of(l, place) return layer.is_layer(l) and l.kind .. (place or "") end
+
+-- What a chain adds where all its layers step: the state h of the second is its state "2.h".
+local chain_steps = {}
+
+function chain_steps.states(self, input)
+  return self:inside(function()
+    local rec, list = record.current "chain", {}
+    for i, l in ipairs(self.layers) do
+      local states = layer.is_layer(l) and l:states(input) or {}
+      for _, s in ipairs(states) do
+        list[#list + 1] = { name = i .. "." .. s.name, dims = s.dims or { s.size }, dtype = s.dtype }
+      end
+      input = states[1] and states[1].size or output_width(rec, l, base_of(l, i), input)
+    end
+    return list
+  end)
+end
+
+-- The states of its i-th layer.
+local function own(states, i)
+  local out = {}
+  for name, v in pairs(states) do
+    local at, rest = name:match "^(%d+)%.(.*)"
+    if tonumber(at) == i then out[rest] = v end
+  end
+  return out
+end
+
+local function step_of(l, rec, ...) return l.step(l, rec, ...) end
+
+function chain_steps.step(self, rec, x, s, given)
+  local out = {}
+  for i, l in ipairs(self.layers) do
+    local next_states
+    x, next_states = part(rec, l, base_of(l, i), step_of, x, own(s, i), given and given[i])
+    for name, v in pairs(layer.is_layer(l) and next_states or {}) do out[i .. "." .. name] = v end
+  end
+  return x, out
+end
+
+function chain_steps.once(self, rec, space)
+  local list = {}
+  for i, l in ipairs(self.layers) do
+    if layer.is_layer(l) and l.once then list[i] = part(rec, l, base_of(l, i), l.once, space) end
+  end
+  return list
+end
+
+function chain_steps.learned(self, rec)
+  local out = {}
+  for i, l in ipairs(self.layers) do
+    local first = layer.is_layer(l) and l.learned and part(rec, l, base_of(l, i), l.learned) or {}
+    for name, v in pairs(first) do out[i .. "." .. name] = v end
+  end
+  return out
+end
+
+-- What a layer around another one adds where that steps: its states are those of the other one.
+local function around_steps(join)
+  local function inner(self, rec, name, ...)
+    local l = self.layers[1]
+    return l[name] and part(rec, l, base_of(l), l[name], ...)
+  end
+  return {
+    states = function(self, input)
+      return self:inside(function() return self.layers[1]:states(input) end)
+    end,
+    step = function(self, rec, x, s, given)
+      local l = self.layers[1]
+      local y, next_states = part(rec, l, base_of(l), step_of, x, s, given)
+      return join(self, rec, y, x), next_states
+    end,
+    once = function(self, rec, space) return inner(self, rec, "once", space) end,
+    learned = function(self, rec) return inner(self, rec, "learned") or {} end,
+  }
+end
+
+-- Do all layers step?
+local function all_step(layers, functions)
+  for _, l in ipairs(layers) do
+    if layer.is_layer(l) and not l.step or not (layer.is_layer(l) or functions) then return false end
+  end
+  return true
+end
+
+local function with_layers(layers, steps)
+  local more = { layers = layers }
+  for name, fn in pairs(steps or {}) do more[name] = fn end
+  return more
+end
+
+--- Layers one after the other. Where all of them step, the chain does too, such as in a decoder: its
+-- first states are those of its layers, `{ ["2.h"] = value }` that of the second.
 -- @tab list of layers and functions; `name` may name it
+-- @return what the last one gives, and its last states; third, a list of the last states of all its
+--   recurrent layers
 function layer.chain(list)
   local layers, options = parts_of("chain", list, "a list of layers, chain{ a, b }", math.huge, {})
   return named(layer.new("chain", {}, function(self, rec, x, first)
     if first ~= nil then
-      check.fail("chain: a chain takes no first states, came %s: call its layers one by one, "
-        .. "each with its own", tostring(first))
+      if not self.states then
+        check.fail("chain: first states: expected none where a layer does not step, came %s: call "
+          .. "its layers one by one, each with its own", check.came(first))
+      end
+      local names = {}
+      for i, s in ipairs(self:states(value("chain", x).width)) do names[i] = s.name end
+      initial("chain", first, names)
     end
-    local out = table.pack(x)
+    local out, all = table.pack(x), {}
     for i, l in ipairs(self.layers) do
-      if layer.is_layer(l) then
-        local path = rec:path(l, l.name or l.kind .. i)
-        l.built = path
-        out = table.pack(rec:at(path, nil, l.forward, l, rec, out[1]))
-      else
-        out = table.pack(l(out[1]))
+      out = table.pack(part(rec, l, base_of(l, i), nil, out[1],
+        table.unpack { first and layer.is_layer(l) and own(first, i) or nil }))
+      if type(out[3]) == "table" and not record.is_value(out[3]) then
+        table.move(out[3], 1, #out[3], #all + 1, all)
+      elseif type(out[2]) == "table" and not record.is_value(out[2]) then
+        all[#all + 1] = out[2]
       end
     end
-    return table.unpack(out, 1, out.n)
-  end, { layers = layers }), options)
+    return out[1], out[2], all
+  end, with_layers(layers, all_step(layers, true) and chain_steps)), options)
 end
 
 -- How two directions become one.
@@ -474,26 +601,24 @@ end
 local function around(who, options, names, join)
   local example = ("a layer in braces, %s{ layer }"):format(who)
   local layers, rest = parts_of(who, options, example, 1, names)
-  return named(layer.new(who, {}, function(self, rec, x)
-    local l = self.layers[1]
-    value(who, x)
-    local y, s
-    if layer.is_layer(l) then
-      y, s = rec:at(rec:path(l, l.name or l.kind), nil, l.forward, l, rec, x)
-    else
-      y, s = l(x)
-    end
+  local function joined(_, rec, y, x)
     if not record.is_value(y) then
       check.fail("%s: the layer must give a recorded value, came %s", who, check.came(y))
     end
     if y.width ~= x.width then
       check.fail("%s: the layer makes %s from %s: the widths must agree", who, y:shape(), x:shape())
     end
-    return join(rec, y, x), s
-  end, { layers = layers }), rest), rest
+    return join(rec, y, x)
+  end
+  local steps = all_step(layers) and around_steps(joined)
+  return named(layer.new(who, {}, function(self, rec, x, init)
+    local l = self.layers[1]
+    local y, s, all = part(rec, l, base_of(l), nil, value(who, x), table.unpack { init })
+    return joined(self, rec, y, x), s, all
+  end, with_layers(layers, steps)), rest), rest
 end
 
---- x + layer(x); the widths must agree.
+--- x + layer(x); the widths must agree. It steps where the layer does.
 -- @tab options `{ layer }`
 function layer.residual(options)
   return (around("residual", options, {}, function(_, y, x) return x + y end))
@@ -559,6 +684,7 @@ end
 layer.options_of = options_of
 layer.activation_of = activation
 layer.recurrent_loop = loop
+layer.output_width = output_width
 layer.initial = initial
 layer.sequence_of = sequence
 return layer

@@ -313,7 +313,7 @@ function recorder:step(step, states, order)
     local near = core.nearest(tostring(key), order)
     check.fail("the state has no %s%s; it has %s", tostring(key),
       near and " (did you mean " .. near .. "?)" or "", table.concat(order, ", "))
-  end })
+  end, __pairs = function() return next, states end })
   local y, next_states = step(given)
   if type(next_states) ~= "table" or record.is_value(next_states) then
     check.fail("a cell's step must return its output and a table of next states, came %s",

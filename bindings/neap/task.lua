@@ -129,11 +129,11 @@ end
 
 --- Calls a network and checks what it gives.
 function task.call(who, net, ...)
-  local y, s = net(...)
+  local y, s, all = net(...)
   if not record.is_value(y) then
     check.fail("%s: the network must give a recorded value, came %s", who, check.came(y))
   end
-  return y, s
+  return y, s, all
 end
 
 -- The parameters, all of them: a set that is still empty would answer wrongly to a script that

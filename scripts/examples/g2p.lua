@@ -98,7 +98,7 @@ else
       neap.dropout { rate = rate },
       neap.bidir { neap.lstm { size = size } },  -- the memory that attention looks back on
     },
-    decoder = neap.decoder { embed = 64, attention = "general", dropout = rate, bridge = false,
+    decoder = neap.decoder { embed = 64, attention = "general", dropout = rate, bridge = "zero",
       layers = { neap.lstm { size = size }, neap.lstm { size = size } } },
   }
 end

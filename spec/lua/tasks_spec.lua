@@ -240,6 +240,11 @@ describe("async_seq2seq", function()
       mixed = { neap.gru { size = 9 }, counter { size = 7 }, neap.elman { size = 10 } },
       options = { neap.lstm { size = 10, projection = 7, coupled = true, recurrent_dropout = 0.1 },
         neap.gru { size = 9, layer_norm = true, zoneout = 0.1 } },
+      residual = { neap.gru { size = 9 }, neap.residual { neap.lstm { size = 9 } }, neap.highway {
+        neap.chain { counter { size = 7 }, neap.dropout { rate = 0.1 }, neap.linear { size = 9 } } } },
+      ["first states in a chain that are learned"] = { neap.chain { neap.layer_norm {},
+        neap.lstm { size = 6, first = "learned", recurrent_dropout = 0.1 }, neap.activation "relu",
+        neap.residual { neap.gru { size = 6, first = "learned" } } } },
       ["first states that are learned"] = { neap.lstm { size = 10, first = "learned" },
         neap.gru { size = 9, first = "learned", clip = 3 } },
     } do
@@ -300,6 +305,97 @@ describe("async_seq2seq", function()
     assert.is_nil(model:program("encode").outputs.first_h1)
   end)
 
+  describe("has a bridge from an encoder of another shape", function()
+    local op = neap.op
+    local sizes = { h = 5, c = 5 }
+    local function first_states(encoder, options)
+      options.embed = 6
+      local model = neap.async_seq2seq { input = input, output = output, rng = neap.rng(2),
+        encoder = encoder, decoder = neap.decoder(options) }
+      local run = model:run("encode", false)
+      run:feed { input = { data = input:tensor "abcab", lengths = neap.tensor({ 2, 3 }, "i32") } }
+      return run:forward(), model
+    end
+    -- the last states of its layers, as it has them
+    local states
+    local function encoder()
+      states = {}
+      local embed, layers = neap.embed { size = 4 }, { neap.bidir { neap.lstm { size = 3 } },
+        neap.fold {}, neap.lstm { size = 5 } }
+      return function(x)
+        local a, s = layers[1](embed(x))
+        local b, r = layers[3](layers[2](a))
+        for i, last in ipairs { s, r } do
+          for name, v in pairs(last) do op.watch(name .. "_of_" .. i, v) end
+        end
+        return b, r, { s, r }
+      end
+    end
+
+    it("dense: an activation of all states of its last recurrent layer", function()
+      for name, act in pairs { tanh = op.tanh, relu = op.relu, identity = op.identity } do
+        local run, model = first_states(encoder(), { bridge = { "dense", activation = name },
+          layers = { neap.gru { size = 7 }, neap.lstm { size = 3 } } })
+        local s = op.concat { run:value "c_of_2", run:value "h_of_2" }
+        for _, state in ipairs { "h1", "h2", "c2" } do
+          local at = "decoder.bridge." .. state
+          local want = act(op.linear(s, model.params:get(at .. ".weight"),
+            model.params:get(at .. ".bias")))
+          local got = run:value("first_" .. state):totable()
+          for b, row in ipairs(want:totable()) do
+            for i, x in ipairs(row) do assert.near(x, got[b][i], 1e-6) end
+          end
+        end
+      end
+    end)
+
+    it("copy: layer by layer as they are, also out of a chain", function()
+      local layers = { neap.lstm { size = 6 }, neap.lstm { size = 5 } }
+      local run = first_states(encoder(), { bridge = "copy", layers = layers })
+      for i = 1, 2 do
+        for name in pairs(sizes) do
+          assert.equal(run:value(("%s_of_%d"):format(name, i)):tobytes(),
+            run:value(("first_%s%d"):format(name, i)):tobytes())
+        end
+      end
+      local chain = neap.chain { neap.embed { size = 4 }, neap.bidir { neap.gru { size = 3 } },
+        neap.residual { neap.chain { neap.gru { size = 2 }, neap.linear { size = 6 } } },
+        neap.linear { size = 6 } }
+      run = first_states(chain, { bridge = "copy", layers = { neap.residual { neap.gru { size = 6 } },
+        neap.linear { size = 3 }, neap.gru { size = 2 } } })
+      assert.same({ 2, 6 }, run:value("first_h1"):shape())
+      assert.same({ 2, 2 }, run:value("first_h3"):shape())
+    end)
+
+    it("zero: none", function()
+      for _, bridge in ipairs { "zero", false } do
+        local run = first_states(encoder(), { bridge = bridge, layers = { neap.lstm { size = 3 } } })
+        assert.is_nil(run.program.outputs.first_h1)
+      end
+    end)
+
+    it("and says what cannot be copied", function()
+      local function message(layers)
+        local ok, text = pcall(first_states, encoder(), { bridge = "copy", layers = layers })
+        assert.is_false(ok)
+        return text
+      end
+      for text, layers in pairs {
+        ["layer 2 begins with h [B,4], the encoder's recurrent layer 2 of 2 ends with c [B,5], "
+          .. "h [B,5]: bridge = \"dense\" makes one from the other"] = { neap.lstm { size = 6 },
+          neap.gru { size = 4 } },
+        ["layer 1 begins with n [B,1], the encoder's recurrent layer 1 of 2 ends with c [B,6], "
+          .. "h [B,6]"] = { counter { size = 6 }, neap.lstm { size = 5 } },
+        ["layer 3 begins with h [B,5], the encoder's recurrent layer 3 of 2 ends with no state"]
+          = { neap.lstm { size = 6 }, neap.lstm { size = 5 }, neap.gru { size = 5 } },
+        ["it has 1 recurrent layers, the encoder has 2, the last of which ends with c [B,5], h [B,5]"]
+          = { neap.lstm { size = 6 } },
+      } do
+        assert.matches("decoder: bridge: copy: " .. text, message(layers), 1, true)
+      end
+    end)
+  end)
+
   it("shows what it looked at", function()
     local model = model_of(neap.decoder { embed = 12, layers = { neap.lstm { size = 16 } } })
     learn(model, model:fields(data, "text", "double"), 60, 1e-2, neap.rng(2))
@@ -351,7 +447,7 @@ describe("async_seq2seq", function()
     local text = tostring(model_of(neap.decoder { embed = 3, dropout = 0.25, attention = "dot",
       layers = { neap.lstm { size = 32, peepholes = true },
         neap.jordan { size = 2, output = 32 } } }))
-    for _, line in ipairs { "encoder: chain", "1 embed size=12", "gru size=16 (fused)",
+    for _, line in ipairs { "bridge=dense", "encoder: chain", "1 embed size=12", "gru size=16 (fused)",
       "decoder: decoder", "embed size=3", "1 lstm peepholes=true size=32 (recorded)",
       "2 jordan output=32 size=2 (recorded)", "attention kind=dot", "dropout=0.25" } do
       assert.matches(line, text, 1, true)

@@ -255,9 +255,9 @@ describe("a newcomer is told", function()
       end },
       { "decoder: layers: expected a list of at least one layer, such as { neap.gru { size = 64 } "
         .. "}, came nil", function() neap.decoder { embed = 2 } end },
-      { "decoder: layers: 1: expected a layer that steps (elman, lstm, gru, or a cell of one's "
-        .. "own), came linear size=2", function()
-        neap.decoder { embed = 2, layers = { neap.linear { size = 2 } } }
+      { "decoder: layers: 1: expected a layer that steps (elman, lstm, gru, a cell of one's own, or "
+        .. "these in residual, highway and chain), came chain", function()
+        neap.decoder { embed = 2, layers = { neap.chain { neap.bidir { neap.gru { size = 2 } } } } }
       end },
       { "decoder: layers: expected a list, came [x] = gru size=2 (fused)", function()
         neap.decoder { embed = 2, layers = { x = neap.gru { size = 2 } } }
@@ -271,8 +271,22 @@ describe("a newcomer is told", function()
       { "decoder: mix: expected an integer from 1, came 0", function()
         neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, mix = 0 }
       end },
-      { "decoder: bridge: expected a boolean, came 1", function()
-        neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, bridge = 1 }
+      { 'decoder: bridge: expected "dense", "copy" or "zero", came "copie"; did you mean "copy"?',
+        function()
+          neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, bridge = "copie" }
+        end },
+      { "decoder: bridge: activation: only the dense one has it, came \"relu\"", function()
+        neap.decoder { embed = 2, layers = { neap.gru { size = 2 } },
+          bridge = { "copy", activation = "relu" } }
+      end },
+      { "decoder: bridge: activation: unknown activation \"tanhh\"; did you mean \"tanh\"?",
+        function()
+          neap.decoder { embed = 2, layers = { neap.gru { size = 2 } },
+            bridge = { "dense", activation = "tanhh" } }
+        end },
+      { 'decoder: bridge: unknown option "activate"; did you mean "activation"?', function()
+        neap.decoder { embed = 2, layers = { neap.gru { size = 2 } },
+          bridge = { "dense", activate = "relu" } }
       end },
       { "seq2class has no program predicts; it has learn, predict", function()
         classifier():program "predicts"

@@ -510,13 +510,90 @@ describe("freezing", function()
 end)
 
 describe("chain", function()
-  it("takes no first states", function()
-    local ok, message = pcall(neap.program, function(rec)
-      local x = rec:input("x", { space = "T", dims = { 2 } })
-      return { y = neap.chain { neap.lstm { size = 2 } }(x, { h = x }) }
+  it("takes the first states of its layers where all of them step", function()
+    local function message(first, ...)
+      local layers = { ... }
+      local ok, text = pcall(neap.program, function(rec)
+        local x = rec:input("x", { space = "T", dims = { 2 } })
+        return { y = (neap.chain(layers)(x, first and first(x))) }
+      end)
+      return not ok and text
+    end
+    local function h(x) return { h = x } end
+    assert.matches("chain: it has no state h, only 1.h, 1.c",
+      message(h, neap.lstm { size = 2 }), 1, true)
+    assert.matches("chain: first states: expected none where a layer does not step, came",
+      message(h, neap.bidir { neap.lstm { size = 2 } }), 1, true)
+    local x = neap.tensor { { { 1, 2 } }, { { 3, -1 } }, { { 0.5, 1 } } }
+    local layers = { neap.gru { size = 2 }, neap.activation "relu", neap.elman { size = 3 } }
+    local params
+    local function run(build)
+      local pr = neap.program(function(rec)
+        local before = rec:input("before", { space = "B", dims = { 3 } })
+        return { y = (build(rec:input("x", { space = "T", dims = { 2 } }), before)) }
+      end, { params = params })
+      params = pr.params
+      return pr:run():feed { x = x, before = neap.tensor { { 0.5, -2, 1 } } }:forward():value "y"
+    end
+    local plain = run(function(v, before) return layers[3](layers[2]((layers[1](v))), { h = before }) end)
+    local chain = neap.chain(layers)
+    assert.equal(plain:tobytes(), run(function(v, before)
+      return chain(v, { ["3.h"] = before })
+    end):tobytes())
+  end)
+
+  it("gives the last states of all its recurrent layers, third", function()
+    neap.program(function(rec)
+      local y, last, all = neap.chain { neap.bidir { neap.lstm { size = 2 } },
+        neap.residual { neap.chain { neap.gru { size = 3 }, neap.linear { size = 4 } } },
+        neap.chain { neap.elman { size = 5 }, neap.gru { size = 6 } } } (
+        rec:input("x", { space = "T", dims = { 2 } }))
+      assert.equal(4, #all)
+      assert.equal(last, all[4])
+      for i, width in ipairs { 4, 3, 5, 6 } do assert.equal(width, all[i].h.width) end
+      return y
     end)
-    assert.is_false(ok)
-    assert.matches("chain: a chain takes no first states", message)
+  end)
+
+  it("steps in a cell as over a sequence, with what is around its layers", function()
+    local layer = neap.chain { neap.residual { neap.gru { size = 3 } }, neap.layer_norm {},
+      neap.highway { neap.lstm { size = 3 } }, neap.linear { size = 2 } }
+    local program = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = { 3 } })
+      local whole = layer(x)
+      local states, order = {}, {}
+      for i, s in ipairs(layer:states(3)) do
+        order[i], states[s.name] = s.name, { dims = s.dims }
+      end
+      assert.same({ "1.h", "3.h", "3.c" }, order)
+      local stepped = rec:scan(x.space, states, order, function(s) return layer:at_step(x, s) end)
+      return { loss = op.mse(whole, stepped * 0 + 0.2), twin = op.mse(stepped, whole * 0 + 0.2),
+        whole = whole, stepped = stepped }
+    end)
+    local run, rng = program:run { learn = true, double = true }, neap.rng(3)
+    local flat = {}
+    for i = 1, 21 do flat[i] = rng:normal() end
+    run:feed { x = { data = neap.tensor(flat):reshape { 7, 3 },
+      lengths = neap.tensor({ 2, 5 }, "i32") } }:forward()
+    local a, b = run:value "whole":totable(), run:value "stepped":totable()
+    for t, rows in ipairs(a) do
+      for r, row in ipairs(rows) do
+        for i, v in ipairs(row) do assert.near(v, b[t][r][i], 1e-6) end
+      end
+    end
+    local grads = {}
+    for _, loss in ipairs { "loss", "twin" } do
+      program.params:zero_grad()
+      run:forward():backward(loss)
+      grads[loss] = {}
+      for _, name in ipairs(program.params:names()) do
+        grads[loss][name] = run.core:param_grad(name)
+      end
+    end
+    for name, g in pairs(grads.loss) do
+      for i, v in ipairs(g) do assert.near(v, grads.twin[name][i], 1e-10, name) end
+    end
+    for name, e in pairs(neap.gradcheck(layer, { input = 3 })) do assert.is_true(e < 1e-6, name) end
   end)
 end)
 
