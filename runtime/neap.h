@@ -238,7 +238,8 @@ NEAP_API neap_status neap_program_add(int *values, int *n_values, neap_program *
 ** all steps at once, before or after the loop.
 */
 NEAP_API neap_status neap_program_scan_begin(neap_program *pr, int space);
-/* A state of the open scan: its value at the start of each step. type->space is ignored. */
+/* A state of the open scan: its value at the start of each step. type->space is ignored. A dimension
+** may be NEAP_LONGEST(another space). */
 NEAP_API neap_status neap_program_scan_state(int *value, neap_program *pr, const char *name,
                                              const neap_type *type, int init);
 /* What state is at the next step. ESHAPE, ETYPE. */
@@ -303,6 +304,8 @@ NEAP_API void neap_state_retain(neap_state *s);
 NEAP_API void neap_state_release(neap_state *s);
 NEAP_API size_t neap_state_rows(const neap_state *s);
 NEAP_API int neap_state_slots(const neap_state *s);
+/* A slot with a dimension NEAP_LONGEST(space) has width 0 until a batch says it, and changes it with
+** the batch while no row holds a value; later that fails with ESHAPE. */
 NEAP_API const char *neap_state_slot(const neap_state *s, int slot, neap_dtype *dtype, size_t *width);
 /* The slot's numbers [rows, width]; float or int32_t. They move: valid until the next run, step or
 ** change of rows. */

@@ -111,7 +111,7 @@ neap_tensor *nb_tensor_new(lua_State *L, neap_dtype dtype, int rank, const size_
 /* Pushes one that exists and takes over the caller's reference, also when it raises. */
 void nb_tensor_push(lua_State *L, neap_tensor *t);
 /* A table of at most NEAP_MAX_RANK dimensions; gives the rank. */
-int nb_dims(lua_State *L, int arg, size_t dims[NEAP_MAX_RANK]);
+int nb_dims(lua_State *L, int arg, int low, size_t dims[NEAP_MAX_RANK]);
 /* "f32" or "i32"; f32 for nothing. */
 neap_dtype nb_dtype(lua_State *L, int arg);
 /* Pushes "f32 [2,3]". */

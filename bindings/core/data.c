@@ -204,7 +204,7 @@ static int tensor(lua_State *L) {
   neap_dtype dtype;
   buffer *b = check(L, 1, &dtype);
   size_t dims[NEAP_MAX_RANK] = {b->used};
-  int rank = lua_isnoneornil(L, 2) ? 1 : nb_dims(L, 2, dims);
+  int rank = lua_isnoneornil(L, 2) ? 1 : nb_dims(L, 2, 0, dims);
   neap_tensor *t = nb_tensor_new(L, dtype, rank, dims);
   if (neap_tensor_size(t) != b->used)
     return nb_raise(L, "tensor: %I elements do not make %s", (LUAI_UACINT)b->used,

@@ -45,7 +45,7 @@ static int named(lua_State *L, neap_params *p) {
 static int params_add(lua_State *L) {
   neap_params *p = params_of(L, 1);
   size_t dims[NEAP_MAX_RANK];
-  int rank = nb_dims(L, 3, dims);
+  int rank = nb_dims(L, 3, 0, dims);
   nb_check(L, neap_params_add(NULL, p, nb_string(L, 2, NULL), rank, dims));
   return 0;
 }
@@ -227,7 +227,7 @@ static int program_where(lua_State *L) {
 static neap_type read_type(lua_State *L, int arg) {
   neap_type t = {.dtype = nb_dtype(L, arg), .space = (int)nb_integer_or(L, arg + 1, -1)};
   size_t dims[NEAP_MAX_RANK];
-  t.rank = nb_dims(L, arg + 2, dims);
+  t.rank = nb_dims(L, arg + 2, 0, dims);
   if (t.rank > NEAP_MAX_FEATURES)
     nb_raise(L, "at most %d feature dimensions are possible, got %d", NEAP_MAX_FEATURES, t.rank);
   for (int i = 0; i < t.rank; i++) {
@@ -301,7 +301,7 @@ static int program_scan_begin(lua_State *L) {
 static int program_scan_state(lua_State *L) {
   neap_program *pr = nb_program(L, 1);
   size_t dims[NEAP_MAX_RANK];
-  neap_type t = {.dtype = nb_dtype(L, 3), .rank = nb_dims(L, 4, dims)};
+  neap_type t = {.dtype = nb_dtype(L, 3), .rank = nb_dims(L, 4, -NEAP_MAX_SPACES, dims)};
   if (t.rank > NEAP_MAX_FEATURES) return nb_raise(L, "a state has at most 3 dimensions");
   for (int i = 0; i < t.rank; i++) t.dim[i] = (int32_t)dims[i];
   int v;

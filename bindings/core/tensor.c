@@ -53,7 +53,7 @@ void nb_tensor_push(lua_State *L, neap_tensor *t) {
   nb_outside(L, neap_tensor_size(t) * sizeof(float));
 }
 
-int nb_dims(lua_State *L, int arg, size_t dims[NEAP_MAX_RANK]) {
+int nb_dims(lua_State *L, int arg, int low, size_t dims[NEAP_MAX_RANK]) {
   if (!lua_istable(L, arg))
     nb_raise_type(L, arg, "table of dimensions");
   size_t rank = lua_rawlen(L, arg);
@@ -64,9 +64,9 @@ int nb_dims(lua_State *L, int arg, size_t dims[NEAP_MAX_RANK]) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     int whole = 0;
     lua_Integer n = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &whole) : -1;
-    if (!whole || n < 0)
-      nb_raise_argument(L, arg, lua_pushfstring(L, "dimension %d: expected 0 or more, got %s",
-                                                (int)i + 1, luaL_tolstring(L, -1, NULL)));
+    if (!whole || n < low)
+      nb_raise_argument(L, arg, lua_pushfstring(L, "dimension %d: expected %d or more, got %s",
+                                                (int)i + 1, low, luaL_tolstring(L, -1, NULL)));
     dims[i] = (size_t)n;
     lua_pop(L, 1);
   }
@@ -229,7 +229,7 @@ static int tensor(lua_State *L) {
 /* zeros(dims, dtype) */
 static int zeros(lua_State *L) {
   size_t dims[NEAP_MAX_RANK];
-  int rank = nb_dims(L, 1, dims);
+  int rank = nb_dims(L, 1, 0, dims);
   nb_tensor_new(L, nb_dtype(L, 2), rank, dims);
   return 1;
 }
@@ -238,7 +238,7 @@ static int zeros(lua_State *L) {
 static int tensor_from_string(lua_State *L) {
   size_t length, dims[NEAP_MAX_RANK];
   const unsigned char *s = (const unsigned char *)nb_string(L, 1, &length);
-  int rank = nb_dims(L, 2, dims);
+  int rank = nb_dims(L, 2, 0, dims);
   neap_dtype dtype = nb_dtype(L, 3);
   size_t n = 4;
   bool fits = true;
@@ -381,7 +381,7 @@ static int clone(lua_State *L) {
 static int reshape(lua_State *L) {
   neap_tensor *t = nb_tensor(L, 1);
   size_t dims[NEAP_MAX_RANK], n = 1;
-  int ranks = nb_dims(L, 2, dims);
+  int ranks = nb_dims(L, 2, 0, dims);
   bool fits = true;
   for (int i = 0; i < ranks; i++)
     fits = fits && !__builtin_mul_overflow(n, dims[i], &n);

@@ -72,6 +72,13 @@ end
 --   cells of the script's own, without context; those without states; and these in `neap.residual`,
 --   `neap.highway` and `neap.chain`
 -- - `attention`: "general", "dot", "additive" or false
+-- - `coverage`: the attention is told what it has attended to so far (See et al. 2017), and how often
+--   it returns there is added to the loss, `coverage_loss` times (1); the number is the run's
+--   "decoder.coverage_loss" (false)
+-- - `copy`: symbols of the input may be written down as they are, also unknown ones (See et al. 2017,
+--   the pointer-generator network; Gu et al. 2016): P(w) = p P_vocabulary(w) + (1 - p) times the
+--   attention to the steps that show w, with p = sigmoid(W [context; h; x] + b). true, or how many
+--   different unknown symbols of an input can be written (16)
 -- - `dropout`: of the layers' inputs and of o (0)
 -- - `mix`: width of o (that of the last layer)
 -- - `bridge`: how its first states come from the encoder's last ones. "dense": tanh(W s + b), where
@@ -85,7 +92,7 @@ end
 --   have too: see @{async_seq2seq}
 function class.decoder(options)
   options = check.options("decoder", options, { "embed", "layers", "attention", "dropout", "mix",
-    "bridge" })
+    "bridge", "coverage", "coverage_loss", "copy" })
   local width = check.integer("decoder", "embed", options.embed, 1)
   local layers = options.layers
   if type(layers) ~= "table" or layer.is_layer(layers) or next(layers) == nil then
@@ -103,7 +110,23 @@ function class.decoder(options)
   end
   local kind = options.attention
   if kind == nil then kind = "general" end
-  local attention = kind and layer.attention { kind = kind }
+  local coverage = check.boolean("decoder", "coverage", options.coverage)
+  local penalty = options.coverage_loss == nil and 1
+    or check.number("decoder", "coverage_loss", options.coverage_loss, 0, 1e6)
+  local copy = options.copy
+  if copy == true then copy = 16 end
+  if copy == false then copy = nil end
+  if copy ~= nil then check.integer("decoder", "copy", copy, 0, 65536) end
+  for _, name in ipairs { "coverage", "copy" } do
+    if options[name] and not kind then
+      check.fail("decoder: %s: it is about attention, came attention = false", name)
+    end
+  end
+  if options.coverage_loss ~= nil and not coverage then
+    check.fail("decoder: coverage_loss: expected none without coverage, came %s",
+      check.came(options.coverage_loss))
+  end
+  local attention = kind and layer.attention { kind = kind, coverage = coverage }
   local rate = options.dropout or 0
   if type(rate) ~= "number" or not (rate >= 0 and rate < 1) then
     check.fail("decoder: dropout: expected a number in [0,1), came %s", check.came(rate))
@@ -138,7 +161,7 @@ function class.decoder(options)
     return shapes
   end
 
-  local decoder = setmetatable({}, decoder_meta)
+  local decoder = setmetatable({ copy = copy }, decoder_meta)
 
   function decoder.describe()
     local lines = { "decoder" }
@@ -146,7 +169,7 @@ function class.decoder(options)
     add("embed size=%d", width)
     for i, l in ipairs(layers) do add("%d %s", i, tostring(l)) end
     add("%s", attention and tostring(attention) or "no attention")
-    for _, name in ipairs { "dropout", "mix" } do
+    for _, name in ipairs { "copy", "dropout", "mix" } do
       if options[name] ~= nil then add("%s=%s", name, tostring(options[name])) end
     end
     add("bridge=%s", bridge)
@@ -169,12 +192,26 @@ function class.decoder(options)
       measure()[#layers].width)
   end
 
-  -- And, second, the attention's weights.
-  local function logits(rec, h, memory)
-    local o, context, weights = h, nil, nil
+  -- Of what the layers gave, h, on x: the logits, the attention's weights, more. Of one step, with the
+  -- coverage before it: fourth, that after it.
+  local function logits(rec, x, h, memory, covered)
+    local o, context, weights, after, loss = h, nil, nil, nil, nil
+    local more = {}
     if attention then
-      context, weights = attention:inside(attention.attend, attention, rec, h, memory.y,
-        memory.keys)
+      if covered then
+        context, weights, loss, after = attention:inside(attention.cover, attention, rec, h,
+          memory.keys, covered)
+      else
+        context, weights, loss = attention:inside(attention.attend, attention, rec, h, memory.y,
+          memory.keys)
+      end
+      if loss then more.loss = loss * rec:scalar("decoder.coverage_loss", penalty) end
+      if copy then
+        local all = op.concat { context, h, x }
+        local k = 1 / all.width ^ 0.5
+        more.generates = op.linear(all, rec:param("generate.weight", { 1, all.width },
+          { "uniform", -k, k }), rec:param("generate.bias", { 1 }, "zeros"))
+      end
       o = op.concat { h, context }
       local n = options.mix or h.width
       local k = 1 / o.width ^ 0.5
@@ -184,11 +221,14 @@ function class.decoder(options)
     o = drop(rec, o)
     local v, k = rec.hints.output_size, 1 / o.width ^ 0.5
     return op.linear(o, rec:param("output.weight", { v, o.width }, { "uniform", -k, k }),
-      rec:param("output.bias", { v }, "zeros")), weights
+      rec:param("output.bias", { v }, "zeros")), weights, more, after
   end
 
-  function decoder.states()
+  function decoder.states(memory)
     local list = {}
+    if coverage and memory then
+      list[1] = { name = "coverage", dims = memory.keys.mask.dims }
+    end
     for i, shape in ipairs(measure()) do
       for _, s in ipairs(shape.states) do
         list[#list + 1] = { name = s.name .. i, dims = s.dims, dtype = s.dtype }
@@ -264,18 +304,21 @@ function class.decoder(options)
 
   function decoder.teacher(rec, previous, first, memory)
     prepare(rec, memory)
-    local x = drop(rec, embed(rec, previous))
+    local symbol = drop(rec, embed(rec, previous))
+    local x = symbol
     for i, l in ipairs(layers) do
       local init = {}
       for _, s in ipairs(measure()[i].states) do init[s.name] = first[s.name .. i] end
       if i > 1 then x = drop(rec, x) end
       x = l(x, init) -- only the first of what it gives
     end
-    return logits(rec, x, memory)
+    local z, weights, more = logits(rec, symbol, x, memory)
+    return z, weights, more
   end
 
   function decoder.step(rec, previous, states, memory)
-    local x, out = drop(rec, embed(rec, previous)), {}
+    local symbol, out = drop(rec, embed(rec, previous)), {}
+    local x = symbol
     for i, l in ipairs(layers) do
       local own = {}
       for _, s in ipairs(measure()[i].states) do own[s.name] = states[s.name .. i] end
@@ -284,7 +327,9 @@ function class.decoder(options)
       x, next_states = l:at_step(x, own, memory.still[i])
       for name, v in pairs(next_states) do out[name .. i] = v end
     end
-    return (logits(rec, x, memory)), out
+    local z, weights, more, after = logits(rec, symbol, x, memory, coverage and states.coverage)
+    out.coverage = after
+    return z, out, weights, more
   end
 
   decoder.prepare = prepare
@@ -301,7 +346,7 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 -- in the path "decoder", with the recorder `rec` (`rec:param`, `rec.hints.output_size`, the number
 -- of symbols). `memory.y` is what the encoder gave, [S,B,M]; the decoder may keep more in `memory`.
 --
--- - `states()`: a list of `{ name = "h", dims = { 64 } }` (or `size = 64`; `dtype = "i32"` for
+-- - `states(memory)`: a list of `{ name = "h", dims = { 64 } }` (or `size = 64`; `dtype = "i32"` for
 --   integers), what is carried from step to step
 -- - `first(rec, summary, last)`: a table of first states by name, from the encoder's last state h,
 --   [B,M'] (the mean of what it gave if it has none), or from `last`, a list of the last states of
@@ -309,10 +354,13 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 -- - `prepare(rec, memory)`: computes what is the same at every step, into `memory`; called before
 --   steps are recorded
 -- - `teacher(rec, previous, first, memory)`: all steps at once: ids [T,B] and the table of first
---   states -> logits [T,B,V] and, if it has any, weights of attention [T,B,longest S]. It is what
---   predicts too, streamed: no step may see later ones
+--   states -> logits [T,B,V] and, if it has any, weights of attention [T,B,longest S]; third, if
+--   wished, a table: `loss` [T,B] is added to the loss; `generates` [T,B,1]: with a field `copy` of
+--   the decoder (see there), the value before the sigmoid of p. It is what predicts too, streamed: no
+--   step may see later ones
 -- - `step(rec, previous, states, memory)`: one step: ids [B] and the table of states -> logits
---   [B,V], the table of next states; for learning from its own symbols (`mix`)
+--   [B,V], the table of next states, weights and table as of `teacher`; for learning from its own
+--   symbols (`mix`)
 -- @tab options
 --
 -- - `input`: vocabulary (or width, or named inputs as in @{neap.task.inputs})
@@ -347,6 +395,45 @@ function class.new(options)
     end
   end
 
+  local size, copy = #output, decoder.copy
+  if copy then
+    if #inputs > 1 or not inputs[1].vocab or inputs[1].nested or inputs[1].vocab.merges
+      or output.merges then
+      check.fail("async_seq2seq: decoder: copy: expected one input of symbols, and an output, that "
+        .. "are not subwords")
+    elseif not output.unk then
+      check.fail("async_seq2seq: decoder: copy: the output's vocabulary needs unk: unk = true")
+    elseif (options.smoothing or 0) > 0 then
+      check.fail("async_seq2seq: smoothing: expected none where symbols are copied, came %g",
+        options.smoothing)
+    end
+  end
+
+  -- Symbols that only the input has are unk to what reads them.
+  local function known(ids)
+    if not copy then return ids end
+    return op.cast(op.where(op.less(ids, size), op.cast(ids, "f32"), output.unk - 1), "i32")
+  end
+
+  -- The probabilities [V + copy] of what is written, also of the unknown symbols of the input.
+  local function probabilities(rec, z, weights, more, memory)
+    local p = op.sigmoid(more.generates)
+    return op.concat { op.softmax(z) * p, layer.fill(rec, copy, 0) }
+      + op.scatter(weights * (1 - p), memory.source, size + copy)
+  end
+
+  -- -ln P of each row: from ln p - cross-entropy and ln (1 - p) * attention.
+  local function copy_loss(z, target, weights, more, memory)
+    local known_one = op.less(target, size)
+    local ids = op.cast(op.cast(target, "f32") * known_one, "i32")
+    local written = op.where(known_one, -op.softplus(-more.generates) - op.reshape(
+      op.cross_entropy(z, ids, { rows = true }), { 1 }), -80)
+    local shown = op.equal(memory.source, op.reshape(target, { 1 }))
+    local copied = op.sum(weights * shown, { keep = true })
+    local other = op.log(copied + 1e-30) - op.softplus(more.generates)
+    return -(written + op.softplus(other - written)) -- ln (e^a + e^b)
+  end
+
   -- The last states of the encoder's recurrent layers, a list of tables of values.
   local function last_states(s, all)
     if all == nil or record.is_value(all) then all = { s } end
@@ -374,11 +461,27 @@ function class.new(options)
     if type(s) ~= "table" or record.is_value(s) then s = nil end
     local summary = s and record.is_value(s.h) and s.h or op.mean_time(y)
     local first = rec:within("decoder", decoder.first, rec, summary, last_states(s, all))
-    return { y = y }, first
+    local memory = { y = y }
+    if copy then
+      local ids = rec:input("source", { space = "S", dtype = "i32" })
+      if y.space ~= ids.space then
+        check.fail("async_seq2seq: decoder: copy: the encoder must give a value for each symbol, "
+          .. "came %s", y:shape())
+      end
+      memory.ids, memory.source = ids, op.padded(ids)
+    end
+    return memory, first
   end
-  local function loss(rec, z)
+  local function loss(rec, z, weights, more, memory)
     local target = rec:input("output", { space = "T", dtype = "i32" })
-    return { loss = op.cross_entropy(z, target, { smoothing = options.smoothing }) }
+    local valid = op.reshape(op.greater_equal(target, 0), { 1 })
+    local sum = copy
+      and op.reshape(op.mean_rows(copy_loss(z, target, weights, more, memory), valid), {})
+      or op.cross_entropy(z, target, { smoothing = options.smoothing })
+    if more and more.loss then
+      sum = sum + op.reshape(op.mean_rows(op.reshape(more.loss, { 1 }), valid), {})
+    end
+    return { loss = sum }
   end
 
   local self
@@ -387,14 +490,16 @@ function class.new(options)
     shown = { { "encoder", encoder }, { "decoder", decoder } }, options = options, main = "learn",
     hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = #output },
     config = { kind = "async_seq2seq", input = task.plain_inputs(inputs), output = output:plain(),
-      max_length = max_length },
+      max_length = max_length, copy = copy },
     builders = {
       -- teacher forcing
       learn = function(rec)
         local memory, first = encode(rec)
         rec:sequence "T"
         local previous = rec:input("previous", { space = "T", dtype = "i32" })
-        return loss(rec, rec:within("decoder", decoder.teacher, rec, previous, first, memory))
+        local z, weights, more = rec:within("decoder", decoder.teacher, rec, known(previous), first,
+          memory)
+        return loss(rec, z, weights, more, memory)
       end,
       -- each symbol is the right one or, with probability `mix`, the decoder's own (Bengio et al. 2015)
       mixed = function(rec)
@@ -402,10 +507,11 @@ function class.new(options)
         local space = rec:sequence "T"
         local previous = rec:input("previous", { space = "T", dtype = "i32" })
         local mix = rec:scalar("mix", 0.25)
+        local weights, more
         local z = rec:within("decoder", function()
           decoder.prepare(rec, memory)
           local states, order = {}, {}
-          for i, s in ipairs(decoder.states()) do
+          for i, s in ipairs(decoder.states(memory)) do
             order[i] = s.name
             states[s.name] = { dims = s.dims or { s.size }, dtype = s.dtype, init = first[s.name] }
           end
@@ -416,17 +522,18 @@ function class.new(options)
           local coin = op.less(op.uniform(op.cast(previous, "f32")), mix)
           return (rec:scan(space, states, order, function(s)
             local id = op.where(coin * s.begun, s.own, previous)
-            local z, next_states = decoder.step(rec, id, s, memory)
-            next_states.own = op.argmax(z)
+            local z, next_states
+            z, next_states, weights, more = decoder.step(rec, known(id), s, memory)
+            next_states.own = op.argmax(copy and probabilities(rec, z, weights, more, memory) or z)
             next_states.begun = s.begun * 0 + 1
             return z, next_states
           end))
         end)
-        return loss(rec, z)
+        return loss(rec, z, weights, more, memory)
       end,
       encode = function(rec)
         local memory, first = encode(rec)
-        local out = { memory = memory.y }
+        local out = { memory = memory.y, source = memory.ids and op.cast(memory.ids, "f32") }
         for name, v in pairs(first) do out["first_" .. name] = v end
         return out
       end,
@@ -449,13 +556,19 @@ function class.new(options)
         end
         table.sort(first)
         for _, state in ipairs(first) do first[state] = context("first_" .. state, "B") end
+        if copy then memory.source = op.padded(op.cast(context("source", "S"), "i32")) end
         local previous = rec:input("previous", { space = "T", dtype = "i32" })
-        local z, weights = rec:within("decoder", decoder.teacher, rec, previous, first, memory)
-        return { scores = op.log_softmax(z), best = op.argmax(z), attention = weights }
+        local z, weights, more = rec:within("decoder", decoder.teacher, rec, known(previous), first,
+          memory)
+        if not copy then
+          return { scores = op.log_softmax(z), best = op.argmax(z), attention = weights }
+        end
+        local p = probabilities(rec, z, weights, more, memory)
+        return { scores = op.log(op.maximum(p, 1e-30)), best = op.argmax(p), attention = weights }
       end,
     },
   })
-  self.inputs, self.output, self.max_length = inputs, output, max_length
+  self.inputs, self.output, self.max_length, self.copy = inputs, output, max_length, copy
   return self
 end
 
@@ -464,18 +577,53 @@ function class.restore(config, parts)
     programs = parts.programs, config = config })
   self.inputs, self.output = task.restore_inputs(config.input), assert(vocab.from(config.output))
   self.max_length = math.tointeger(config.max_length) or 100
+  self.copy = config.copy and math.tointeger(config.copy)
   return self
+end
+
+-- The symbols of an input as ids, from 0, of what may be written: the output's own, and after them
+-- those that it does not know, each once, as long as there is room. Second, their names; third, their
+-- ids by name.
+local function copies(self, symbols)
+  local ids, names, at = {}, {}, {}
+  for i, symbol in ipairs(symbols) do
+    if self.output:has(symbol) then
+      ids[i] = self.output:id(symbol) - 1
+    else
+      if not at[symbol] and #names < self.copy then
+        names[#names + 1] = symbol
+        at[symbol] = #self.output + #names - 1
+      end
+      ids[i] = at[symbol] or self.output.unk - 1
+    end
+  end
+  return ids, names, at
 end
 
 --- The fields of a corpus that learning takes.
 -- @param corpus
 -- @string source field of the input
 -- @string target field of the output
--- @treturn tab `{ input, previous (with the start symbol before), output (with the stop symbol after) }`
+-- @treturn tab `{ input, previous (with the start symbol before), output (with the stop symbol after)
+--   }`; where the decoder copies, `source` too: the input as ids of what may be written
 function class:fields(corpus, source, target)
-  return { input = corpus:encode(source, self.inputs[1].vocab),
+  local fields = { input = corpus:encode(source, self.inputs[1].vocab),
     previous = corpus:encode(target, self.output, { start = true }),
     output = corpus:encode(target, self.output, { stop = true }) }
+  if not self.copy then return fields end
+  local shown, written = core.ints(), core.ints()
+  for i = 1, #corpus do
+    local ids, _, at = copies(self, corpus:get(source, i))
+    for _, id in ipairs(ids) do shown:push(id) end
+    for _, symbol in ipairs(corpus:get(target, i)) do
+      written:push(not self.output:has(symbol) and at[symbol] or self.output:id(symbol) - 1)
+    end
+    written:push(self.output.stop - 1)
+  end
+  fields.source = { data = shown:tensor(), offsets = fields.input.offsets, from = fields.input.from }
+  fields.output = { data = written:tensor(), offsets = fields.output.offsets,
+    from = fields.output.from }
+  return fields
 end
 
 --- Runs the loss of a batch. `self.mix`, or `batch.mix`, is the share of the decoder's own symbols that
@@ -552,6 +700,28 @@ local function vocabs(self)
   return list
 end
 
+-- Adds to a batch what may be copied, and to the search how it is called.
+local function name_copies(self, models, batch, sequences, how)
+  for i, model in ipairs(models) do
+    if model.copy ~= self.copy then
+      check.fail("predict: ensemble: %d: it copies %s unknown symbols, the first model %d", i - 1,
+        model.copy or "no", self.copy)
+    end
+  end
+  if sequences == batch then
+    check.fail("predict: a model that copies needs the symbols themselves: expected a list of "
+      .. "sequences, came a batch")
+  end
+  local data, names, v = core.ints(), {}, self.inputs[1].vocab
+  for b, sequence in ipairs(sequences) do
+    local ids
+    ids, names[b] = copies(self, v:cut(sequence))
+    for _, id in ipairs(ids) do data:push(id) end
+  end
+  batch.source = { data = data:tensor(), lengths = batch[self.inputs[1].name].lengths }
+  function how.name(b, id) return self.output.symbols[id] or names[b][id - #self.output] end
+end
+
 --- What the model writes for each sequence.
 -- @tab sequences a list of strings, of lists of symbols, or of rows of numbers; or a batch
 -- @tab[opt] options those of @{neap.search}: the likeliest symbol at each step, a beam, or symbols
@@ -578,11 +748,13 @@ function class:predict(sequences, options)
   end
   local batch = task.batch("predict", self.inputs, sequences)
   if not batch then return {}, look and {} or nil end
+  if self.copy then name_copies(self, models, batch, sequences, how) end
   local source = source_of(models, batch, limit, look or how.coverage_penalty > 0)
   local out, weights = {}, look and {} or nil
   for b, list in ipairs(search.run(source, how)) do
     for _, h in ipairs(list) do
-      h.symbols = self.output:decode(h.ids)
+      h.symbols = {}
+      for i, id in ipairs(h.ids) do h.symbols[i] = how.name(b, id) end
       if look then
         h.attention = core.tensor_from_string(table.concat(h.looks), { #h.ids, source.lengths[b] })
       end

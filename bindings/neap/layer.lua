@@ -640,10 +640,16 @@ end
 
 --- Attention over a memory: called with a query [..,Q] and the memory [S,..,M], gives the context
 -- [..,M] and the weights [..,S] (each row's sum is 1, padding exactly 0).
+--
+-- With `coverage` it is told how much each element of the memory has been attended to: the sum c of
+-- the weights so far, [..,S], adds w c_s to the key of element s (See et al. 2017, "Get to the point",
+-- eq. 10 and 11, there for the additive kind; Tu et al. 2016). The query is a sequence then, and what
+-- comes third is sum_s min(a_s, c_s) of each step, the coverage loss of eq. 12.
 -- @tab options `{ kind = "dot" | "general" | "additive" (Luong et al. 2015; Bahdanau et al. 2015),
---   size = width of the additive layer (the query's width if nil), scale = 1 }`
+--   size = width of the additive layer (the query's width if nil), scale = 1, coverage = false }`
 function layer.attention(options)
-  options = options_of("attention", options, { "kind", "size", "scale" })
+  options = options_of("attention", options, { "kind", "size", "scale", "coverage" })
+  local coverage = check.boolean("attention", "coverage", options.coverage)
   local kind = options.kind == nil and "dot" or options.kind
   if options.size ~= nil and size_of("attention", options) and kind ~= "additive" then
     check.fail("attention: size: only the additive kind has one; in the others it is the query's")
@@ -668,11 +674,48 @@ function layer.attention(options)
       rec:param("bias", { n }, "zeros"))
     return op.attend_additive(q, keys, memory, rec:param("score", { n }, { "uniform", -k, k }))
   end
+  local function prepare_cover(self, rec, memory, query_width)
+    return { keys = op.padded(prepare(self, rec, memory, query_width)), memory = op.padded(memory),
+      mask = op.padding_mask(memory) }
+  end
+  -- One step with coverage, from the sum of the weights before it: context, weights, the step's
+  -- coverage loss, the sum after it. still: what prepare_cover made.
+  local function cover(_, rec, query, still, covered)
+    local steps, n = still.mask.dims[1], still.keys.width
+    local k = 1 / query.width ^ 0.5
+    local w, c = rec:param("coverage", { n }, { "uniform", -k, k }), op.reshape(covered, { steps, 1 })
+    local score
+    if kind == "additive" then
+      local q = op.linear(query, rec:param("query", { n, query.width }, { "uniform", -k, k }),
+        rec:param("bias", { n }, "zeros"))
+      score = op.linear(op.tanh(still.keys + op.reshape(q, { 1, n }) + c * w),
+        op.reshape(rec:param("score", { n }, { "uniform", -k, k }), { 1, n }))
+    else
+      score = (op.bmm(still.keys, op.reshape(query, { n, 1 })) + c * op.sum(query * w, { keep = true }))
+        * (options.scale or 1)
+    end
+    local a = op.masked_softmax(op.reshape(score, { steps }), still.mask)
+    local context = op.reshape(op.bmm(op.reshape(a, { 1, steps }), still.memory),
+      { still.memory.width })
+    return context, a, op.sum(op.minimum(a, covered)), covered + a
+  end
+  local function covering(self, rec, query, memory, keys)
+    sequence("attention: query", query)
+    local still, a, loss = keys, nil, nil
+    local context = rec:scan(query.space, { coverage = { dims = still.mask.dims } }, { "coverage" },
+      function(s)
+        local y, after
+        y, a, loss, after = cover(self, rec, query, still, s.coverage)
+        return y, { coverage = after }
+      end)
+    return context, a, loss
+  end
   return named(layer.new("attention", options, function(self, rec, query, memory)
     value("attention: query", query)
     value("attention: memory", memory)
-    return attend(self, rec, query, memory, prepare(self, rec, memory, query.width))
-  end, { prepare = prepare, attend = attend }), options)
+    return self.attend(self, rec, query, memory, self.prepare(self, rec, memory, query.width))
+  end, { prepare = coverage and prepare_cover or prepare, attend = coverage and covering or attend,
+    cover = coverage and cover or nil }), options)
 end
 
 for name, arguments in pairs { embed = "{ size = ... }", linear = "{}", dropout = "{ rate = ... }",

@@ -133,16 +133,20 @@ end
 function kinds.async_seq2seq(config, parts)
   local inputs, output = inputs_of(config.input), symbols_of(config.output, "output")
   need(output.start and output.stop, "output: the vocabulary has no start or no stop symbol")
-  local n = #output
-  local encode = has(parts, "encode", inputs, {}, { memory = "f32" })
+  local n, copy = #output, config.copy and math.tointeger(config.copy)
+  need(config.copy == nil or copy and copy >= 0 and output.unk,
+    "copy: expected a number of symbols, and an output with unk, came %s", check.came(config.copy))
+  local source = copy and { source = ids() } or {}
+  local encode = has(parts, "encode", inputs, source, { memory = "f32" })
   local decoded = { previous = ids(n) }
   for name, id in pairs(encode.outputs) do -- what the encoder gives, the decoder takes
     local dtype, _, dims = encode.core:type(id)
     decoded[name] = { dtype = dtype, dims = dims }
   end
-  has(parts, "decode", decoded, {}, { scores = n, best = "i32" })
+  has(parts, "decode", decoded, {}, { scores = n + (copy or 0), best = "i32" })
   for _, name in ipairs { "learn", "mixed" } do
-    has(parts, name, inputs, { previous = ids(n), output = ids() }, { loss = 1 })
+    has(parts, name, inputs, { previous = ids(n), output = ids(), source = source.source },
+      { loss = 1 })
   end
 end
 

@@ -370,6 +370,15 @@ define("one_hot", { "ids" }, { "size" }, function(ids, size)
   return apply("one_hot", { ids }, { size = check.integer("one_hot", "size", size, 1) })
 end)
 
+--- The sum of the x that have each id: [..,K] -> [..,size].
+-- @function scatter
+-- @param x [..,K]
+-- @param ids i32 [..,K], 0 to size - 1
+-- @int size
+define("scatter", { "x", "ids" }, { "size" }, function(x, ids, size)
+  return apply("scatter", { x, ids }, { size = check.integer("scatter", "size", size, 1) })
+end)
+
 --- An id drawn from softmax(x / temperature).
 function op.sample(x, temperature) return apply("sample", { x, temperature or 1 }) end
 

@@ -85,7 +85,7 @@ end
 -- @number preset of the temperature
 -- @treturn tab what @{run} takes
 function search.options(who, options, v, preset)
-  local how = { vocab = v, who = who }
+  local how = { vocab = v, who = who, name = function(_, id) return v.symbols[id] end }
   how.beam = check.integer(who, "beam", options.beam == nil and 1 or options.beam, 1)
   for name, usual in pairs { length_penalty = 1, length_offset = 0, coverage_penalty = 0 } do
     local x = options[name] == nil and usual or options[name]
@@ -171,10 +171,10 @@ end
 
 -- A hypothesis is its last symbol and the hypothesis before it: { b, parent, id (from 0), length,
 -- score (ln P), look (bytes of the attention's weights) }.
-local function symbols_of(h, v)
+local function symbols_of(how, h)
   local out = {}
   while h.parent do
-    out[h.length] = v.symbols[h.id + 1]
+    out[h.length] = how.name(h.b, h.id + 1)
     h = h.parent
   end
   return out
@@ -210,11 +210,11 @@ end
 local function filtered(how, h, scores)
   for id in pairs(how.banned) do scores[id + 1] = -math.huge end
   local n = #scores
-  how.filter(symbols_of(h, how.vocab), scores, h.b)
+  how.filter(symbols_of(how, h), scores, h.b)
   for id = 1, n do
     if type(scores[id]) ~= "number" or scores[id] ~= scores[id] then
       check.fail("%s: filter: scores: expected a number for each symbol, came %s for %s", how.who,
-        check.came(scores[id]), check.came(how.vocab:symbol(id)))
+        check.came(scores[id]), check.came(how.name(h.b, id)))
     end
   end
   return core.tensor { table.move(scores, 1, n, 1, {}) }
@@ -334,7 +334,7 @@ function search.run(source, how)
         while rows[r].b ~= b do r = r + 1 end
         check.fail("%s: sequence %d: nothing can follow %s: every symbol is banned, refused by the "
           .. "filter or of probability 0", how.who, b,
-          check.came(how.vocab:text(symbols_of(rows[r], how.vocab))))
+          check.came(how.vocab:text(symbols_of(how, rows[r]))))
       end
       if list and how.beam > 1 then
         table.sort(list, function(x, y)
@@ -354,7 +354,7 @@ function search.run(source, how)
           local r = #next_rows + 1
           next_rows[r], sequences[r], from[r], input[r] = h, b, h.from, h.id
           same = same and h.from == r
-          if source.each and b == 1 then source.each(how.vocab:symbol(h.id + 1)) end
+          if source.each and b == 1 then source.each(how.name(b, h.id + 1)) end
         end
       end
     end

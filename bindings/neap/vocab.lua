@@ -369,6 +369,16 @@ function methods:encode(sequence)
   return ids
 end
 
+--- The symbols of a sequence as they stand there, also unknown ones; not of subwords.
+-- @param sequence a list of symbols, or a string, as for @{encode}
+-- @treturn {string,...}
+function methods:cut(sequence)
+  if type(sequence) ~= "string" then return check.table("vocab:cut", "sequence", sequence) end
+  local symbols = {}
+  splits[self.split](sequence, function(symbol) symbols[#symbols + 1] = symbol end)
+  return symbols
+end
+
 --- The same as an i32 tensor [n] of ids from 0, as programs take them.
 -- @param sequence a list of symbols, or a string
 -- @treturn tensor

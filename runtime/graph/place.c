@@ -411,11 +411,10 @@ bool ni_run_needs(const neap_run *run, int space) {
 /* Places for the states at the borders of segments, and for their gradients at two of them. */
 static neap_status add_borders(neap_run *run, size_t *n, int slot, int value) {
   ni_segments *g = &run->segments;
-  const ni_slot_info *s = &run->pr->slot[slot];
   size_t bytes, all;
   int from = run->plan.from, to = from;
-  if (!ni_mul(run->rows[run->plan.space].parents * s->width,
-              s->dtype == NEAP_I32 ? sizeof(int32_t) : run->real, &bytes) ||
+  if (!ni_mul(run->rows[run->plan.space].parents * run->view[value].width,
+              run->pr->slot[slot].dtype == NEAP_I32 ? sizeof(int32_t) : run->real, &bytes) ||
       !ni_mul(bytes, g->count + 1, &all))
     return ni_fail(NEAP_EMEM, "run: a value is too large");
   outlive_segments(run, &from, &to);

@@ -447,7 +447,7 @@ static neap_status add_slots(neap_program *pr, ni_node *n, const neap_type *type
       return NEAP_EMEM;
     }
     pr->slot[pr->n_slots++] =
-        (ni_slot_info){t.s, NEAP_F32, width, pr->value[n->in[0]].type.space};
+        (ni_slot_info){t.s, NEAP_F32, width, pr->value[n->in[0]].type.space, n->out + i};
   }
   return NEAP_OK;
 }
@@ -542,9 +542,15 @@ neap_status ni_program_scan_state(int *value, neap_program *pr, const char *name
   neap_status rc = check_name("scan state", name);
   if (rc) return rc;
   int space = pr->scan[pr->open_scan].space, nodes = pr->n_nodes, values = pr->n_values;
-  neap_type t = *type;
+  neap_type t = *type, known;
   t.space = space;
-  if ((rc = check_type(pr, "scan state", name, &t)) != NEAP_OK) return rc;
+  known = t;
+  for (int i = 0; i < t.rank && i < NEAP_MAX_FEATURES; i++) {
+    int longest = -1 - t.dim[i]; /* of a sequence that does not run along with the state */
+    if (longest > 0 && longest < pr->n_spaces && !ni_program_below(pr, longest, space))
+      known.dim[i] = 1;
+  }
+  if ((rc = check_type(pr, "scan state", name, &known)) != NEAP_OK) return rc;
   if (init < -1 || init >= pr->n_values)
     return ni_fail(NEAP_EARG, "scan state '%s': there is no value %d", name, init);
   if (init >= 0) {
@@ -566,7 +572,7 @@ neap_status ni_program_scan_state(int *value, neap_program *pr, const char *name
     }
   }
   size_t width = 1;
-  for (int i = 0; i < t.rank; i++) width *= (size_t)t.dim[i];
+  for (int i = 0; i < t.rank; i++) width *= t.dim[i] < 0 ? 0 : (size_t)t.dim[i];
   if ((rc = reserve(pr, 1)) != NEAP_OK) goto fail;
   rc = NEAP_EMEM;
   const char *own = intern(pr, name);
@@ -586,7 +592,7 @@ neap_status ni_program_scan_state(int *value, neap_program *pr, const char *name
   n->n_in = 1;
   n->in[0] = init;
   n->slot = pr->n_slots;
-  pr->slot[pr->n_slots] = (ni_slot_info){full.s, t.dtype, width, space};
+  pr->slot[pr->n_slots] = (ni_slot_info){full.s, t.dtype, width, space, n->out};
   pr->state[pr->n_states++] = (ni_state_info){n->out, init, -1, pr->open_scan, pr->n_slots++};
   *value = n->out;
   return NEAP_OK;

@@ -33,8 +33,9 @@ typedef struct ni_scan {
 typedef struct ni_slot_info {
   char *name;
   neap_dtype dtype;
-  size_t width;
-  int space; /* the sequence space it runs along */
+  size_t width; /* 0: as wide as the longest sequence of another space, which each batch says */
+  int space;    /* the sequence space it runs along */
+  int value;    /* that is as wide */
 } ni_slot_info;
 
 typedef struct ni_named {

@@ -347,7 +347,7 @@ neap_status ni_run_state(neap_run *run, neap_state *state) {
     if (rc) return rc;
     bool fits = state->n_slots == run->pr->n_slots;
     for (int i = 0; fits && i < state->n_slots; i++)
-      fits = state->slot[i].width == run->pr->slot[i].width &&
+      fits = (state->slot[i].width == run->pr->slot[i].width || !run->pr->slot[i].width) &&
              state->slot[i].dtype == run->pr->slot[i].dtype &&
              state->slot[i].space == run->pr->slot[i].space;
     if (!fits) return ni_fail(NEAP_ESHAPE, "state: made for a program with other layers");
@@ -380,6 +380,8 @@ static neap_status bind_state(neap_run *run) {
     size_t rows = run->rows[s->slot[i].space].parents;
     if (s->rows != rows)
       return ni_fail(NEAP_ESHAPE, "state: it has %zu rows, the batch has %zu", s->rows, rows);
+    neap_status rc = ni_state_widen(s, i, run->view[run->pr->slot[i].value].width);
+    if (rc) return rc;
     run->slot[i] = (ni_slot){s->slot[i].data, s->slot[i].next,
                              run->anew && run->anew[i] ? run->none : held, s->slot[i].width};
   }

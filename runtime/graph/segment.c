@@ -136,7 +136,7 @@ void ni_segment_enter(neap_run *run, ni_exec *x, size_t k) {
   for (int s = 0; s < pr->n_slots; s++) {
     if (!g->border[s]) continue;
     size_t size = pr->slot[s].dtype == NEAP_I32 ? sizeof(int32_t) : run->real;
-    size_t bytes = all->parents * pr->slot[s].width * size;
+    size_t bytes = all->parents * run->view[pr->slot[s].value].width * size;
     char *slope = g->slope[s];
     g->carry[s] = (ni_carry){
         .first = (char *)g->border[s] + k * bytes,
@@ -159,7 +159,9 @@ void ni_segment_begin_backward(neap_run *run, size_t k) {
   const ni_segments *g = &run->segments;
   size_t parents = run->rows[run->plan.space].parents;
   for (int s = 0; s < run->pr->n_slots && k + 1 == g->count; s++)
-    if (g->slope[s]) memset(g->slope[s], 0, 2 * parents * run->pr->slot[s].width * run->real);
+    if (g->slope[s])
+      memset(g->slope[s], 0,
+             2 * parents * run->view[run->pr->slot[s].value].width * run->real);
   for (int v = 0; v < run->pr->n_values; v++) {
     if (run->view[v].type.space != run->plan.space || v == g->start) continue;
     run->touched[v] = 0;

@@ -37,6 +37,29 @@ neap_status ni_state_reserve(neap_state *s, size_t rows) {
   return NEAP_OK;
 }
 
+neap_status ni_state_widen(neap_state *s, int slot, size_t width) {
+  ni_state_slot *l = &s->slot[slot];
+  if (l->width == width) return NEAP_OK;
+  if (memchr(s->held, 1, s->rows))
+    return ni_fail(NEAP_ESHAPE, "state: '%s' is of %zu steps, the batch has %zu: reset it first",
+                   l->name, l->width, width);
+  size_t bytes;
+  if (!ni_mul(s->cap_rows * width, 4, &bytes)) return ni_fail(NEAP_EMEM, "state: too large");
+  void *data = ni_calloc(bytes, 1), *next = ni_calloc(bytes, 1);
+  if (!data || !next) {
+    ni_free(data);
+    ni_free(next);
+    return NEAP_EMEM;
+  }
+  ni_free(l->data);
+  ni_free(l->next);
+  l->data = data;
+  l->next = next;
+  l->width = width;
+  s->changes++;
+  return NEAP_OK;
+}
+
 static neap_status make(neap_state **out, int n_slots) {
   *out = NULL;
   neap_state *s = ni_calloc(1, sizeof *s);

@@ -33,6 +33,8 @@ void ni_state_retain(neap_state *s);
 void ni_state_release(neap_state *s);
 /* Makes room for rows in every slot, all or nothing; the rows stay as many as they are. */
 neap_status ni_state_reserve(neap_state *s, size_t rows);
+/* A slot that is as wide as the batch says: takes that over, if no row holds a value. ESHAPE. */
+neap_status ni_state_widen(neap_state *s, int slot, size_t width);
 neap_status ni_state_mark(neap_state *s, size_t row);
 neap_status ni_state_reset(neap_state *s, const int32_t *rows, size_t n);
 neap_status ni_state_gather(neap_state *s, const int32_t *from, size_t n);

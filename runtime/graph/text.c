@@ -185,7 +185,7 @@ static neap_status read_type(neap_type *t, const ni_json *doc, int v) {
     return ni_fail(NEAP_EFORMAT, "program: more than %d dimensions", NEAP_MAX_FEATURES);
   for (int e = ni_json_first(doc, dims); e >= 0; e = ni_json_next(doc, e)) {
     int64_t d;
-    if ((rc = ni_json_integer(&d, doc, e, 1, 0x7fffffff)) != NEAP_OK) return rc;
+    if ((rc = ni_json_integer(&d, doc, e, -NEAP_MAX_SPACES, 0x7fffffff)) != NEAP_OK) return rc;
     t->dim[t->rank++] = (int32_t)d;
   }
   return NEAP_OK;

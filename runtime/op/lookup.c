@@ -54,6 +54,21 @@ neap_status ni_infer_gather(ni_infer *i) {
   return NEAP_OK;
 }
 
+neap_status ni_infer_scatter(ni_infer *i) {
+  const neap_type *x = i->in[0], *ids = i->in[1];
+  int size = 0;
+  neap_status rc = ni_want(i, 0, NEAP_F32, "x");
+  if (!rc) rc = ni_want(i, 1, NEAP_I32, "ids");
+  if (!rc) rc = ni_want_whole(i, 0, "size", 1, INT32_MAX, &size);
+  if (rc) return rc;
+  if (x->rank == 0 || x->space != ids->space || !ni_same_features(x, ids))
+    return ni_fail(NEAP_ESHAPE, "x and ids must have the same shape, with a feature dimension: x %s, "
+                   "ids %s", ni_type_text(i, x), ni_type_text(i, ids));
+  i->out[0] = *x;
+  i->out[0].dim[x->rank - 1] = size;
+  return NEAP_OK;
+}
+
 neap_status ni_infer_one_hot(ni_infer *i) {
   int size = 0;
   neap_status rc = ni_want_whole(i, 0, "size", 1, INT32_MAX, &size);
@@ -208,6 +223,28 @@ static void gather_const(const ni_exec *x, const ni_node *n) {
     ni_exec_share(x, n, gather_of(x, n).w, 16, gather_share);
 }
 const ni_code NI_R(ni_code_gather) = {gather_forward, gather_backward, gather_const, NULL};
+
+/* ---- sums by id ---- */
+
+static void scatter_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  const ni_view *from = &x->view[n->in[0]], *y = &x->view[n->out];
+  size_t size = (size_t)n->attr[0], lines = y->width / size, w = from->width;
+  real *to = (real *)y->data + r0 * y->width;
+  memset(to, 0, (r1 - r0) * y->width * sizeof *to);
+  for (size_t k = r0 * w; k < r1 * w; k++)
+    to[(k - r0 * w) / (w / lines) * size + id_at(x, n, n->in[1], k, size, true)] +=
+        ((const real *)from->data)[k];
+}
+
+static void scatter_backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  const ni_view *from = &x->view[n->in[0]], *y = &x->view[n->out];
+  size_t size = (size_t)n->attr[0], lines = y->width / size, w = from->width;
+  const real *dy = (const real *)y->grad + r0 * y->width;
+  for (size_t k = r0 * w; from->grad && k < r1 * w; k++)
+    ((real *)from->grad)[k] +=
+        dy[(k - r0 * w) / (w / lines) * size + id_at(x, n, n->in[1], k, size, false)];
+}
+const ni_code NI_R(ni_code_scatter) = {scatter_forward, scatter_backward, NULL, NULL};
 
 static void one_hot_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   size_t ids = x->view[n->in[0]].width, size = (size_t)n->attr[0];

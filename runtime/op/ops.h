@@ -76,6 +76,7 @@ OP(mean_rows, 1, 2, 1, NI_WHOLE | NI_TIME | NI_FUTURE | NI_FOLDS, "", 3, 1, mean
 /* lookup.c */
 OP(embedding, 2, 2, 1, NI_PICKS, "", 1, 0, embedding, none, none, embedding, "ids [..], table [V,w] -> [..,w]: the row of each id; ids out of 0..V-1 are an error")
 OP(gather, 2, 2, 1, NI_ALIGN, "", 2, 0, gather, none, none, gather, "x [..,V,w], ids [..,K] -> [..,K,w]: what stands at each id along the first dimension of the row's x; no K: one id, no w: a number each; x or the ids in no space serve every row; ids out of 0..V-1 are an error")
+OP(scatter, 2, 2, 1, NI_ALIGN, "size", 2, 0, scatter, none, none, scatter, "x [..,K], ids [..,K] -> [..,size]: the sum of the x that have each id; ids out of 0..size-1 are an error")
 OP(one_hot, 1, 1, 1, NI_NOGRAD, "size", 0, 0, one_hot, none, none, one_hot, "ids [..] -> [..,size], 1 at the id")
 OP(argmax, 1, 1, 1, NI_NOGRAD, "", 0, 0, pick, none, none, argmax, "index of the first largest along the last axis, i32")
 OP(sample, 2, 2, 1, NI_RANDOM | NI_NOGRAD, "", 0, 0, sample, none, none, sample, "an index drawn from softmax(x / temperature) (input 2, a number), i32")

@@ -641,6 +641,12 @@ static void f_gather(io *t) {
         x->v[(x->type.space < 0 ? 0 : r) * x->width + (size_t)ids->v[k] * w + i % w];
     }
 }
+static void f_scatter(io *t) {
+  const value *x = &t->in[0], *ids = &t->in[1];
+  size_t n = (size_t)t->c->attr[0], lines = t->out.width / n, w = lines ? x->width / lines : 0;
+  for (size_t i = 0; i < t->out.rows * lines; i++)
+    for (size_t k = i * w; k < (i + 1) * w; k++) t->out.v[i * n + (size_t)ids->v[k]] += x->v[k];
+}
 static void f_one_hot(io *t) {
   size_t n = (size_t)t->c->attr[0];
   for (size_t i = 0; i < t->in[0].rows * t->in[0].width; i++)
@@ -791,6 +797,9 @@ static const test_case cases[] = {
     {"gather", {"r chars:5,2", "i :4"}, {0}, "[chars,T,B,4,2]", NULL, f_gather, 0, 0},
     {"gather", {"r :5,40", "i T:2"}, {0}, "[T,B,2,40]", NULL, f_gather, 0, 0},
     {"gather", {"r :5,3", "i :4"}, {0}, "[4,3]", NULL, f_gather, 0, 0},
+    {"scatter", {"r T:4", "i T:4"}, {5}, "[T,B,5]", NULL, f_scatter, 0, 0},
+    {"scatter", {"r B:2,T", "i B:2,T"}, {5}, "[B,2,5]", NULL, f_scatter, 0, 0},
+    {"scatter", {"r :3,4", "i :3,4"}, {6}, "[3,6]", NULL, f_scatter, 0, 0},
     {"one_hot", {"i T:"}, {5}, "[T,B,5]", NULL, f_one_hot, 0, 0},
     {"one_hot", {"i B:T"}, {6}, "[B,max T,6]", NULL, f_one_hot, 0, 0},
     {"argmax", {"r T:2,5"}, {0}, "i32 [T,B,2]", NULL, f_argmax, 0, 0},
@@ -1153,6 +1162,11 @@ static const bad_case bad_cases[] = {
     {"gather", {"r T:", "i T:"}, {0}, NEAP_ESHAPE, "x must have a feature dimension: [T,B]"},
     {"gather", {"r T:5", "i U:"}, {0}, NEAP_ESHAPE, "rows differ: x [T,B,5], ids i32 [U,B]"},
     {"gather", {"r T:5,2,2", "i T:2,2"}, {0}, NEAP_ESHAPE, "3 feature dimensions at most"},
+    {"scatter", {"r T:5", "r T:5"}, {5}, NEAP_ETYPE, "ids must be i32, not [T,B,5]"},
+    {"scatter", {"r T:5", "i T:4"}, {5}, NEAP_ESHAPE, "the same shape, with a feature dimension: x "
+                                                      "[T,B,5], ids i32 [T,B,4]"},
+    {"scatter", {"r T:", "i T:"}, {5}, NEAP_ESHAPE, "with a feature dimension: x [T,B]"},
+    {"scatter", {"r T:5", "i T:5"}, {0}, NEAP_ERANGE, "size must be a whole number in 1.."},
     {"one_hot", {"r T:"}, {5}, NEAP_ETYPE, "ids must be i32, not [T,B]"},
     {"one_hot", {"i T:"}, {0}, NEAP_ERANGE, "size must be a whole number in 1.."},
     WANTS_F32("argmax"), {"argmax", {"r T:"}, {0}, NEAP_ESHAPE, "feature dimension: [T,B]"},
@@ -1271,6 +1285,7 @@ static void check_faults(void) {
       {"gather", "r T:5,2", "i T:3", 0, 1, 7, 5, 2, "id 5 is not in 0..4"},
       {"gather", "r T:5", "i T:", 0, 1, 3, -1, 3, "id -1 is not in 0..4"},
       {"one_hot", "i T:", NULL, 5, 0, 4, 57, 4, "id 57 is not in 0..4"},
+      {"scatter", "r T:2", "i T:2", 5, 1, 5, 5, 2, "id 5 is not in 0..4"},
       {"cross_entropy", "r T:5", "i T:", 0, 1, 6, -2, 6, "id -2 is not in 0..4"},
       {"ctc", "r T:6", "d U:", 5, 1, 0, 6, 1, "label 1: id 6 is not in 0..5"},
       {"ctc", "r T:6", "d U:", 5, 1, 3, -1, 1, "label 2: id -1 is not in 0..5"},

@@ -403,6 +403,11 @@ case("embedding", { inputs = { three, any { 3, 2 } },
 case("gather", { inputs = { any { 3, 2 }, three },
   call = function(x, ids) return op.gather(x, op.cast(ids, "i32")) end,
   ref = function(x, ids) return rows_of(x, ids, 2) end })
+case("scatter", { inputs = { any { 2, 4 }, { shape = { 2, 4 }, 2, 0, 2, 1, 0, 0, 0, 0 } },
+  call = function(x, ids) return op.scatter(x, op.cast(ids, "i32"), 3) end,
+  ref = function(x)
+    return { shape = { 2, 3 }, x[2], x[4], x[1] + x[3], x[5] + x[6] + x[7] + x[8], 0, 0 }
+  end })
 case("one_hot", { inputs = { i32 { shape = { 3 }, 2, 0, 1 } },
   call = function(ids) return op.one_hot(ids, 3) end,
   ref = function() return { shape = { 3, 3 }, 0, 0, 1, 1, 0, 0, 0, 1, 0 } end })
@@ -1193,6 +1198,7 @@ describe("op", function()
     layer_norm = { { x, neap.tensor { 1, 2, 3 }, neap.zeros { 3 }, 0.5 },
       { x, neap.tensor { 1, 2, 3 }, neap.zeros { 3 }, { eps = 0.5 } } },
     one_hot = { { ids, 4 }, { ids, { size = 4 } } },
+    scatter = { { op.cast(ids, "f32"), ids, 4 }, { op.cast(ids, "f32"), ids, { size = 4 } } },
     cross_entropy = { { x, ids, nil, 0.1, true }, { x, ids, { smoothing = 0.1, rows = true } } },
     bmm = { { x, x, false, true }, { x, x, { transpose_b = true } } },
     split = { { x, { 1, 1 }, 1 }, { x, { 1, 1 }, { axis = 1 } } },
@@ -1357,6 +1363,8 @@ local refusals = {
     "the table must be [V,w] in no space, not [T,B,2]" },
   gather = { function(v) local _ = op.gather(v.s2, v.ids) end,
     "values of two different sequences cannot meet: [S,B,2] and i32 [T,B]" },
+  scatter = { function(v) local _ = op.scatter(v.t2, v.ids, 3) end,
+    "x and ids must have the same shape, with a feature dimension: x [T,B,2], ids i32 [T,B]" },
   one_hot = { function(v) local _ = op.one_hot(v.t2, 3) end, "ids must be i32, not [T,B,2]" },
   cross_entropy = { function(v) local _ = op.cross_entropy(v.s2, v.ids) end,
     "x [S,B,2], ids i32 [T,B]" },
