@@ -301,6 +301,8 @@ typedef struct task {
     bool nested; /* reads the letters of each word */
   } input[MAX_INPUTS];
   vocab output;
+  int own;   /* symbols of the output itself; behind them stand those of a line that it does not */
+  long copy; /* know and may copy, at most so many; -1: it copies none */
   long max_length;
   bool words; /* a line is words with blanks between, not letters */
 } task;
@@ -390,10 +392,10 @@ static bool read_merges(vocab *v, const json *j, int object) {
 }
 
 /* False if there is none. */
-static bool read_vocab(vocab *v, const json *j, int object) {
+static bool read_vocab(vocab *v, const json *j, int object, long more) {
   int list = json_find(j, object, "symbols");
   if (list < 0 || j->token[list].type != JSMN_ARRAY) return false;
-  v->symbol = calloc((size_t)j->token[list].size + 1, sizeof *v->symbol);
+  v->symbol = calloc((size_t)j->token[list].size + (size_t)more + 1, sizeof *v->symbol);
   for (int i = list + 1; v->symbol && v->n < j->token[list].size && i < j->n; i = json_next(j, i))
     if (!(v->symbol[v->n++] = json_string(j, i))) return false;
   if (!v->symbol || v->n == 0) return false;
@@ -435,7 +437,7 @@ static bool read_inputs(task *t, const json *j, int object) {
     t->input[at].name = json_string(j, json_find(j, i, "name"));
     t->input[at].nested = json_true(j, json_find(j, i, "nested"));
     vocab *v = &t->input[at].v;
-    if (!t->input[at].name || !read_vocab(v, j, json_find(j, i, "vocab"))) return false;
+    if (!t->input[at].name || !read_vocab(v, j, json_find(j, i, "vocab"), 0)) return false;
     if (t->input[at].nested || !v->letters) t->words = true;
   }
   return t->inputs > 0;
@@ -452,14 +454,16 @@ static bool read_task(task *t, const neap_model *m) {
   jsmn_init(&parser);
   j.n = jsmn_parse(&parser, j.text, strlen(j.text), j.token, (unsigned)j.n);
   t->kind = j.n > 0 ? json_string(&j, json_find(&j, 0, "kind")) : NULL;
-  bool ok = t->kind != NULL;
+  t->copy = json_integer(&j, json_find(&j, 0, "copy"), -1);
+  bool ok = t->kind != NULL && t->copy >= -1 && t->copy <= 65536;
   if (ok && strcmp(t->kind, "language_model") == 0) {
-    ok = read_vocab(&t->output, &j, json_find(&j, 0, "vocab"));
+    ok = read_vocab(&t->output, &j, json_find(&j, 0, "vocab"), 0);
     t->words = !t->output.letters;
   } else if (ok) {
     ok = read_inputs(t, &j, json_find(&j, 0, "input")) &&
-         read_vocab(&t->output, &j, json_find(&j, 0, "output"));
+         read_vocab(&t->output, &j, json_find(&j, 0, "output"), t->copy < 0 ? 0 : t->copy);
   }
+  t->own = t->output.n;
   t->max_length = json_integer(&j, json_find(&j, 0, "max_length"), 100);
   free(j.token);
   return ok;
@@ -586,8 +590,31 @@ static int encode(ints *ids, ints *lengths, const vocab *v, bool words, bool nes
   }
 }
 
+/* The symbols of a line as what may be written: ids of the output, and of those that it does not know,
+** which are put behind its own as long as there is room. */
+static int encode_source(ints *ids, task *t, const char *s) {
+  vocab *v = &t->output;
+  while (v->n > t->own) free(v->symbol[--v->n]);
+  ids->n = 0;
+  for (size_t n;; s += n) {
+    if (t->words) s += strspn(s, " \t");
+    n = t->words ? strcspn(s, " \t") : *s ? letter(s, strlen(s)) : 0;
+    if (n == 0) return 0;
+    vocab own = *v;
+    own.n = t->own;
+    int id = find_symbol(&own, s, n);
+    for (int k = t->own; id < 0 && k < v->n; k++)
+      if (strlen(v->symbol[k]) == n && memcmp(v->symbol[k], s, n) == 0) id = k;
+    if (id < 0 && v->n < t->own + t->copy) {
+      if (!(v->symbol[v->n] = strndup(s, n))) return fail("out of memory");
+      id = v->n++;
+    }
+    if (!push(ids, id < 0 ? v->unk : id)) return fail("out of memory");
+  }
+}
+
 /* Feeds a line to all inputs of a run. */
-static int feed_text(host *h, const task *t, const char *s, size_t line) {
+static int feed_text(host *h, task *t, const char *s, size_t line) {
   const char *name;
   int value;
   bool known[NEAP_MAX_SPACES] = {false};
@@ -599,6 +626,11 @@ static int feed_text(host *h, const task *t, const char *s, size_t line) {
     int k = 0;
     if ((rc = neap_program_type(&type, h->program, value)) || type.space < 0) continue;
     while (k < t->inputs && strcmp(t->input[k].name, name) != 0) k++;
+    if (k == t->inputs && t->copy >= 0 && strcmp(name, "source") == 0) {
+      if ((bad = encode_source(&ids, t, s)) == 0)
+        rc = neap_run_input_i32(h->run, value, NEAP_CONCAT, ids.at, ids.n);
+      continue;
+    }
     if (k == t->inputs) bad = fail("the program reads an input that the task does not know");
     else bad = encode(&ids, &lengths, &t->input[k].v, t->words, t->input[k].nested, s, line);
     if (bad) break;
@@ -740,7 +772,7 @@ static int make_ready_for_text(host *h, const task *t) {
 }
 
 /* A line out for each line in. */
-static int run_text(host *h, const task *t, FILE *in) {
+static int run_text(host *h, task *t, FILE *in) {
   char *text = NULL;
   size_t cap = 0, line = 0;
   int bad = make_ready_for_text(h, t);

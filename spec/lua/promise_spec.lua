@@ -334,6 +334,37 @@ describe("run_model on text", function()
     end
   end)
 
+  it("copies, and knows what it has looked at, as in the script", function()
+    local words = neap.vocab.new { "the", "tide", "of", unk = true, lower = true }
+    local output = neap.vocab.new { "die", "flut", start = true, stop = true, unk = true }
+    local lines = { "the tide of Kjell", "Kjell kjell Kjell of Bo", "of of", "a b c d e f",
+      "Bo Kjell the tide Bo" }
+    local copied = 0
+    for i, options in ipairs { { copy = 2 }, { coverage = true, attention = "additive" },
+      { copy = 3, coverage = true, bridge = "copy" }, { copy = true, bridge = "zero",
+        attention = "dot", coverage = true } } do
+      local wide = i == 4 and 12 or 7
+      options.embed = wide
+      options.layers = { neap.residual { neap.lstm { size = wide } },
+        neap.chain { neap.layer_norm {}, neap.lstm { size = 6 } } }
+      if i == 4 then options.layers = { neap.highway { neap.gru { size = 12 } } } end
+      if options.bridge == "copy" then options.layers[2] = neap.lstm { size = 6 } end
+      local model = neap.async_seq2seq { input = words, output = output, rng = rng, max_length = 9,
+        encoder = neap.chain { neap.embed { size = 5 }, neap.lstm { size = 7 },
+          neap.linear { size = 12 }, neap.lstm { size = 6 }, i == 4 and neap.linear { size = 12 }
+            or nil }, decoder = neap.decoder(options) }
+      enlarge(model)
+      local expected = {}
+      for k, text in ipairs(lines) do
+        local symbols = model:predict { text }[1]
+        for _, symbol in ipairs(symbols) do copied = copied + (output:has(symbol) and 0 or 1) end
+        expected[k] = table.concat(symbols, " ")
+      end
+      assert.same(expected, answers(model, lines))
+    end
+    assert.is_true(copied > 0)
+  end)
+
   it("goes on after a text as a language model does", function()
     local model = neap.language_model { vocab = letters, rng = rng,
       net = neap.chain { neap.embed { size = 5 }, neap.lstm { size = 6 } } }
