@@ -126,7 +126,7 @@ function class.decoder(options)
     check.fail("decoder: coverage_loss: expected none without coverage, came %s",
       check.came(options.coverage_loss))
   end
-  local attention = kind and layer.attention { kind = kind, coverage = coverage }
+  local attention = kind and layer.attention { kind = kind, coverage = coverage or nil }
   local rate = options.dropout or 0
   if type(rate) ~= "number" or not (rate >= 0 and rate < 1) then
     check.fail("decoder: dropout: expected a number in [0,1), came %s", check.came(rate))
@@ -719,7 +719,10 @@ local function name_copies(self, models, batch, sequences, how)
     for _, id in ipairs(ids) do data:push(id) end
   end
   batch.source = { data = data:tensor(), lengths = batch[self.inputs[1].name].lengths }
-  function how.name(b, id) return self.output.symbols[id] or names[b][id - #self.output] end
+  function how.name(b, id) -- what there is no symbol for has no probability, but a wide beam may try it
+    return self.output.symbols[id] or names[b][id - #self.output]
+      or self.output:symbol(self.output.unk)
+  end
 end
 
 --- What the model writes for each sequence.

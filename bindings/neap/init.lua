@@ -5,7 +5,7 @@
 -- (@{neap.program}); and, loaded when first asked for, `vocab`, `corpus`, `batches`, `rng`,
 -- `progress`, `metrics`, `jordan`, `seq2class`, `synced_seq2seq`, `async_seq2seq`,
 -- `language_model`, `forecaster`, `hmm`, `fit`, `load`, `show`, `debug`, `features`, `audio`,
--- `schedule`, `average`.
+-- `schedule`, `average`, `vectors`.
 -- @module neap
 local core = require "neap.core"
 local check = require "neap.check"
@@ -77,7 +77,7 @@ function neap.scalar(name, preset) return record.current("scalar"):scalar(name, 
 --- A parameter of the layer or function that is being recorded.
 -- @string name
 -- @tab dims
--- @param[opt] init "xavier", "zeros", "ones", "orthogonal", a number or { kind, a, b }
+-- @param[opt] init "xavier", "zeros", "ones", "orthogonal", a number, { kind, a, b } or a tensor
 function neap.param(name, dims, init) return record.current("param"):param(name, dims, init) end
 
 --- A decoder for neap.async_seq2seq.
@@ -93,7 +93,7 @@ local lazy = {
   async_seq2seq = "neap.async_seq2seq", language_model = "neap.language_model",
   forecaster = "neap.forecaster", fit = "neap.fit", load = "neap.load", show = "neap.show",
   debug = "neap.debug", features = "neap.features", audio = "neap.audio",
-  schedule = "neap.schedule", average = "neap.average", hmm = "neap.hmm",
+  schedule = "neap.schedule", average = "neap.average", hmm = "neap.hmm", vectors = "neap.vectors",
 }
 
 return setmetatable(neap, { names = { lazy }, __index = function(t, name)

@@ -67,7 +67,7 @@ function meta.__tostring(self)
   end
   local parts = {}
   for k, v in pairs(self.options) do
-    if type(v) ~= "table" and type(v) ~= "function" then
+    if type(v) == "string" or type(v) == "number" or type(v) == "boolean" then
       parts[#parts + 1] = ("%s=%s"):format(k, tostring(v))
     end
   end
@@ -181,10 +181,12 @@ local stateless = {
 }
 
 --- Ids to vectors: [T,B] -> [T,B,size].
--- @tab options `{ size =, input = vocabulary size (a task knows it), init = }`; at first normal with
---   deviation 1, as in PyTorch
+-- @tab options `{ size =, input = vocabulary size (a task knows it), init =, frozen = false }`; at
+--   first normal with deviation 1, as in PyTorch; `init` may be a tensor [input,size], such as
+--   @{neap.vectors} reads; frozen: it does not learn (until the task's `freeze(names, false)`)
 function layer.embed(options)
-  options = options_of("embed", options, { "size", "input", "init" })
+  options = options_of("embed", options, { "size", "input", "init", "frozen" })
+  local frozen = check.boolean("embed", "frozen", options.frozen)
   local size = size_of("embed", options)
   if options.input ~= nil then check.integer("embed", "input", options.input, 1) end
   record.start("embed", options.init)
@@ -195,7 +197,10 @@ function layer.embed(options)
     end
     local v = options.input or rec.hints.input_size
     if not v then check.fail("embed: how many ids are there? say embed{ input = n }") end
+    local full = rec.scope .. ".weight"
+    local fresh = not rec.params:has(full)
     local table_ = rec:param("weight", { v, size }, options.init or { "normal", 0, 1 })
+    if fresh and frozen then rec.params:freeze(full) end
     return op.embedding(ids, table_)
   end, stateless), options)
 end
@@ -443,7 +448,7 @@ end
 local function own(states, i)
   local out = {}
   for name, v in pairs(states) do
-    local at, rest = name:match "^(%d+)%.(.*)"
+    local at, rest = tostring(name):match "^(%d+)%.(.*)"
     if tonumber(at) == i then out[rest] = v end
   end
   return out

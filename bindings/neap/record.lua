@@ -195,6 +195,7 @@ function recorder:scalar(name, preset)
 end
 
 -- Start values by name: kind, a, b of params:init.
+local tensor_meta = getmetatable(core.zeros { 1 })
 local kinds = { uniform = true, normal = true, constant = true, orthogonal = true }
 local function start(who, init, dims)
   if init == nil or init == "xavier" then -- Glorot and Bengio 2010
@@ -210,9 +211,16 @@ local function start(who, init, dims)
       if init[i] ~= nil then check.number(who, ("init[%d]"):format(i), init[i]) end
     end
     return init[1], init[2] or init[1] == "orthogonal" and 1 or 0, init[3] or 0
+  elseif type(init) == "userdata" and getmetatable(init) == tensor_meta and init:dtype() == "f32" then
+    local shape = init:shape()
+    if dims and table.concat(shape, ",") ~= table.concat(dims, ",") then
+      check.fail("%s: init: expected a tensor [%s], came [%s]", who, table.concat(dims, ","),
+        table.concat(shape, ","))
+    end
+    return init
   end
-  check.fail("%s: init: expected zeros, ones, xavier, orthogonal, a number or {kind, a, b} of kind "
-    .. "uniform, normal, constant or orthogonal, came %s", who, type(init) == "table"
+  check.fail("%s: init: expected zeros, ones, xavier, orthogonal, a number, a tensor or {kind, a, b} "
+    .. "of kind uniform, normal, constant or orthogonal, came %s", who, type(init) == "table"
     and ("{ %s }"):format(check.came(init[1])) or check.came(init))
 end
 record.start = start
@@ -220,8 +228,8 @@ record.start = start
 --- A parameter of the layer that is being recorded; made at first sight.
 -- @string name within the layer
 -- @tab dims
--- @param[opt] init "zeros", "ones", "xavier" (default), "orthogonal", a number, or {"uniform", a, b},
---   {"normal", mean, deviation}, {"orthogonal", gain, block}
+-- @param[opt] init "zeros", "ones", "xavier" (default), "orthogonal", a number, {"uniform", a, b},
+--   {"normal", mean, deviation}, {"orthogonal", gain, block}, or a tensor of its shape
 -- @treturn value
 function recorder:param(name, dims, init)
   local full = self:declare(name, dims, init)
@@ -254,7 +262,9 @@ function recorder:declare(name, dims, init)
   if not self.params:has(full) then
     local kind, a, b = start("parameter " .. full, init, dims)
     self.params:add(full, dims)
-    if not (kind == "constant" and a == 0) then
+    if type(kind) == "userdata" then
+      self.params:set(full, kind)
+    elseif not (kind == "constant" and a == 0) then
       self.params:init(full, kind, a, b, self.seed)
     end
   else

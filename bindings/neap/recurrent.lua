@@ -218,7 +218,7 @@ local function starts(kind, o)
     end
     local start = by_name[p[1]]
     if start ~= nil then
-      record.start(kind, start, p[2])
+      record.start(kind, start, type(start) ~= "userdata" and p[2] or nil) -- a tensor's shape: later
       if #p[2] < 2 and (start == "orthogonal" or type(start) == "table"
         and start[1] == "orthogonal") then
         check.fail("%s: init: %s is a vector: an orthogonal start is one of a matrix", kind, p[1])

@@ -66,7 +66,7 @@ end
 -- their names, if no message lists them; takes: the odd values that each of them takes.
 local constructors = {
   embed = { make = neap.embed, with = { size = 2, input = 3 }, use = on_ids,
-    takes = { name = any_name, init = "-1 0 0.5 1e18" } },
+    takes = { name = any_name, init = "-1 0 0.5 1e18", frozen = switch } },
   linear = { make = neap.linear, with = { size = 2 }, use = recorded,
     takes = { name = any_name, init = "-1 0 0.5 1e18", bias = switch, tied = "layer" } },
   dropout = { make = neap.dropout, with = { rate = 0.5 }, use = recorded,
@@ -80,9 +80,10 @@ local constructors = {
   gru = { make = neap.gru, with = { size = 2 }, use = recorded,
     takes = of_a_cell { watch = switch, gates = "{}" } },
   attention = { make = neap.attention, with = { kind = "dot" }, use = attended,
-    takes = { name = any_name, scale = "-1 0 0.5 1e18" } },
+    takes = { name = any_name, scale = "-1 0 0.5 1e18", coverage = "false" } },
   ["additive attention"] = { make = neap.attention, with = { kind = "additive", size = 2 },
-    use = attended, takes = { name = any_name, scale = "-1 0 0.5 1e18" } },
+    use = attended,
+    takes = { name = any_name, scale = "-1 0 0.5 1e18", coverage = "false" } },
   chain = { make = neap.chain, with = { neap.gru { size = 2 } }, use = recorded,
     takes = { name = any_name, [1] = "layer" } },
   bidir = { make = neap.bidir, with = { neap.gru { size = 2 } }, use = recorded,

@@ -282,7 +282,7 @@ describe("recording", function()
       { "parameter w: dimension 2: expected an integer from 1, came 0", function()
         neap.program(function(rec) rec:param("w", { 2, 0 }) end)
       end },
-      { "init: expected zeros, ones, xavier, orthogonal, a number or {kind, a, b}", function()
+      { "init: expected zeros, ones, xavier, orthogonal, a number, a tensor or {kind, a, b}", function()
         neap.program(function(rec) rec:param("w", { 2 }, "zeroes") end)
       end },
       { "output y: expected a recorded value, came 3",
