@@ -2,9 +2,21 @@
 -- and an end by Ctrl-C that keeps what was reached.
 -- @module neap.fit
 local check = require "neap.check"
+local checkpoint = require "neap.checkpoint"
 local core = require "neap.core"
 local metrics = require "neap.metrics"
 local progress = require "neap.progress"
+local rng = require "neap.rng"
+
+-- The generators that an option names, as a list.
+local function generators(given)
+  if given == nil then return {} end
+  if type(given) == "table" and not getmetatable(given) then
+    for i, one in ipairs(given) do check.rng(("fit: rng: %d"):format(i), one) end
+    return given
+  end
+  return { check.rng("fit", given) }
+end
 
 --- Trains a task.
 -- @function fit
@@ -24,9 +36,15 @@ local progress = require "neap.progress"
 -- - `average`: neap.average{..}, which takes the parameters in after each batch; scored and kept
 --   are its values, learning goes on from the parameters' own
 -- - `minutes`: starts no epoch that would probably end later
+-- - `checkpoint`: a file that is written after each epoch. Where it is there already, the training
+--   goes on after its last epoch, to the same bits as if it had not been cut off, by Ctrl-C or
+--   otherwise; the call has to be the same (but for `epochs` and `minutes`, which may be more). It
+--   holds parameters, the best ones, the optimizer, an average, `rng`; chance within the model
+--   (dropout) is drawn anew for each epoch
+-- - `rng`: with a checkpoint, the generator, or a list of those, that `train` and `dev` draw from
 -- - `out`: where lines go (standard error); `quiet`: no lines
--- @treturn tab `{ best = scores, epoch = of the best, epochs = done, seconds, interrupted }`; the
---   model holds the best parameters. Ctrl-C ends the training, not the script: interrupted is true
+-- @treturn tab `{ best = scores, epoch = of the best, epochs = done, seconds, interrupted, unsaved =
+--   why the last checkpoint could not be written, or nil }`; the model holds the best parameters. Ctrl-C ends the training, not the script: interrupted is true
 --   then, and if no epoch was finished, best has the scores of what was reached (a second Ctrl-C
 --   ends the script)
 return function(model, options)
@@ -34,7 +52,7 @@ return function(model, options)
     check.fail("fit: expected a task, came %s", check.came(model))
   end
   options = check.options("fit", options, { "optim", "epochs", "train", "dev", "key", "lower",
-    "patience", "rate", "average", "minutes", "out", "quiet" })
+    "patience", "rate", "average", "minutes", "out", "quiet", "checkpoint", "rng" })
   local optim = options.optim
   if type(optim) ~= "table" or type(optim.step) ~= "function" or type(optim.rate) ~= "function" then
     check.fail("fit: optim: expected an optimizer such as neap.adam{ rate = 1e-3 }, came %s",
@@ -62,11 +80,54 @@ return function(model, options)
   if options.out ~= nil and not io.type(options.out) and type(options.out) ~= "table" then
     check.fail("fit: out: expected a file, came %s", check.came(options.out))
   end
+  local path, rngs = options.checkpoint, generators(options.rng)
+  if path ~= nil then
+    check.type("fit", "checkpoint", path, "string")
+    if type(optim.save) ~= "function" or not model.params then
+      check.fail("fit: checkpoint: expected a task and an optimizer of the library")
+    end
+  end
   local out = options.out or io.stderr
   local key, first_rate = options.key or "accuracy", optim:rate()
   local result = { epochs = 0, seconds = 0, interrupted = false }
   local best -- { scores, epoch, restore }: set at one go, since Ctrl-C may come at any moment
   local began, longest = core.clock(), 0
+  local history, last, seed = {}, 0, model.seed
+
+  -- What is drawn in an epoch does not depend on the ones before.
+  local function draw_anew(epoch)
+    local s = rng.new(seed or 1):fork("epoch " .. epoch):seed()
+    model.seed = s -- of runs that are opened later
+    for _, run in pairs(type(model.runs) == "table" and model.runs or {}) do run:seed(s) end
+  end
+
+  local function save(epoch)
+    local ok, message = checkpoint.save(path, { model = model, optim = optim, rngs = rngs,
+      average = average, best = best and best.params, scores = best and best.scores,
+      history = history, numbers = { epoch = epoch, best = best and best.epoch or 0,
+        rate = optim:rate(), first_rate = first_rate or optim.base, longest = longest,
+        seconds = core.clock() - began } })
+    result.unsaved = not ok and message or nil
+    if not ok and not options.quiet then out:write("checkpoint not saved: ", message, "\n") end
+  end
+
+  local function resume()
+    local state = { model = model, optim = optim, rngs = rngs, average = average }
+    local there, message = checkpoint.load(path, state)
+    if there == nil then check.fail("fit: checkpoint: %s", message) end
+    if not there then return end
+    local n = state.numbers
+    last, longest, first_rate, history = math.tointeger(n.epoch), n.longest, n.first_rate,
+      state.history
+    if optim.schedule then optim.base = first_rate else optim:rate(n.rate) end
+    for _, score in ipairs(history) do optim:observe(score) end
+    if n.best > 0 then
+      best = { scores = metrics.scores(state.scores), epoch = math.tointeger(n.best),
+        params = state.best, restore = function() model.params:copy(state.best) end }
+    end
+    began, result.epochs = began - n.seconds, last
+    if not options.quiet then out:write(("goes on after epoch %d of %s\n"):format(last, path)) end
+  end
 
   -- How much is over when a share of an epoch is.
   local function done(epoch, share, start)
@@ -138,11 +199,16 @@ return function(model, options)
       if options.lower then now, before = -now, -before end
       better = now > before or before ~= before and now == now
     end
-    if better then best = { scores = scores, epoch = epoch, restore = model:keep() } end
+    if better then
+      best = { scores = scores, epoch = epoch, restore = model:keep(),
+        params = path and model.params:clone() }
+    end
     if back then back() end
     if options.dev and type(optim.observe) == "function" then optim:observe(scores[key]) end
+    if options.dev then history[#history + 1] = scores[key] end
     result.epochs = epoch
     longest = math.max(longest, core.clock() - start)
+    if path then save(epoch) end
     if options.quiet then return end
     local text = ("epoch %d/%d  loss %s"):format(epoch, epochs, metrics.number(loss))
     if options.dev then
@@ -155,13 +221,17 @@ return function(model, options)
   end
 
   -- the loop in one protected call: Ctrl-C between two epochs is caught too
+  if path then resume() end
   local ok, message = pcall(function()
-    for epoch = 1, epochs do
+    for epoch = last + 1, epochs do
+      if options.patience and best and last - best.epoch >= options.patience then break end
+      if path then draw_anew(epoch) end
       if minutes and core.clock() - began + longest > minutes * 60 then break end
       epoch_of(epoch)
       if options.patience and epoch - best.epoch >= options.patience then break end
     end
   end)
+  model.seed = seed
   if not ok then
     -- what Ctrl-C raises, here and in the lua5.4 program; a run that its host has canceled
     local text = type(message) == "string" and message or ""

@@ -178,6 +178,33 @@ function methods:step(params)
   o:step()
 end
 
+--- Puts its memory of a parameter set into an archive, to go on from later to the same bits.
+-- @param archive
+-- @param params
+-- @string prefix of the names there
+function methods:save(archive, params, prefix)
+  if self.gathered[params] then
+    check.fail("%s: accumulate: %d of %d batches are gathered for the next step: this cannot be saved",
+      self.kind, self.gathered[params], self.accumulate)
+  end
+  self:on(params):save(archive, prefix)
+  archive:set_text(prefix .. "kind", self.kind)
+end
+
+--- Takes it back.
+-- @param archive
+-- @param params
+-- @string prefix
+-- @return true; or nil and what is wrong
+function methods:load(archive, params, prefix)
+  local kind = archive:text(prefix .. "kind")
+  if kind ~= self.kind then
+    return nil, ("expected the memory of %s, came that of %s"):format(self.kind, kind or "none")
+  end
+  self.gathered[params] = nil
+  return self:on(params):load(archive, prefix)
+end
+
 --- The rate; with a number, sets it, for all parameter sets that it has updated or will update.
 -- @number[opt] rate
 -- @treturn number
