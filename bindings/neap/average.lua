@@ -1,7 +1,8 @@
 --- Averages of parameters over training, which often do better than the last ones: moving
 -- (`neap.average { decay = 0.999 }`: Polyak and Juditsky 1992, as an exponential average) or with
 -- the same weight for all (`neap.average {}`: stochastic weight averaging, Izmailov et al. 2018;
--- averages of checkpoints). `neap.fit` takes one as its option `average`.
+-- averages of checkpoints). `neap.fit` takes one as its option `average`; `neap average` and
+-- @{files} average saved models.
 -- @module neap.average
 local check = require "neap.check"
 
@@ -56,7 +57,7 @@ end
 -- @function average
 -- @tab options `decay`: below 1; nil: all count alike. `from`: what the n-th update brings is the
 --   first to count (1)
-return function(options)
+local function new(options)
   options = check.options("average", options, { "decay", "from" })
   local decay = options.decay
   if decay ~= nil and not (type(decay) == "number" and decay >= 0 and decay < 1) then
@@ -65,3 +66,60 @@ return function(options)
   local from = options.from == nil and 1 or check.integer("average", "from", options.from, 1)
   return setmetatable({ decay = decay, from = from, count = 0 }, meta)
 end
+
+-- Are two plain values the same?
+local function same(a, b)
+  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
+  for k, v in pairs(a) do if not same(v, b[k]) then return false end end
+  for k in pairs(b) do if a[k] == nil then return false end end
+  return true
+end
+
+-- What keeps two models apart; nil if they differ in their parameters' values alone.
+local function difference(a, b)
+  if a.kind ~= b.kind then return ("expected a %s, came a %s"):format(a.kind, b.kind) end
+  for key, v in pairs(a.config) do
+    if not same(v, b.config[key]) then return ("expected the same %s, came another"):format(key) end
+  end
+  local names, others = a.params:names(), b.params:names()
+  if #names ~= #others then
+    return ("expected %d parameters, came %d"):format(#names, #others)
+  end
+  for _, name in ipairs(names) do
+    local want = table.concat(a.params:shape(name), ",")
+    local came = b.params:has(name) and table.concat(b.params:shape(name), ",")
+    if came ~= want then
+      return ("expected %s [%s], came %s"):format(name, want, came and "[" .. came .. "]" or "none")
+    end
+  end
+end
+
+--- The average of saved models, all with the same weight: checkpoints of a training, such as those of
+-- its last epochs, or of several that began at the same parameters.
+-- @function files
+-- @tab paths of files that a task's `save` has written, of models that differ in nothing but their
+--   parameters' values
+-- @treturn[1] tab a task
+-- @return[2] nil
+-- @treturn[2] string message
+-- @treturn[2] string code
+local function files(paths)
+  check.table("average: files", "paths", paths)
+  if #paths == 0 then check.fail("average: files: paths: expected at least one, came none") end
+  local model
+  local average = new {}
+  for i, path in ipairs(paths) do
+    check.type("average: files", ("path %d"):format(i), path, "string")
+    local other, message, code = require "neap.load"(path)
+    if not other then return nil, message, code end
+    local problem = not (other.kind and other.config) and "expected a task's file, came programs"
+      or model and difference(model, other)
+    if problem then return nil, ("average: '%s': %s"):format(path, problem), "EFORMAT" end
+    model = model or other
+    average:update(other)
+  end
+  average:apply(model)
+  return model
+end
+
+return setmetatable({ files = files }, { __call = function(_, options) return new(options) end })

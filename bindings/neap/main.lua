@@ -102,6 +102,14 @@ apply_command:option "--threads":argname "N":convert(count("--threads", 1024))
 apply_command:option "--batch":argname "N":convert(count("--batch", 1000000))
   :description "Lines that are answered together (default: 64; 1 on a terminal)."
 
+local average_command = parser:command("average", "Average the parameters of saved models.")
+  :epilog [[
+All have the same weight. The models may differ in nothing but their parameters' values: checkpoints
+of one training, such as those of its last epochs.]]
+average_command:argument("files", "The models."):args "2+"
+average_command:option "--model":argname "FILE":count "1"
+  :description "Where the average is saved."
+
 parser:command("doctor", "Look at this machine: what is slow or missing, and how to mend it.")
   :epilog "Ends with 1 if there is something that you can mend."
 
@@ -167,6 +175,10 @@ end
 local options = parser:parse()
 if options.command == "run" then
   run(options)
+elseif options.command == "average" then
+  local model, message = require "neap.average".files(options.files)
+  if model then message = select(2, model:save(options.model)) end
+  if message then fail(message) end
 elseif options.command == "doctor" then
   cancel_everywhere()
   os.exit(require "neap.doctor".run() and 0 or 1, true)

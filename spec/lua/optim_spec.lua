@@ -5,6 +5,7 @@ local neap = require "neap"
 local data_help = require "data_help"
 local help = require "run_help"
 local raises = data_help.raises
+local op = neap.op
 
 local golden = assert(core.load_archive "spec/golden/optim.st")
 local function tensor(name) return assert(golden:tensor(name), name) end
@@ -335,6 +336,55 @@ describe("an average of parameters", function()
       plain:update(3)
     end)
     raises("expected 1 parameters, came 2", function() plain:update((subject({ 1 }, { 2 }))) end)
+  end)
+
+  it("is taken of saved models, by neap.average.files and the command", function()
+    local folder = data_help.folder()
+    local letters = neap.vocab.new { "a", "b" }
+    local function model_of(options)
+      return neap.seq2class { input = options.input or letters, output = options.output or letters,
+        rng = neap.rng(options.seed or 1), net = neap.chain { neap.embed { size = 2 },
+          neap.gru { size = options.size or 3 } } }
+    end
+    local paths, sums = {}, {}
+    for seed = 1, 3 do
+      local model = model_of { seed = seed }
+      paths[seed] = ("%s/%d"):format(folder.path, seed)
+      assert(model:save(paths[seed]))
+      for _, name in ipairs(model.params:names()) do
+        local t = model.params:get(name)
+        sums[name] = sums[name] and op.add(sums[name], t) or t
+      end
+    end
+    local out = folder.path .. "/out"
+    local pipe = io.popen(("scripts/neap average --model %s %s 2>&1"):format(out,
+      table.concat(paths, " ")))
+    assert.equal("", pipe:read "a")
+    assert.is_true(pipe:close())
+    local mean, saved = assert(neap.average.files(paths)), assert(neap.load(out))
+    for name, sum in pairs(sums) do
+      assert.equal(mean.params:get(name):tobytes(), saved.params:get(name):tobytes())
+      local got, flat = mean.params:get(name):reshape { sum:size() }, sum:reshape { sum:size() }
+      for i = 1, #flat do assert.near(flat[i] / 3, got[i], 1e-6) end
+    end
+    assert.same(mean:predict { "ab" }, saved:predict { "ab" })
+    local other = folder.path .. "/other"
+    for text, options in pairs {
+      ["expected net.chain.gru2.weight_ih [9,2], came [12,2]"] = { size = 4 },
+      ["expected the same output, came another"] = { output = neap.vocab.new { "b", "a" } },
+    } do
+      assert(model_of(options):save(other))
+      data_help.fails("EFORMAT", ("average: '%s': %s"):format(other, text),
+        neap.average.files { paths[1], other })
+    end
+    data_help.fails("EIO", "none", neap.average.files { paths[1], folder.path .. "/none" })
+    pipe = io.popen(("scripts/neap average --model %s %s %s 2>&1"):format(out, paths[1], other))
+    assert.matches("^neap: average: '.*/other': expected ", pipe:read "a")
+    assert.same({ nil, "exit", 1 }, { pipe:close() })
+    raises("average: files: paths: expected at least one, came none", function()
+      neap.average.files {}
+    end)
+    folder.remove()
   end)
 
   it("is what neap.fit scores and keeps", function()
