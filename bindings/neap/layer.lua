@@ -705,7 +705,10 @@ function layer.attention(options)
     return context, a, op.sum(op.minimum(a, covered)), covered + a
   end
   local function covering(self, rec, query, memory, keys)
-    sequence("attention: query", query)
+    if sequence("attention: query", query).space == memory.space then
+      check.fail("attention: coverage: the memory must be another sequence than the query, came %s",
+        memory:shape())
+    end
     local still, a, loss = keys, nil, nil
     local context = rec:scan(query.space, { coverage = { dims = still.mask.dims } }, { "coverage" },
       function(s)

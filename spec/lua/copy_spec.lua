@@ -181,8 +181,15 @@ describe("coverage", function()
     raises("decoder: coverage_loss: expected none without coverage, came 2", function()
       neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, coverage_loss = 2 }
     end)
-    local query = "attention: query: expected a sequence such as [T,B,64], came [B,3]"
     local ok, message = pcall(neap.program, function(rec)
+      local x = rec:input("x", { space = "T", dims = { 3 } })
+      return (neap.attention { coverage = true }(x, x))
+    end)
+    assert.is_false(ok)
+    assert.matches("attention: coverage: the memory must be another sequence than the query, came "
+      .. "[T,B,3]", message, 1, true)
+    local query = "attention: query: expected a sequence such as [T,B,64], came [B,3]"
+    ok, message = pcall(neap.program, function(rec)
       return (neap.attention { coverage = true }(rec:input("q", { space = "B", dims = { 3 } }),
         rec:input("m", { space = "S", dims = { 3 } })))
     end)

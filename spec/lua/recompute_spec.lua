@@ -83,6 +83,12 @@ local programs = {
     local c = neap.attention { kind = "additive", size = 5 }(y, memory)
     return { loss = folded(y, c) }
   end,
+  ["a state as wide as the memory is long"] = function(rec)
+    local memory = neap.bidir { neap.gru { size = 3 } }(rec:input("s", { space = "S", dims = { 2 } }))
+    local y = neap.gru { size = 6 }(x_of(rec))
+    local c, a, loss = neap.attention { kind = "additive", size = 5, coverage = true }(y, memory)
+    return { loss = folded(y, c) + op.mean_rows(op.reshape(loss, { 1 })), a = a }
+  end,
   ["two ways, then one"] = function(rec)
     local y = neap.bidir { neap.lstm { size = 3 } }(x_of(rec))
     return { loss = folded(neap.linear { size = 2 }((neap.gru { size = 4 }(y)))) }
