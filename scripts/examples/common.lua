@@ -276,6 +276,64 @@ function common.show(n, each)
   end
 end
 
+--- A character for each number, from blank (0) to @ (1).
+function common.shade(values)
+  local text = {}
+  for i, x in ipairs(values) do
+    local ink = math.floor(math.max(0, math.min(x, 1)) * 9.99) + 1
+    text[i] = (" .:-=+*#%@"):sub(ink, ink)
+  end
+  return table.concat(text)
+end
+
+--- Adds the option --plot, for @{plot}.
+function common.plot_option(parser)
+  parser:option "--plot":argname "FILE":description "Draw a picture too (SVG, by gnuplot)."
+end
+
+-- What gnuplot reads: curves { title, list of { x, y } }, or maps { title, rows of numbers }.
+local function gnuplot(file, picture)
+  local out = {}
+  local function add(format, ...) out[#out + 1] = format:format(...) end
+  local function data(rows)
+    for _, row in ipairs(rows) do out[#out + 1] = table.concat(row, " ") end
+    out[#out + 1] = "e"
+  end
+  local maps, curves = picture.maps or {}, picture.curves or {}
+  add("set terminal svg size %d,360 dynamic background 'white'", 200 * math.max(#maps, 3))
+  add("set output '%s'", file)
+  add("set multiplot layout 1,%d title '%s'", math.max(#maps, 1), picture.title)
+  if #curves > 0 then
+    add("set xlabel '%s'\nset key outside\n%s", picture.x, picture.log and "set logscale y" or "")
+    add("set format y '%%g'")
+    local names = {}
+    for i, curve in ipairs(curves) do names[i] = ("'-' with lines title '%s'"):format(curve[1]) end
+    add("plot %s", table.concat(names, ", "))
+    for _, curve in ipairs(curves) do data(curve[2]) end
+  end
+  for _, map in ipairs(maps) do
+    add("set title '%s'\nunset key\nunset colorbox\nset palette gray negative", map[1])
+    add("set cbrange [0:1]\nset autoscale fix\nset yrange [*:*] reverse\nset tics out nomirror\nset xlabel 'step'")
+    add("plot '-' using ($1+1):($2+1):3 matrix with image pixels")
+    data(map[2])
+  end
+  add("unset multiplot")
+  return table.concat(out, "\n") .. "\n"
+end
+
+--- Draws what --plot asks for; without gnuplot the script goes on and says so.
+-- @tab options
+-- @tab picture `title`; `maps`: a list of { title, rows of numbers from 0 to 1 }; or `curves`: a
+--   list of { title, list of { x, y } }, with `x`, the name of that axis, and `log`
+function common.plot(options, picture)
+  if not options.plot then return end
+  local pipe = common.need(io.popen("gnuplot", "w"))
+  pipe:write(gnuplot(options.plot:gsub("'", "''"), picture))
+  if not pipe:close() then
+    common.warn("no picture %s: is gnuplot there? (gnuplot-nox)", options.plot)
+  end
+end
+
 local order = { dev = 1, test = 2, seconds = 4, parameters = 5 }
 
 --- The last line, `result task=NAME key=value ...`, and the end of the script.

@@ -101,12 +101,7 @@ local function name(label) return clothes[label] or label end
 
 local function draw(picture)
   for y = 1, #picture, 2 do
-    local line = {}
-    for x = 1, picture:shape()[2] do
-      local ink = math.floor(picture:get(y, x) * 9.99) + 1
-      line[x] = (" .:-=+*#%@"):sub(ink, ink)
-    end
-    print("    " .. table.concat(line))
+    print("    " .. common.shade(picture[y]:totable()))
   end
 end
 
