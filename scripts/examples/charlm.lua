@@ -1,4 +1,4 @@
---- Language model: from each character of a text the next one; it writes on.
+--- Language model: from each character of a text the next one; it writes on. Row 63 of docs/notes.md.
 local neap = require "neap"
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 

@@ -286,6 +286,17 @@ function common.shade(values)
   return table.concat(text)
 end
 
+--- A character for each number, by its size beside the largest: # + - . ' for a tenth less each, and
+-- a blank for what is less than a hundred thousandth.
+function common.decades(numbers)
+  local text, ramp, most = {}, { "#", "+", "-", ".", "'", " " }, 1e-300
+  for _, x in ipairs(numbers) do most = math.max(most, x) end
+  for i, x in ipairs(numbers) do
+    text[i] = ramp[math.min(6, 1 + math.floor(-math.log(math.max(x / most, 1e-30), 10)))]
+  end
+  return table.concat(text)
+end
+
 --- Adds the option --plot, for @{plot}.
 function common.plot_option(parser)
   parser:option "--plot":argname "FILE":description "Draw a picture too (SVG, by gnuplot)."
@@ -300,20 +311,24 @@ local function gnuplot(file, picture)
     out[#out + 1] = "e"
   end
   local maps, curves = picture.maps or {}, picture.curves or {}
-  add("set terminal svg size %d,360 dynamic background 'white'", 200 * math.max(#maps, 3))
+  add("set terminal svg size %d,360 dynamic background 'white'",
+    #maps > 0 and 200 * math.max(#maps, 3) or 860)
   add("set output '%s'", file)
   add("set multiplot layout 1,%d title '%s'", math.max(#maps, 1), picture.title)
   if #curves > 0 then
     add("set xlabel '%s'\nset key outside\n%s", picture.x, picture.log and "set logscale y" or "")
-    add("set format y '%%g'")
+    add("set format y '%%g'\nset yrange [%s:*]", picture.least or "*")
     local names = {}
-    for i, curve in ipairs(curves) do names[i] = ("'-' with lines title '%s'"):format(curve[1]) end
+    for i, curve in ipairs(curves) do
+      names[i] = ("'-' with lines linewidth 2 dashtype %d title '%s'"):format(i, curve[1])
+    end
     add("plot %s", table.concat(names, ", "))
     for _, curve in ipairs(curves) do data(curve[2]) end
   end
   for _, map in ipairs(maps) do
     add("set title '%s'\nunset key\nunset colorbox\nset palette gray negative", map[1])
-    add("set cbrange [0:1]\nset autoscale fix\nset yrange [*:*] reverse\nset tics out nomirror\nset xlabel 'step'")
+    add("set cbrange [0:1]\nset autoscale fix\nset yrange [*:*] reverse")
+    add("set tics out nomirror\nset xlabel 'step'")
     add("plot '-' using ($1+1):($2+1):3 matrix with image pixels")
     data(map[2])
   end
@@ -324,7 +339,8 @@ end
 --- Draws what --plot asks for; without gnuplot the script goes on and says so.
 -- @tab options
 -- @tab picture `title`; `maps`: a list of { title, rows of numbers from 0 to 1 }; or `curves`: a
---   list of { title, list of { x, y } }, with `x`, the name of that axis, and `log`
+--   list of { title, list of { x, y } }, with `x`, the name of that axis, and of the other: `log`,
+--   `least`
 function common.plot(options, picture)
   if not options.plot then return end
   local pipe = common.need(io.popen("gnuplot", "w"))

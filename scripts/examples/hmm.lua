@@ -1,5 +1,5 @@
 --- A hidden Markov model beside a recurrent network: dice that are changed for loaded ones now and
--- then. Which die was thrown is hidden, what it shows is seen.
+-- then. Which die was thrown is hidden, what it shows is seen. Rows 54, 55 and 56 of docs/notes.md.
 local neap = require "neap"
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
@@ -64,6 +64,36 @@ local function show(title, model)
   end
 end
 
+-- The dice by themselves are a Markov chain, each state of which shows itself. The next one depends on
+-- the present one alone: it makes no difference which one was before that.
+local function chain()
+  local markov = neap.hmm { input = dice, output = dice }
+  markov:fit { input = train.output, output = train.output }
+  local ids, counts = train.output.data, {}
+  for i = 1, n do
+    for t = train.output.offsets[i] + 3, train.output.offsets[i + 1] do
+      local key = ("%d %d"):format(ids[t - 2], ids[t - 1])
+      local c = counts[key] or { [0] = 0, 0 }
+      counts[key] = c
+      c[ids[t]] = c[ids[t]] + 1
+    end
+  end
+  print "the dice as a Markov chain: P(loaded next), and by the die before"
+  local worst = 0
+  for now = 0, 1 do
+    local text, counted = {}, markov:probabilities().transition:get(now + 1, 2)
+    for before = 0, 1 do
+      local c = counts[("%d %d"):format(before, now)]
+      local share = c[1] / (c[0] + c[1])
+      text[before + 1] = ("after a %s one %.3f"):format(dice:symbol(before + 1), share)
+      worst = math.max(worst, math.abs(share - counted))
+    end
+    print(("  %-7s true %.3f, counted %.3f; %s"):format(dice:symbol(now + 1) .. ":",
+      truth.transition[now + 1][2], counted, table.concat(text, ", ")))
+  end
+  return worst
+end
+
 -- The dice are known: counting. A and B alone do not say how a sequence begins: pi is counted too.
 local model
 if options.load then
@@ -78,7 +108,8 @@ else
 end
 show("counted where the dice are known", model)
 
-local result = { parameters = model:parameters(), counted_off = distance(model) }
+local result = { parameters = model:parameters(), counted_off = distance(model),
+  markov_off = chain() }
 if not options.load then
   -- The dice are hidden: Baum-Welch, the best of three starts.
   local blind, best

@@ -1,6 +1,6 @@
 --- What is remembered for how long: the first symbol of a sequence has to be named at its end, after
 -- others that mean nothing. An Elman network, a GRU and an LSTM over growing distances, and how much
--- of the gradient comes back to each step.
+-- of the gradient comes back to each step. Rows 61 and 62 of docs/notes.md.
 local neap = require "neap"
 local op = neap.op
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
@@ -54,32 +54,21 @@ local function made(kind, lag)
   return model
 end
 
--- The gradient's length at each step of a batch's sequences, all of one length, as shares of the
--- largest.
+-- The gradient's length at each step of a batch's sequences, all of one length.
 local function flow(model, data)
   local run = model:run("learn", true)
   run:want_gradient "seen"
   run:feed(neap.batches(data, { size = 64, bucket = false })()):forward()
   run:backward()
-  local gradient, out, most = run:gradient "seen", {}, 0
+  local gradient, out = run:gradient "seen", {}
   for t = 1, #gradient do
     local sum = 0
     for b = 1, #gradient[t] do
       for _, x in ipairs(gradient[t][b]) do sum = sum + x * x end
     end
-    out[t], most = sum ^ 0.5, math.max(most, sum ^ 0.5)
+    out[t] = sum ^ 0.5
   end
-  for t in ipairs(out) do out[t] = out[t] / most end
-  return out
-end
-
--- One mark for each step, from the largest share to a millionth of it.
-local function draw(shares)
-  local text, ramp = {}, { "#", "+", "-", ".", "'", " " }
-  for t, share in ipairs(shares) do
-    text[t] = ramp[math.min(6, 1 + math.floor(-math.log(math.max(share, 1e-30), 10)))]
-  end
-  return table.concat(text)
+  return common.decades(out)
 end
 
 local longest = lags[#lags]
@@ -96,7 +85,7 @@ else
     local held = sequences(400, lag)
     for _, kind in ipairs(cells) do
       local model = made(kind, lag)
-      local before = draw(flow(model, held))
+      local before = flow(model, held)
       local fitted = neap.fit(model, {
         optim = neap.adam { rate = 1e-2, clip = 1 }, epochs = options.epochs,
         minutes = options.minutes,
@@ -105,7 +94,7 @@ else
       })
       local accuracy = fitted.best and fitted.best.accuracy or model:score(held).accuracy
       print(("%-6s over %2d steps: accuracy %.3f\n  first |%s|\n  last  |%s|"):format(kind, lag,
-        accuracy, before, draw(flow(model, held))))
+        accuracy, before, flow(model, held)))
       result[("%s_%d"):format(kind, lag)] = accuracy
       kept = model -- in the end the LSTM over the longest distance
     end

@@ -1,4 +1,5 @@
---- Forecasting: a sine curve, one value ahead, and rolled out on the network's own forecasts.
+--- Forecasting: a sine curve, one value ahead, and rolled out on the network's own forecasts. Row 38
+-- of docs/notes.md.
 local neap = require "neap"
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 

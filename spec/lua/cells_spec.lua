@@ -891,7 +891,7 @@ describe("mistakes:", function()
     it(text, function() raises(text, f) end)
   end
 
-  it("a gate without bounds is warned of, once for each line (systems.md, row 10)", function()
+  it("row 10: a gate without bounds is warned of, once for each line", function()
     local layer = neap.lstm { size = 2, gate = { i = "sigmoid", f = "relu" } }
     assert.matches("; lstm: gate f: relu has no bounds", tostring(layer), 1, true)
     assert.not_matches("bounds", tostring(neap.gru { size = 2, gate = "hard_sigmoid" }))

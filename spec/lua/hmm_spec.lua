@@ -76,7 +76,7 @@ local function random_text(rng, n)
 end
 
 describe("an HMM", function()
-  it("gives what an enumeration of all paths gives: forward, Viterbi, posteriors", function()
+  it("row 55: gives what an enumeration of all paths gives: forward, Viterbi, posteriors", function()
     local possible, impossible = 0, 0
     for seed = 1, 24 do
       local n = 1 + seed % 4
@@ -171,7 +171,8 @@ describe("an HMM", function()
     end
   end)
 
-  it("is no worse after each iteration, and finds the probabilities that made the data", function()
+  it("row 56: is no worse after each iteration, and finds the probabilities that made the data",
+    function()
     local start, transition = { 0.7, 0.2, 0.1 }, { { 0.8, 0.15, 0.05 }, { 0.1, 0.8, 0.1 },
       { 0.2, 0.1, 0.7 } }
     local emission = { { 0.8, 0.1, 0.1 }, { 0.1, 0.7, 0.2 }, { 0.05, 0.15, 0.8 } }
@@ -227,7 +228,7 @@ describe("an HMM", function()
     assert.equal(20000, scores.n)
   end)
 
-  it("counts what it is told, with smoothing and without", function()
+  it("row 56: counts what it is told, with smoothing and without", function()
     local model = neap.hmm { input = symbols, output = neap.vocab.new { "X", "Y" } }
     local corpus = neap.corpus.from { s = { { "a", "b", "a" }, { "b", "c" }, { "a" } },
       y = { { "X", "Y", "X" }, { "Y", "?" }, { "X" } } }
@@ -248,7 +249,7 @@ describe("an HMM", function()
     near(2.5 / 4, model:probabilities().start[1], 1e-6)
   end)
 
-  it("is a Markov chain where each state shows itself (row 54)", function()
+  it("row 54: is a Markov chain where each state shows itself", function()
     local letters = neap.vocab.new { "a", "b" }
     local model = neap.hmm { input = letters, output = letters }
     local corpus = neap.corpus.from({ t = { "aabba", "ab" } }, { split = { t = "characters" } })
@@ -312,7 +313,7 @@ describe("an HMM", function()
     end
   end)
 
-  it("draws sequences, and none of what has probability 0", function()
+  it("row 55: draws sequences, and none of what has probability 0", function()
     local model, p = random_model(3, 13, 0.4)
     local seen, rng = {}, neap.rng(1)
     for _ = 1, 300 do
