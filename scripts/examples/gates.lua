@@ -12,6 +12,16 @@ local options = common.options {
 local rng = neap.rng(options.seed)
 local digits = neap.vocab.new { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" }
 
+local model
+local rule = "net.lstm."
+if options.load then
+  model = common.load(options, "synced_seq2seq")
+  if model.inputs[1].size ~= 3 or not model:program "predict".outputs[rule .. "f"]
+    or not model.output:has "9" then
+    common.fail(1, options.load .. ": expected a model that this script has made")
+  end
+end
+
 -- The lecture's example of nine steps.
 local steps = {}
 for t, x1 in ipairs { 1, 3, 2, 4, 2, 1, 3, 6, 1 } do
@@ -184,7 +194,7 @@ local function learned(layer, lag)
   end
 end
 
-if not options.load then
+if not model then
   print "\nGRU: a symbol kept over so many steps; accuracy, and what the gates do (z = 1 keeps)"
   print "  steps  free   r = 1  z = 0    mean r  mean z  z above 0.9"
   for _, lag in ipairs(options.quick and { 0, 10 } or { 0, 1, 3, 10, 20 }) do
@@ -234,18 +244,11 @@ local function ruled(n)
   return { input = corpus:encode "x", output = corpus:encode("y", digits) }
 end
 
-local model
-local rule = "net.lstm."
-if options.load then
-  model = common.load(options, "synced_seq2seq")
-  if model.inputs[1].size ~= 3 or not model:program "predict".outputs[rule .. "f"] then
-    common.fail(1, options.load .. ": expected a model that this script has made")
-  end
-else
+if not model then
   print "\nthe rule learned from random weights, 16 units"
+  rng = neap.rng(options.seed):fork "rule"
   model = neap.synced_seq2seq { input = 3, output = digits, rng = rng, threads = options.threads,
     net = neap.lstm { size = 16, candidate = "identity", output = "identity", watch = true } }
-  rng = neap.rng(options.seed):fork "rule"
   local held = ruled(200)
   neap.fit(model, {
     optim = neap.adam { rate = 1e-2, clip = 1 }, epochs = options.epochs,
