@@ -297,9 +297,10 @@ function common.decades(numbers)
   return table.concat(text)
 end
 
---- Adds the option --plot, for @{plot}.
-function common.plot_option(parser)
-  parser:option "--plot":argname "FILE":description "Draw a picture too (SVG, by gnuplot)."
+--- Adds the option --picture, for @{plot}.
+function common.picture_option(parser)
+  parser:option "--picture":argname "FILE"
+    :description "Draw a picture too: SVG, or PNG if the name ends so (by gnuplot)."
 end
 
 -- What gnuplot reads: curves { title, list of { x, y } }, or maps { title, rows of numbers }.
@@ -311,16 +312,17 @@ local function gnuplot(file, picture)
     out[#out + 1] = "e"
   end
   local maps, curves = picture.maps or {}, picture.curves or {}
-  add("set terminal svg size %d,360 dynamic background 'white'",
+  add("set terminal %s size %d,360", file:find "%.png$" and "pngcairo" or "svg background 'white'",
     #maps > 0 and 200 * math.max(#maps, 3) or 860)
-  add("set output '%s'", file)
+  add("set output '%s'", (file:gsub("'", "''")))
   add("set multiplot layout 1,%d title '%s'", math.max(#maps, 1), picture.title)
   if #curves > 0 then
     add("set xlabel '%s'\nset key outside\n%s", picture.x, picture.log and "set logscale y" or "")
     add("set format y '%%g'\nset yrange [%s:*]", picture.least or "*")
     local names = {}
     for i, curve in ipairs(curves) do
-      names[i] = ("'-' with lines linewidth 2 dashtype %d title '%s'"):format(i, curve[1])
+      names[i] = ("'-' with lines linewidth 2 dashtype %d %s title '%s'"):format(i,
+        curve.color and ("linecolor '%s'"):format(curve.color) or "", curve[1])
     end
     add("plot %s", table.concat(names, ", "))
     for _, curve in ipairs(curves) do data(curve[2]) end
@@ -336,18 +338,23 @@ local function gnuplot(file, picture)
   return table.concat(out, "\n") .. "\n"
 end
 
---- Draws what --plot asks for; without gnuplot the script goes on and says so.
+--- Draws what --picture asks for. If it cannot, the script goes on and ends with status 1.
 -- @tab options
 -- @tab picture `title`; `maps`: a list of { title, rows of numbers from 0 to 1 }; or `curves`: a
---   list of { title, list of { x, y } }, with `x`, the name of that axis, and of the other: `log`,
---   `least`
+--   list of { title, list of { x, y }, color = }, with `x`, the name of that axis, and of the other:
+--   `log`, `least`
 function common.plot(options, picture)
-  if not options.plot then return end
-  local pipe = common.need(io.popen("gnuplot", "w"))
-  pipe:write(gnuplot(options.plot:gsub("'", "''"), picture))
-  if not pipe:close() then
-    common.warn("no picture %s: is gnuplot there? (gnuplot-nox)", options.plot)
+  if not options.picture then return end
+  local path = os.tmpname()
+  local file = common.need(io.open(path, "w"))
+  file:write(gnuplot(options.picture, picture))
+  file:close()
+  if not os.execute("gnuplot " .. path .. " 2>/dev/null") then
+    unsaved = true
+    common.warn("no picture: %s cannot be written, or gnuplot is missing (gnuplot-nox)",
+      options.picture)
   end
+  os.remove(path)
 end
 
 local order = { dev = 1, test = 2, seconds = 4, parameters = 5 }

@@ -7,7 +7,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Shows what the gates of LSTM and GRU do, by hand and learned.", epochs = 60, quick = 20,
-  extend = common.plot_option,
+  extend = common.picture_option,
 }
 local rng = neap.rng(options.seed)
 local digits = neap.vocab.new { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" }
@@ -177,7 +177,9 @@ local function learned(layer, lag)
   local fitted = neap.fit(model, {
     optim = neap.adam { rate = 1e-2, clip = 1 }, epochs = options.quick and 6 or 16, quiet = true,
     minutes = options.minutes,
-    train = function() return neap.batches(marks(1000, lag), { size = 32, rng = rng }) end,
+    train = function()
+      return neap.batches(marks(options.quick and 600 or 1000, lag), { size = 32, rng = rng })
+    end,
     dev = function() return model:score(held) end,
   })
   return fitted.best and fitted.best.accuracy or 0, function(name, after)
@@ -206,20 +208,22 @@ if not model then
     result[("z_%02d"):format(lag)] = z.mean
   end
 
-  print "\nLSTM: a symbol kept over 10 steps; other functions in its gates and for its candidate"
-  print "  gates         candidate  accuracy  f from .. to   largest c: 10 steps  200 steps"
+  local lag = options.quick and 5 or 10
+  print(("\nLSTM: a symbol kept over %d steps; other functions in its gates and for its candidate")
+    :format(lag))
+  print "  gates         candidate  accuracy  f from .. to   largest c: as far  200 steps"
   for _, pair in ipairs { { "sigmoid", "tanh" }, { "hard_sigmoid", "tanh" }, { "relu", "tanh" },
     { "softplus", "tanh" }, { "identity", "tanh" }, { "sigmoid", "sigmoid" },
     { "sigmoid", "relu" } } do
     local accuracy, look = learned(neap.lstm { size = 16, watch = true, gate = pair[1],
-      candidate = pair[2] }, 10)
-    local f, largest = look("f", 10), {}
-    for i, lag in ipairs { 10, 200 } do
-      local ok, c = pcall(look, "c", lag)
+      candidate = pair[2] }, lag)
+    local f, largest = look("f", lag), {}
+    for i, steps_after in ipairs { lag, 200 } do
+      local ok, c = pcall(look, "c", steps_after)
       largest[i] = ok and ("%.3g"):format(math.max(c.most, -c.least))
         or c:match "%w+ came up" or error(c, 0)
     end
-    print(("  %-13s %-10s %.3f     %6.2f .. %-8.2f %14s  %s"):format(pair[1], pair[2], accuracy,
+    print(("  %-13s %-10s %.3f     %6.2f .. %-8.2f %13s   %s"):format(pair[1], pair[2], accuracy,
       f.least, f.most, largest[1], largest[2]))
   end
 end

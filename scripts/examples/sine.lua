@@ -5,7 +5,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns to draw a sine curve further; shows truth and forecast as learning goes on.", epochs = 40,
-  quick = 3,
+  quick = 3, extend = common.picture_option,
 }
 local rng = neap.rng(options.seed)
 local PERIOD = 25
@@ -95,6 +95,11 @@ end
 common.save(options, model)
 
 draw "at the end: . truth, o forecast, @ both"
+local curves = { { "sine", {}, color = "red" }, { "forecast", {}, color = "blue" } }
+for k, values in ipairs { rollout(0) } do
+  for t, y in ipairs(values) do curves[k][2][t] = { t, y } end
+end
+common.plot(options, { title = "two periods drawn further", x = "step", curves = curves })
 local scores = score()
 common.result { dev_rmse = scores.rmse, dev_worst = scores.worst, dev_ahead_rmse = scores.ahead,
   parameters = model:parameters() }

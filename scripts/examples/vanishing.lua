@@ -6,7 +6,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Shows gradients through time, and what clipping is for.", epochs = 20, quick = 8,
-  extend = common.plot_option,
+  extend = common.picture_option,
 }
 local rng = neap.rng(options.seed)
 local model
@@ -44,7 +44,7 @@ local curves = {}
 local function row(name, at)
   local text, points = {}, {}
   for i, lag in ipairs { 1, 10, 50, 100 } do text[i] = ("%10.3e"):format(at(lag)) end
-  for k = 1, options.plot and 21 or 0 do points[k] = { 5 * k - 5, at(5 * k - 5) } end
+  for k = 1, options.picture and 21 or 0 do points[k] = { 5 * k - 5, at(5 * k - 5) } end
   curves[#curves + 1] = { name, points }
   print(common.column(name, 34) .. table.concat(text, " "))
 end

@@ -298,7 +298,7 @@ describe("examples", function()
 
   it("gates shows them by hand, forced, replaced, learned, and draws them", function()
     local picture = folder.path .. "/gates.svg"
-    local text, errors = run(folder, "gates", "--quick --plot " .. picture)
+    local text, errors = run(folder, "gates", "--quick --picture " .. picture)
     local _, values = result_of(text)
     assert.is_true(math.abs(values.by_hand_6 - 6.9995) < 1e-4)
     assert.is_true(math.abs(values.by_hand_9 - 5.9998) < 1e-4)
@@ -312,9 +312,14 @@ describe("examples", function()
     assert.matches("\n +%d+  |.........| |.........| |.........| |.........| |.........|  +%S+\n",
       text)
     local file = io.open(picture)
-    if not file then return assert.matches("gates: no picture [^\n]*gnuplot", errors) end
+    if not file then return assert.matches("gates: no picture: [^\n]*gnuplot", errors) end
     assert.matches("c moves", file:read "a", 1, true)
     file:close()
+    local status
+    text, errors, status = run(folder, "sine", "--quick --epochs 1 --picture no/such/picture.svg")
+    assert.equal(1, status)
+    assert.equal("sine", (result_of(text)))
+    assert.matches("\nsine: no picture: no/such/picture.svg cannot be written", errors, 1, true)
   end)
 
   it("modes learns in each of them", function()
