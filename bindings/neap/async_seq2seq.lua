@@ -63,6 +63,16 @@ local function shapes_text(states)
   return #out > 0 and table.concat(out, ", ") or "no state"
 end
 
+-- The states of a decoder as those of a loop, and their order.
+local function scanned(list, first)
+  local states, order = {}, {}
+  for i, s in ipairs(list) do
+    order[i] = s.name
+    states[s.name] = { dims = s.dims or { s.size }, dtype = s.dtype, init = first[s.name] }
+  end
+  return states, order
+end
+
 --- A decoder: embedding, recurrent layers, attention over the encoder's outputs after the last of
 -- them, and o = tanh(M [h; context]) before the output layer (Luong et al. 2015).
 -- @tab options
@@ -79,6 +89,9 @@ end
 --   the pointer-generator network; Gu et al. 2016): P(w) = p P_vocabulary(w) + (1 - p) times the
 --   attention to the steps that show w, with p = sigmoid(W [context; h; x] + b). true, or how many
 --   different unknown symbols of an input can be written (16)
+-- - `input_feed`: o goes into the first layer at the next step, beside the symbol (Luong et al. 2015,
+--   section 3.3; 0 at the first), so that the layers know what was looked at before; learning then
+--   goes step by step through attention too, which takes longer (false)
 -- - `dropout`: of the layers' inputs and of o (0)
 -- - `mix`: width of o (that of the last layer)
 -- - `bridge`: how its first states come from the encoder's last ones. "dense": tanh(W s + b), where
@@ -92,7 +105,7 @@ end
 --   have too: see @{async_seq2seq}
 function class.decoder(options)
   options = check.options("decoder", options, { "embed", "layers", "attention", "dropout", "mix",
-    "bridge", "coverage", "coverage_loss", "copy" })
+    "bridge", "coverage", "coverage_loss", "copy", "input_feed" })
   local width = check.integer("decoder", "embed", options.embed, 1)
   local layers = options.layers
   if type(layers) ~= "table" or layer.is_layer(layers) or next(layers) == nil then
@@ -117,7 +130,8 @@ function class.decoder(options)
   if copy == true then copy = 16 end
   if copy == false then copy = nil end
   if copy ~= nil then check.integer("decoder", "copy", copy, 0, 65536) end
-  for _, name in ipairs { "coverage", "copy" } do
+  local feeds = check.boolean("decoder", "input_feed", options.input_feed)
+  for _, name in ipairs { "coverage", "copy", "input_feed" } do
     if options[name] and not kind then
       check.fail("decoder: %s: it is about attention, came attention = false", name)
     end
@@ -141,11 +155,9 @@ function class.decoder(options)
   end
   local function drop(rec, x) return rate > 0 and op.dropout(x, rec:scalar("decoder.rate", rate)) or x end
 
-  -- For each layer the states, { name, dims, dtype }, and the width of its output.
-  local shapes
-  local function measure()
-    if shapes then return shapes end
-    local list, input = {}, width
+  -- For each layer the states, { name, dims, dtype }, and the width of its output, on such an input.
+  local function measured(input)
+    local list = {}
     for i, l in ipairs(layers) do
       local states = l.states(l, input)
       list[i] = { states = {} }
@@ -157,7 +169,15 @@ function class.decoder(options)
         or layer.output_width(record.current "decoder", l, l.kind, input)
       list[i].width = input
     end
-    shapes = list
+    return list
+  end
+
+  local shapes, fed -- fed: the width of o, where it goes into the first layer
+  local function measure()
+    if not shapes and feeds then
+      fed = options.mix or measured(width)[#layers].width
+    end
+    shapes = shapes or measured(width + (fed or 0))
     return shapes
   end
 
@@ -169,7 +189,7 @@ function class.decoder(options)
     add("embed size=%d", width)
     for i, l in ipairs(layers) do add("%d %s", i, tostring(l)) end
     add("%s", attention and tostring(attention) or "no attention")
-    for _, name in ipairs { "copy", "dropout", "mix" } do
+    for _, name in ipairs { "copy", "input_feed", "dropout", "mix" } do
       if options[name] ~= nil then add("%s=%s", name, tostring(options[name])) end
     end
     add("bridge=%s", bridge)
@@ -192,8 +212,8 @@ function class.decoder(options)
       measure()[#layers].width)
   end
 
-  -- Of what the layers gave, h, on x: the logits, the attention's weights, more. Of one step, with the
-  -- coverage before it: fourth, that after it.
+  -- Of what the layers gave, h, on x: the logits, the attention's weights, more, and o. Of one step,
+  -- with the coverage before it: fifth, that after it.
   local function logits(rec, x, h, memory, covered)
     local o, context, weights, after, loss = h, nil, nil, nil, nil
     local more = {}
@@ -221,15 +241,16 @@ function class.decoder(options)
     o = drop(rec, o)
     local v, k = rec.hints.output_size, 1 / o.width ^ 0.5
     return op.linear(o, rec:param("output.weight", { v, o.width }, { "uniform", -k, k }),
-      rec:param("output.bias", { v }, "zeros")), weights, more, after
+      rec:param("output.bias", { v }, "zeros")), weights, more, o, after
   end
 
   function decoder.states(memory)
-    local list = {}
+    local list, all = {}, measure()
     if coverage and memory then
       list[1] = { name = "coverage", dims = memory.keys.mask.dims }
     end
-    for i, shape in ipairs(measure()) do
+    if feeds and memory then list[#list + 1] = { name = "fed", dims = { fed } } end
+    for i, shape in ipairs(all) do
       for _, s in ipairs(shape.states) do
         list[#list + 1] = { name = s.name .. i, dims = s.dims, dtype = s.dtype }
       end
@@ -304,6 +325,16 @@ function class.decoder(options)
 
   function decoder.teacher(rec, previous, first, memory)
     prepare(rec, memory)
+    if feeds then
+      local states, order = scanned(decoder.states(memory), first)
+      local weights, more
+      local z = rec:scan(previous.space, states, order, function(s)
+        local z, after
+        z, after, weights, more = decoder.step(rec, previous, s, memory)
+        return z, after
+      end)
+      return z, weights, more
+    end
     local symbol = drop(rec, embed(rec, previous))
     local x = symbol
     for i, l in ipairs(layers) do
@@ -318,7 +349,7 @@ function class.decoder(options)
 
   function decoder.step(rec, previous, states, memory)
     local symbol, out = drop(rec, embed(rec, previous)), {}
-    local x = symbol
+    local x = feeds and op.concat { symbol, states.fed } or symbol
     for i, l in ipairs(layers) do
       local own = {}
       for _, s in ipairs(measure()[i].states) do own[s.name] = states[s.name .. i] end
@@ -327,8 +358,9 @@ function class.decoder(options)
       x, next_states = l:at_step(x, own, memory.still[i])
       for name, v in pairs(next_states) do out[name .. i] = v end
     end
-    local z, weights, more, after = logits(rec, symbol, x, memory, coverage and states.coverage)
+    local z, weights, more, o, after = logits(rec, symbol, x, memory, coverage and states.coverage)
     out.coverage = after
+    if feeds then out.fed = o end
     return z, out, weights, more
   end
 
@@ -510,11 +542,7 @@ function class.new(options)
         local weights, more
         local z = rec:within("decoder", function()
           decoder.prepare(rec, memory)
-          local states, order = {}, {}
-          for i, s in ipairs(decoder.states(memory)) do
-            order[i] = s.name
-            states[s.name] = { dims = s.dims or { s.size }, dtype = s.dtype, init = first[s.name] }
-          end
+          local states, order = scanned(decoder.states(memory), first)
           order[#order + 1] = "own" -- the symbol written last
           states.own = { dims = {}, dtype = "i32" }
           order[#order + 1] = "begun"

@@ -198,6 +198,99 @@ describe("coverage", function()
   end)
 end)
 
+-- ---- input feeding ----
+
+describe("input feeding", function()
+  local vocab = neap.vocab.new { "a", "b", "c", start = true, stop = true }
+  local function model_of(options)
+    options.embed = 3
+    return neap.async_seq2seq { input = vocab, output = vocab, rng = neap.rng(3), max_length = 6,
+      encoder = neap.chain { neap.embed { size = 2 }, neap.elman { size = 3 } },
+      decoder = neap.decoder(options) }
+  end
+
+  -- Luong et al. 2015, eq. 5 and section 3.3, in Lua's numbers: x_t = [symbol; o_t-1].
+  it("gives o to the first layer at the next step", function()
+    local model = neap.async_seq2seq { input = vocab, output = vocab, rng = neap.rng(3),
+      encoder = neap.chain { neap.embed { size = 2 }, neap.elman { size = 4 } },
+      decoder = neap.decoder { embed = 3, layers = { neap.elman { size = 4 } }, mix = 2,
+        attention = "dot", input_feed = true, bridge = "zero" } }
+    local function get(name) return model.params:get("decoder." .. name):totable() end
+    local ids, source = { 3, 0, 2, 1 }, { 1, 0, 2 }
+    local encoded = model:run("encode", false):feed { input = neap.tensor(source, "i32"):reshape { 3, 1 } }
+      :forward()
+    local memory = encoded:value("memory", "concat")
+    local run = model:run("decode", false):feed {
+      memory = { data = memory, lengths = lengths(3) }, previous = neap.tensor(ids, "i32"):reshape { 4, 1 } }:forward()
+    local scores = run:value("scores", "concat"):totable()
+
+    local function affine(w, b, x)
+      local y = {}
+      for i, row in ipairs(w) do
+        y[i] = b[i]
+        for j, v in ipairs(row) do y[i] = y[i] + v * x[j] end
+      end
+      return y
+    end
+    local function join(...)
+      local out = {}
+      for _, list in ipairs { ... } do table.move(list, 1, #list, #out + 1, out) end
+      return out
+    end
+    local function tanh(list)
+      for i, v in ipairs(list) do list[i] = 1 - 2 / (math.exp(2 * v) + 1) end
+      return list
+    end
+    local m, h, o = memory:totable(), { 0, 0, 0, 0 }, { 0, 0 }
+    for t, id in ipairs(ids) do
+      local a = affine(get "elman.weight_ih", get "elman.bias_ih", join(get "embed.weight"[id + 1], o))
+      local b = affine(get "elman.weight_hh", get "elman.bias_hh", h)
+      for i = 1, 4 do a[i] = a[i] + b[i] end
+      h = tanh(a)
+      local weight, sum, context = {}, 0, { 0, 0, 0, 0 }
+      for s = 1, 3 do
+        local dot = 0
+        for i = 1, 4 do dot = dot + m[s][i] * h[i] end
+        weight[s] = math.exp(dot)
+        sum = sum + weight[s]
+      end
+      for s = 1, 3 do
+        for i = 1, 4 do context[i] = context[i] + weight[s] / sum * m[s][i] end
+      end
+      o = tanh(affine(get "mix.weight", get "mix.bias", join(h, context)))
+      local z, total = affine(get "output.weight", get "output.bias", o), 0
+      for _, v in ipairs(z) do total = total + math.exp(v) end
+      for i, v in ipairs(z) do assert.near(v - math.log(total), scores[t][i], 1e-5) end
+    end
+  end)
+
+  it("learns alone as among others", function()
+    local model = model_of { layers = { neap.gru { size = 4 }, neap.lstm { size = 5 } },
+      input_feed = true }
+    assert.matches("input_feed=true", tostring(model), 1, true)
+    local function batch(rows)
+      local corpus = neap.corpus.from({ a = rows, b = rows }, { split = { a = "characters",
+        b = "characters" } })
+      return neap.batches(model:fields(corpus, "a", "b"), { size = #rows })()
+    end
+    local one, other = model:loss(batch { "abca" }), model:loss(batch { "b" })
+    assert.near((5 * one + 2 * other) / 7, model:loss(batch { "abca", "b" }), 1e-6)
+    local first, optim = model:loss(batch { "abca", "cb" }), neap.adam { rate = 2e-2 }
+    for _ = 1, 60 do model:learn(batch { "abca", "cb" }, optim) end
+    assert.is_true(model:loss(batch { "abca", "cb" }) < 0.2 * first)
+  end)
+
+  it("is about attention", function()
+    raises("decoder: input_feed: it is about attention, came attention = false", function()
+      neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, input_feed = true,
+        attention = false }
+    end)
+    raises("decoder: input_feed: expected true or false, came 1", function()
+      neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, input_feed = 1 }
+    end)
+  end)
+end)
+
 -- ---- copies ----
 
 -- Names of four letters stand in sentences of few words and change places in their translation.
@@ -327,15 +420,17 @@ describe("a decoder that copies", function()
 
   it("has right gradients, and loops as it runs in one", function()
     for _, options in ipairs { { copy = 2 }, { copy = 2, coverage = true, coverage_loss = 0.5 },
-      { coverage = true, attention = "additive", coverage_loss = 2 } } do
-      options.layers = { neap.residual { neap.gru { size = 3 } }, neap.lstm { size = 4 } }
+      { coverage = true, attention = "additive", coverage_loss = 2 },
+      { copy = 1, coverage = true, input_feed = true, mix = 5 } } do
+      options.layers = { neap.gru { size = 3 }, neap.lstm { size = 4 } }
+      if not options.input_feed then options.layers[1] = neap.residual { neap.gru { size = 3 } } end
       local model = model_of(options, 3)
       local batch = batch_of(model, 3)
       local looped = model:run("mixed", false)
       looped:set("mix", 0)
       assert.near(model:loss(batch), looped:feed(batch):forward():item(), 1e-5)
       assert.near(model:loss(batch), model:recompute(true):run("learn", true):feed(batch):forward():item(),
-        0)
+        1e-6)
       local run = model:program "learn":run { learn = true, double = true }
       local function loss() return run:feed(batch):forward():item() end
       loss()

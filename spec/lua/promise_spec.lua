@@ -342,12 +342,14 @@ describe("run_model on text", function()
     local copied = 0
     for i, options in ipairs { { copy = 2 }, { coverage = true, attention = "additive" },
       { copy = 3, coverage = true, bridge = "copy" }, { copy = true, bridge = "zero",
-        attention = "dot", coverage = true } } do
+        attention = "dot", coverage = true },
+      { input_feed = true, copy = 2, coverage = true }, { input_feed = true, mix = 4 } } do
       local wide = i == 4 and 12 or 7
       options.embed = wide
       options.layers = { neap.residual { neap.lstm { size = wide } },
         neap.chain { neap.layer_norm {}, neap.lstm { size = 6 } } }
       if i == 4 then options.layers = { neap.highway { neap.gru { size = 12 } } } end
+      if options.input_feed then options.layers[1] = neap.lstm { size = wide } end
       if options.bridge == "copy" then options.layers[2] = neap.lstm { size = 6 } end
       local model = neap.async_seq2seq { input = words, output = output, rng = rng, max_length = 9,
         encoder = neap.chain { neap.embed { size = 5 }, neap.lstm { size = 7 },
