@@ -753,6 +753,32 @@ local function name_copies(self, models, batch, sequences, how)
   end
 end
 
+-- Each sequence's symbols as they stand there, one for each step that attention sees.
+local function shown_symbols(self, batch, sequences, steps)
+  local v, out = self.inputs[1].vocab, {}
+  if sequences == batch or not v or v.merges then
+    check.fail("predict: replace_unk: expected a list of sequences of symbols that are not subwords, "
+      .. "came %s", sequences == batch and "a batch" or v and "subwords" or "numbers")
+  end
+  for b, sequence in ipairs(sequences) do
+    out[b] = v:cut(sequence)
+    if #out[b] ~= steps[b] then
+      check.fail("predict: replace_unk: the encoder gives %d steps for %d symbols", steps[b], #out[b])
+    end
+  end
+  return out
+end
+
+-- The first of the steps that have the largest weight, of packed floats; none of no steps.
+local function most_looked_at(weights)
+  local best, most = nil, -1
+  for s = 1, #weights // 4 do
+    local x = string.unpack("f", weights, 4 * s - 3)
+    if x > most then best, most = s, x end
+  end
+  return best
+end
+
 --- What the model writes for each sequence.
 -- @tab sequences a list of strings, of lists of symbols, or of rows of numbers; or a batch
 -- @tab[opt] options those of @{neap.search}: the likeliest symbol at each step, a beam, or symbols
@@ -761,31 +787,40 @@ end
 -- - `max_length`: most symbols that are written (that of the model)
 -- - `all`: all hypotheses of each sequence, the best first, as many as the beam has (false)
 -- - `attention`: also what it looked at (false)
+-- - `replace_unk`: in the place of the output's `unk` stands the symbol of the input that it looked
+--   at most (Luong et al. 2015, "Addressing the rare word problem"; OpenNMT's option of that name), as
+--   it is there (false)
 -- @treturn tab a list of symbols for each sequence; with `all` a list of `{ symbols, ids, score,
 --   log_probability, stopped, attention }`
 -- @treturn[opt] tab with `attention`: for each sequence a tensor [symbols written, steps of the
 --   input], whose row i has the weights over the input with which symbol i was written; each row's
 --   sum is 1
 function class:predict(sequences, options)
-  options = check.options("predict", options, names { "max_length", "all", "attention" })
+  options = check.options("predict", options,
+    names { "max_length", "all", "attention", "replace_unk" })
   local limit = check.integer("predict", "max_length", options.max_length or self.max_length, 1)
-  local look = options.attention
+  local replace = check.boolean("predict", "replace_unk", options.replace_unk)
+  local look = check.boolean("predict", "attention", options.attention)
   local how = search.options("predict", options, self.output, 0)
   local models = search.ensemble("predict", self, options.ensemble, vocabs)
   local seen = self:program "decode".outputs.attention
-  if not seen and (look or how.coverage_penalty > 0) then
+  if not seen and (look or replace or how.coverage_penalty > 0) then
     check.fail("predict: %s: the model's decoder has none", look and "attention"
-      or "coverage_penalty: attention")
+      or replace and "replace_unk: attention" or "coverage_penalty: attention")
   end
   local batch = task.batch("predict", self.inputs, sequences)
   if not batch then return {}, look and {} or nil end
   if self.copy then name_copies(self, models, batch, sequences, how) end
-  local source = source_of(models, batch, limit, look or how.coverage_penalty > 0)
+  local source = source_of(models, batch, limit, look or replace or how.coverage_penalty > 0)
+  local shown = replace and shown_symbols(self, batch, sequences, source.lengths)
   local out, weights = {}, look and {} or nil
   for b, list in ipairs(search.run(source, how)) do
     for _, h in ipairs(list) do
       h.symbols = {}
-      for i, id in ipairs(h.ids) do h.symbols[i] = how.name(b, id) end
+      for i, id in ipairs(h.ids) do
+        local unknown = replace and id == self.output.unk
+        h.symbols[i] = unknown and shown[b][most_looked_at(h.looks[i])] or how.name(b, id)
+      end
       if look then
         h.attention = core.tensor_from_string(table.concat(h.looks), { #h.ids, source.lengths[b] })
       end
@@ -809,7 +844,7 @@ local function is_list(x) return type(x) == "table" and not getmetatable(x) end
 -- @treturn tab `{ wer, per, n, hypotheses }`
 function class:score(sequences, references, options)
   local allowed = {}
-  for _, name in ipairs(names { "size", "max_length" }) do
+  for _, name in ipairs(names { "size", "max_length", "replace_unk" }) do
     if not per_sequence[name] then allowed[#allowed + 1] = name end
   end
   options = check.options("score", options, allowed)

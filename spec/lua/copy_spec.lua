@@ -373,6 +373,41 @@ describe("a decoder that copies", function()
     end
   end)
 
+  it("is not needed where the symbol in view may stand for the unknown one", function()
+    local model = learn(model_of {}, 8)
+    local options = { replace_unk = true, beam = 2 }
+    for i, said in ipairs(model:predict(texts, options)) do
+      local plain, weights = model:predict({ texts[i] }, { beam = 2, attention = true })
+      local symbols = en:cut(texts[i])
+      for k, symbol in ipairs(plain[1]) do
+        local best = 1
+        for s = 1, #symbols do
+          if weights[1]:get(k, s) > weights[1]:get(k, best) then best = s end
+        end
+        assert.equal(symbol == "<unk>" and symbols[best] or symbol, said[k])
+      end
+    end
+    assert.is_true(model:score(texts, references, { replace_unk = true }).wer < 1)
+    assert.same({ {} }, model:predict({ "" }, { replace_unk = true, max_length = 4,
+      filter = function(_, scores)
+        for id = 1, #scores do if id ~= de.stop then scores[id] = -math.huge end end
+      end }))
+    raises("predict: replace_unk: expected a list of sequences of symbols that are not subwords, came "
+      .. "a batch", function() model:predict(batch_of(model, 2), options) end)
+    raises("predict: replace_unk: expected true or false, came 1", function()
+      model:predict({ "call a" }, { replace_unk = 1 })
+    end)
+    raises("predict: replace_unk: attention: the model's decoder has none", function()
+      model_of { attention = false }:predict({ "call a" }, { replace_unk = true })
+    end)
+    local folded = neap.async_seq2seq { input = en, output = de, encoder = neap.chain {
+      neap.embed { size = 2 }, neap.fold {}, neap.gru { size = 2 } }, decoder = neap.decoder {
+      embed = 2, layers = { neap.gru { size = 2 } } } }
+    raises("predict: replace_unk: the encoder gives 2 steps for 3 symbols", function()
+      folded:predict({ "call a b" }, { replace_unk = true })
+    end)
+  end)
+
   it("has a distribution over its symbols and those of the input", function()
     local model = model_of { copy = 3 }
     local all = model:predict({ "tell Kjell of Bo" }, { beam = #de + 3, max_length = 1, all = true })[1]
