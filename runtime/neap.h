@@ -307,6 +307,9 @@ NEAP_API int neap_state_slots(const neap_state *s);
 /* A slot with a dimension NEAP_LONGEST(space) has width 0 until a batch says it, and changes it with
 ** the batch while no row holds a value; later that fails with ESHAPE. */
 NEAP_API const char *neap_state_slot(const neap_state *s, int slot, neap_dtype *dtype, size_t *width);
+/* Gives such a slot its width before numbers are written into it. EARG for any other slot, ESHAPE if a
+** row holds a value. */
+NEAP_API neap_status neap_state_widen(neap_state *s, int slot, size_t width);
 /* The slot's numbers [rows, width]; float or int32_t. They move: valid until the next run, step or
 ** change of rows. */
 NEAP_API void *neap_state_data(neap_state *s, int slot);

@@ -521,7 +521,8 @@ static int state_get(lua_State *L) {
   return 1;
 }
 
-/* set(slot, tensor [rows, width]): the rows hold a value from now on */
+/* set(slot, tensor [rows, width]): the rows hold a value from now on. A slot of no width yet takes
+** over the tensor's. */
 static int state_set(lua_State *L) {
   neap_state *s = state_of(L, 1);
   int i = slot_of(L, s);
@@ -529,6 +530,10 @@ static int state_set(lua_State *L) {
   size_t width, rows = neap_state_rows(s);
   neap_state_slot(s, i, &dtype, &width);
   neap_tensor *t = nb_tensor_of(L, 3, dtype);
+  if (width == 0 && neap_tensor_rank(t) == 2 && rows > 0) {
+    nb_check(L, neap_state_widen(s, i, neap_tensor_dim(t, 1)));
+    width = neap_tensor_dim(t, 1);
+  }
   if (neap_tensor_size(t) != rows * width || neap_tensor_dim(t, 0) != rows)
     return nb_raise(L, "state set: expected [%I,%I], got %s", (LUAI_UACINT)rows,
                     (LUAI_UACINT)width, nb_push_shape(L, t));

@@ -286,6 +286,12 @@ NEAP_API const char *neap_state_slot(const neap_state *s, int slot, neap_dtype *
 NEAP_API void *neap_state_data(neap_state *s, int slot) {
   return s && slot >= 0 && slot < s->n_slots ? s->slot[slot].data : NULL;
 }
+NEAP_API neap_status neap_state_widen(neap_state *s, int slot, size_t width) {
+  NEED(s, "state widen");
+  if (slot < 0 || slot >= s->n_slots)
+    return ni_fail(NEAP_EARG, "state widen: slot %d is not in 0..%d", slot, s->n_slots - 1);
+  return ni_state_widen(s, slot, width);
+}
 NEAP_API int neap_state_marked(const neap_state *s, size_t row) {
   return s && row < s->rows && s->held[row];
 }

@@ -40,6 +40,8 @@ neap_status ni_state_reserve(neap_state *s, size_t rows) {
 neap_status ni_state_widen(neap_state *s, int slot, size_t width) {
   ni_state_slot *l = &s->slot[slot];
   if (l->width == width) return NEAP_OK;
+  if (!l->widens)
+    return ni_fail(NEAP_EARG, "state: '%s' is %zu wide, came %zu", l->name, l->width, width);
   if (memchr(s->held, 1, s->rows))
     return ni_fail(NEAP_ESHAPE, "state: '%s' is of %zu steps, the batch has %zu: reset it first",
                    l->name, l->width, width);
@@ -83,8 +85,8 @@ neap_status ni_state_new(neap_state **out, const neap_program *pr, size_t rows) 
   if (rc) return rc;
   for (int i = 0; i < pr->n_slots && !rc; i++) {
     const ni_slot_info *from = &pr->slot[i];
-    s->slot[i] = (ni_state_slot){ni_strdup(from->name), from->dtype, from->width, from->space,
-                                 NULL, NULL};
+    s->slot[i] = (ni_state_slot){ni_strdup(from->name), from->dtype, from->width, !from->width,
+                                 from->space, NULL, NULL};
     if (!s->slot[i].name) rc = NEAP_EMEM;
   }
   if (!rc) rc = ni_state_reserve(s, rows ? rows : 1);

@@ -13,6 +13,7 @@ typedef struct ni_state_slot {
   char *name;
   neap_dtype dtype;
   size_t width;
+  bool widens; /* as wide as each batch says */
   int space;
   void *data, *next; /* [cap_rows, width] */
 } ni_state_slot;
@@ -33,7 +34,7 @@ void ni_state_retain(neap_state *s);
 void ni_state_release(neap_state *s);
 /* Makes room for rows in every slot, all or nothing; the rows stay as many as they are. */
 neap_status ni_state_reserve(neap_state *s, size_t rows);
-/* A slot that is as wide as the batch says: takes that over, if no row holds a value. ESHAPE. */
+/* Gives a slot another width, if no row holds a value. ESHAPE; EARG if it always has the same. */
 neap_status ni_state_widen(neap_state *s, int slot, size_t width);
 neap_status ni_state_mark(neap_state *s, size_t row);
 neap_status ni_state_reset(neap_state *s, const int32_t *rows, size_t n);

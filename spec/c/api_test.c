@@ -189,6 +189,7 @@ static void test_null(fixture *f) {
   NULL_FAILS(neap_state_copy(NULL, f->state));
   NULL_FAILS(neap_state_copy(f->state, NULL));
   NULL_FAILS(neap_state_mark(NULL, 0));
+  NULL_FAILS(neap_state_widen(NULL, 0, 1));
   NULL_FAILS(neap_state_reset(NULL, NULL, 0));
   NULL_FAILS(neap_state_gather(NULL, i, 1));
   NULL_FAILS(neap_state_gather(f->state, NULL, 1));
@@ -529,6 +530,8 @@ static void test_wrong(fixture *f) {
   CHECK_FAILS(NEAP_ERANGE, "too many", neap_state_new(&state_, f->pr, (size_t)1 << 40));
   CHECK(state_ == NULL);
   CHECK_FAILS(NEAP_ERANGE, "row 2 is not in 0..1", neap_state_mark(f->state, 2));
+  CHECK_FAILS(NEAP_EARG, "slot -1 is not in 0..", neap_state_widen(f->state, -1, 1));
+  CHECK_FAILS(NEAP_EARG, "wide, came 99", neap_state_widen(f->state, 0, 99));
   CHECK_FAILS(NEAP_ERANGE, "row -1 is not in 0..1", neap_state_reset(f->state, &i[1], 1));
   CHECK_FAILS(NEAP_ERANGE, "row -1 is not in 0..1", neap_state_gather(f->state, i, 2));
   /* streams */
