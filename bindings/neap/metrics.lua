@@ -536,9 +536,15 @@ end)
 
 -- ---- how sure ----
 
--- What stands at a share of a sorted list, between two entries in proportion (type 7 of Hyndman and
--- Fan 1996).
-local function quantile(list, share_of)
+--- What stands at a share of a sorted list, between two entries in proportion (type 7 of Hyndman
+-- and Fan 1996): the median at 0.5.
+-- @tab list numbers, the least first, at least one
+-- @number share_of 0 to 1
+-- @treturn number
+function metrics.quantile(list, share_of)
+  check.table("quantile", "list", list)
+  check.number("quantile", "share", share_of, 0, 1)
+  if #list == 0 then check.fail("quantile: expected at least one number, came none") end
   local at = 1 + (#list - 1) * share_of
   local low = math.floor(at)
   return list[low] + (at - low) * ((list[low + 1] or list[low]) - list[low])
@@ -606,8 +612,8 @@ function metrics.bootstrap(f, arguments, options)
     values[s] = number(compute(pick), "a sample")
   end
   table.sort(values)
-  return metrics.scores { value = value, low = quantile(values, (1 - level) / 2),
-    high = quantile(values, (1 + level) / 2), level = level, samples = samples }
+  return metrics.scores { value = value, low = metrics.quantile(values, (1 - level) / 2),
+    high = metrics.quantile(values, (1 + level) / 2), level = level, samples = samples }
 end
 
 -- ---- classes ----

@@ -77,7 +77,7 @@ for _, document in ipairs { "README.md", "docs/guide.md" } do
           :format(folder.path))
         assert.equal(0, status, text)
         assert.matches(host[1]:find("stream", 1, true) and "^%S+\n%S+\n$"
-          or "^program learn\nprogram predict\n%d+ numbers in %d+ parameters\n$", text)
+          or "^program learn\nprogram predict\nprogram simulate\n%d+ numbers in %d+ parameters\n$", text)
       end
     end)
 
