@@ -276,6 +276,43 @@ function common.show(n, each)
   end
 end
 
+--- Draws curves with letters, over each other: later ones over earlier ones, @ where the last two
+-- fall together.
+-- @tab curves a list of `{ mark, list }`, the lists of numbers, or false where there is none, all as
+--   long; of long ones some steps are left out
+-- @tab[opt] options `low`, `high` (those of the curves)
+function common.draw(curves, options)
+  options = options or {}
+  local HEIGHT, WIDTH, low, high = 13, 76, math.huge, -math.huge
+  for _, curve in ipairs(curves) do
+    for _, y in ipairs(curve[2]) do
+      if y then low, high = math.min(low, y), math.max(high, y) end
+    end
+  end
+  low, high = options.low or low, options.high or high
+  local every, cells = math.ceil(#curves[1][2] / WIDTH), {}
+  local columns = #curves[1][2] // every
+  for r = 1, HEIGHT do
+    cells[r] = {}
+    for c = 1, columns do cells[r][c] = " " end
+  end
+  for i, curve in ipairs(curves) do
+    local before = i > 1 and i == #curves and curves[i - 1][1]
+    for c = 1, columns do
+      local y = curve[2][c * every]
+      if y then
+        local share = high > low and (math.max(low, math.min(high, y)) - low) / (high - low) or 0.5
+        local row = cells[HEIGHT - math.floor(share * (HEIGHT - 1) + 0.5)]
+        row[c] = row[c] == before and "@" or curve[1]
+      end
+    end
+  end
+  for r, row in ipairs(cells) do
+    local label = (r == 1 or r == HEIGHT) and ("%.4g"):format(r == 1 and high or low) or ""
+    print((("%8s %s"):format(label, table.concat(row)):gsub(" +$", "")))
+  end
+end
+
 --- A character for each number, from blank (0) to @ (1).
 function common.shade(values)
   local text = {}

@@ -54,16 +54,8 @@ end
 -- The truth is drawn with dots, the forecast with o, both in one place with @.
 local function draw(title)
   local truth, forecast = rollout(0)
-  local rows = {}
-  for r = 1, 13 do rows[r] = {} end
-  for t = 1, #truth do
-    for r = 1, 13 do rows[r][t] = " " end
-    local function row(y) return math.floor(7.5 - 6 * math.max(-1, math.min(1, y))) end
-    rows[row(truth[t])][t] = "."
-    rows[row(forecast[t])][t] = row(truth[t]) == row(forecast[t]) and "@" or "o"
-  end
   print(title)
-  for r = 1, 13 do print("  " .. table.concat(rows[r])) end
+  common.draw({ { "o", forecast }, { ".", truth } }, { low = -1, high = 1 })
 end
 
 if not options.load then

@@ -36,6 +36,7 @@ local scripts = {
   g2p = { "async_seq2seq", "dev_wer", nil, 0.9 },
   charlm = { "language_model", "dev_nats", nil, 1.5 },
   sine = { "forecaster", "dev_rmse", nil, 0.2 },
+  forecast = { "forecaster", "dev_rolled", nil, 0.5 },
   hmm = { "hmm", "counted_off", nil, 0.05 },
   memory = { "seq2class", "dev_accuracy", 0.9 },
   vanishing = { "forecaster", "dev_rmse", nil, 0.5 },
@@ -363,6 +364,56 @@ describe("examples", function()
     end
     assert.is_true(values.elman_40 < 0.7 and values.lstm_40 > 0.9 and values.gru_40 > 0.9, text)
     assert.matches("lstm   over 40 steps: accuracy %S+\n  first |[#+-.' ]+|\n  last  |[#+-.' ]+|", text)
+  end)
+
+  it("forecast reads columns by name, with gaps, and forecasts a test file too", function()
+    local rng, lines = neap.rng(3), { "day,note,up,down" }
+    for t = 1, 90 do
+      local x = 50 + t + 10 * math.sin(t * math.pi / 2) + rng:normal()
+      lines[t + 1] = ("%d,\"a, b\",%s,%.2f"):format(t, t == 30 and "NA" or ("%.2f"):format(x),
+        200 - x)
+    end
+    local function file(name, from, to)
+      return folder.write(name, lines[1] .. "\n" .. table.concat(lines, "\n", from + 1, to + 1)
+        .. "\n")
+    end
+    local train, test = file("train.csv", 1, 80), file("test.csv", 81, 90)
+    local common = ("--train %s --columns up,down --gaps hold --season 4 "):format(train)
+    local draws = os.execute "command -v gnuplot >/dev/null"
+    local text, errors, status = run(folder, "forecast", common .. "--epochs 2 --test " .. test
+      .. (draws and " --picture " .. folder.path .. "/up.svg" or ""))
+    assert.equal(0, status, errors)
+    assert.matches("\nup +1 step  [^\n]*\n +16 steps  [^\n]*\ndown +1 step  ", text)
+    assert.matches("\nup: %. what came, o rolled out, @ both, %- interval of 80 %%: %d+ of 16 lie", text)
+    local _, values = result_of(text)
+    assert.is_number(values.test_ahead)
+    assert.is_true(values.dev_rolled < 1 and values.test_rolled > 0, text)
+    if draws then
+      local svg <close> = assert(io.open(folder.path .. "/up.svg"))
+      assert.matches("rolled out", svg:read "a", 1, true)
+    end
+    local function refuses(came, message, args)
+      text, errors, status = run(folder, "forecast", args)
+      assert.same({ "", came }, { text, status }, errors)
+      assert.matches("^forecast: [^\n]*\n$", errors)
+      assert.matches(message, errors, 1, true)
+    end
+    refuses(2, '--columns: "op" is not among the columns; did you mean "up"?',
+      "--columns op --train " .. train)
+    refuses(1, train .. ':31: column up: expected a number, came "NA"',
+      "--columns up --train " .. train)
+    refuses(1, "--train: too little: expected at least 240 steps to learn from, and three seasons, "
+      .. "came 64", common .. "--season 80")
+    refuses(1, "value: the same in each season: there is nothing to learn",
+      "--season 2 --train " .. folder.write("same.csv", "t,value\n" .. ("1,2\n2,3\n"):rep(40)))
+    refuses(2, "--series: expected no --train, --dev or --quick beside it", "--series co2 --quick")
+    refuses(2, "--model is for one series: give --series, or --train", "--model x")
+    refuses(2, "--dev needs --train or --load", "--dev " .. train)
+    refuses(2, "must be one of 'airpassengers', 'co2'", "--series stars")
+    local path = folder.path .. "/one.safetensors"
+    assert.equal(0, select(3, run(folder, "forecast", "--quick --epochs 1 --model " .. path)))
+    refuses(1, path .. ": its model reads 1 columns, the series has 2",
+      common .. "--load " .. path)
   end)
 
   it("stress prints the usual pattern's score beside its own", function()
