@@ -91,7 +91,7 @@ return function(model, options)
   local key, first_rate = options.key or "accuracy", optim:rate()
   local result = { epochs = 0, seconds = 0, interrupted = false }
   local best -- { scores, epoch, restore }: set at one go, since Ctrl-C may come at any moment
-  local began, longest = core.clock(), 0
+  local began = core.clock()
   local history, last, seed = {}, 0, model.seed
 
   -- What is drawn in an epoch does not depend on the ones before.
@@ -105,7 +105,7 @@ return function(model, options)
     local ok, message = checkpoint.save(path, { model = model, optim = optim, rngs = rngs,
       average = average, best = best and best.params, scores = best and best.scores,
       history = history, numbers = { epoch = epoch, best = best and best.epoch or 0,
-        rate = optim:rate(), first_rate = first_rate or optim.base, longest = longest,
+        rate = optim:rate(), first_rate = first_rate or optim.base,
         seconds = core.clock() - began } })
     result.unsaved = not ok and message or nil
     if not ok and not options.quiet then out:write("checkpoint not saved: ", message, "\n") end
@@ -117,8 +117,7 @@ return function(model, options)
     if there == nil then check.fail("fit: checkpoint: %s", message) end
     if not there then return end
     local n = state.numbers
-    last, longest, first_rate, history = math.tointeger(n.epoch), n.longest, n.first_rate,
-      state.history
+    last, first_rate, history = math.tointeger(n.epoch), n.first_rate, state.history
     if optim.schedule then optim.base = first_rate else optim:rate(n.rate) end
     for _, score in ipairs(history) do optim:observe(score) end
     if n.best > 0 then
@@ -129,12 +128,21 @@ return function(model, options)
     if not options.quiet then out:write(("goes on after epoch %d of %s\n"):format(last, path)) end
   end
 
+  -- How many epochs there can be, if `epoch` begins at `start` and each takes so long.
+  local function possible(epoch, start, each)
+    if not minutes then return epochs end
+    return math.min(epochs, epoch - 1 + (minutes * 60 - (start - began)) // each)
+  end
+
+  -- How long those before took on average: a single slow one tells little.
+  local function mean(epoch, start) return (start - began) / math.max(epoch - 1, 1) end
+
   -- How much is over when a share of an epoch is.
   local function done(epoch, share, start)
     local all = epochs
-    if minutes and (epoch > 1 or share > 0.05) then
-      local each = epoch > 1 and longest or (core.clock() - start) / share
-      all = math.min(all, math.max(epoch, minutes * 60 // each))
+    if epoch > 1 or share > 0.05 then
+      local each = epoch > 1 and mean(epoch, start) or (core.clock() - start) / share
+      all = math.max(epoch, possible(epoch, start, each))
     end
     return (epoch - 1 + share) / all
   end
@@ -207,7 +215,6 @@ return function(model, options)
     if options.dev and type(optim.observe) == "function" then optim:observe(scores[key]) end
     if options.dev then history[#history + 1] = scores[key] end
     result.epochs = epoch
-    longest = math.max(longest, core.clock() - start)
     if path then save(epoch) end
     if options.quiet then return end
     local text = ("epoch %d/%d  loss %s"):format(epoch, epochs, metrics.number(loss))
@@ -226,7 +233,8 @@ return function(model, options)
     for epoch = last + 1, epochs do
       if options.patience and best and last - best.epoch >= options.patience then break end
       if path then draw_anew(epoch) end
-      if minutes and core.clock() - began + longest > minutes * 60 then break end
+      local now = core.clock()
+      if possible(epoch, now, mean(epoch, now)) < epoch then break end
       epoch_of(epoch)
       if options.patience and epoch - best.epoch >= options.patience then break end
     end

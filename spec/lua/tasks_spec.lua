@@ -1042,11 +1042,11 @@ describe("fit", function()
     end
   end)
 
-  -- three batches an epoch, each of a second by a clock of ours; what `rate` is told of the share
-  -- that is over
+  -- three batches an epoch, each of a second by a clock of ours, in epoch `slow` of three; what
+  -- `rate` is told of the share that is over
   local clock = core.clock
   after_each(function() core.clock = clock end)
-  local function shares(epochs, minutes)
+  local function shares(epochs, minutes, slow)
     local now = 0
     core.clock = function() return now end
     local model = neap.forecaster { rng = neap.rng(1), net = neap.elman { size = 4 } }
@@ -1057,11 +1057,11 @@ describe("fit", function()
         told[#told + 1] = done
         return first
       end,
-      train = function()
+      train = function(epoch)
         local n = 0
         return setmetatable({}, { __len = function() return 3 end, __call = function()
           n = n + 1
-          if n > 1 then now = now + 1 end
+          if n > 1 then now = now + (epoch == slow and 3 or 1) end
           if n <= 3 then return batch end
         end })
       end })
@@ -1079,5 +1079,13 @@ describe("fit", function()
     assert.equal(3, epochs)
     assert.equal(0, told[1])
     for i = 2, 9 do assert.near((i - 1) / 9, told[i], 1e-12) end
+  end)
+
+  it("takes one slow epoch for what it is", function()
+    local told, epochs = shares(1000, 30 / 60, 2) -- 3 s, 9 s, then 3 s each
+    assert.equal(7, epochs)
+    for epoch, all in ipairs { 10, 10, 5, 6, 6, 7, 7 } do
+      assert.near((epoch - 1) / all, told[3 * epoch - 2], 1e-12)
+    end
   end)
 end)
