@@ -43,20 +43,24 @@ function common.range(option, range)
   end
 end
 
-local presets = {} -- option -> { in earnest, with --quick }
+local presets = {} -- option -> its range, see below
 
 --- Adds an option that is a number.
 -- @param parser
 -- @string name such as "--size"
 -- @string value what it is called in the usage
 -- @tab range as for @{range}, and `preset`, `quick`: what it is where it is not given, in earnest
---   and with --quick (if that differs)
+--   and with --quick (if that differs); `others`: what it is with further options, by their names
 -- @string description
 function common.number(parser, name, value, range, description)
   if range.preset then
-    presets[name:match "%a+"] = { range.preset, range.quick or range.preset }
-    description = ("%s (default: %s%s)"):format(description, range.preset,
-      range.quick and "; with --quick: " .. range.quick or "")
+    presets[name:match "%a+"] = range
+    local with = { tostring(range.preset) }
+    for option, n in pairs(range.others or {}) do
+      table.insert(with, ("with --%s: %s"):format(option, n))
+    end
+    if range.quick then table.insert(with, "with --quick: " .. range.quick) end
+    description = ("%s (default: %s)"):format(description, table.concat(with, "; "))
   end
   parser:option(name):argname(value):description(description):convert(common.range(name, range))
 end
@@ -83,7 +87,7 @@ end
 --- Reads the arguments.
 -- @tab about `[1]`: what the script does; `data`: what its files hold (none: it makes its own);
 --   `train`, `dev`, `test`: preset files; `whole`: a text, of which no part can be kept apart;
---   `epochs`, `quick`: how many epochs, in earnest and with --quick; `texts`: a name and what is
+--   `epochs`, `quick`, `others`: how many epochs, as @{number} takes them; `texts`: a name and what is
 --   done with the texts of that name, which a script can take without any data; `extend`:
 --   function(parser) that adds further options
 -- @treturn tab options by name; `preset`: the preset files; `alone`: texts and a saved model are
@@ -111,7 +115,7 @@ function common.options(about)
   option("--model", "FILE", "Save what was learned.")
   option("--load", "FILE", "Use a saved model instead of learning.")
   common.number(parser, "--epochs", "N", { low = 1, whole = true, preset = about.epochs,
-    quick = about.quick }, "How often to go through the data.")
+    quick = about.quick, others = about.others }, "How often to go through the data.")
   common.number(parser, "--minutes", "M", { low = 0 }, "Begin no epoch that would end later.")
   common.number(parser, "--seed", "S", { low = 0, whole = true, preset = 1 },
     "Another seed, other chance.")
@@ -122,8 +126,13 @@ function common.options(about)
     parser:argument(about.texts[1]):args "*":convert(common.text):description(about.texts[2])
   end
   local options = parser:parse(joined(arg))
-  for name, values in pairs(presets) do
-    if options[name] == nil then options[name] = values[options.quick and 2 or 1] end
+  for name, range in pairs(presets) do
+    local preset = range.preset
+    for option, n in pairs(range.others or {}) do
+      if options[option] then preset = n end
+    end
+    if options.quick and range.quick then preset = range.quick end
+    if options[name] == nil then options[name] = preset end
   end
   options.preset = about
   options.alone = options.load and about.texts and #options[about.texts[1]] > 0

@@ -1,4 +1,5 @@
---- Sequence to sequence of another length: how a word is spoken, from how it is spelled.
+--- Sequence to sequence of another length: how a word is spoken, from how it is spelled. With
+-- `--languages` one network each for six languages of few words.
 local neap = require "neap"
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
@@ -6,24 +7,31 @@ local options = common.options {
   "Learns to write down the phonemes of a word from its letters (encoder, decoder, attention).",
   data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)",
   train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
-  epochs = 16, quick = 3,
+  epochs = 16, quick = 3, others = { languages = 40 },
   texts = { "say", "Words to speak at the end; with --load nothing else." },
   extend = function(parser)
     local function option(name, value, range, description)
       common.number(parser, name, value, range, description)
     end
-    option("--size", "N", { low = 1, whole = true, preset = 256, quick = 32 },
-      "Units of each layer.")
-    option("--dropout", "P", { low = 0, below = 1, preset = 0.3, quick = 0 },
+    option("--size", "N", { low = 1, whole = true, preset = 256, quick = 32,
+      others = { languages = 128 } }, "Units of each layer.")
+    option("--dropout", "P", { low = 0, below = 1, preset = 0.3, quick = 0,
+      others = { languages = 0.4 } },
       "Share of the numbers between the layers that dropout sets to 0.")
-    option("--batch", "N", { low = 1, whole = true, preset = 128, quick = 32 },
-      "Words in a batch.")
-    option("--rate", "R", { low = 0, preset = 0.001, quick = 0.01 }, "Learning rate at the start.")
+    option("--batch", "N", { low = 1, whole = true, preset = 64, quick = 32,
+      others = { languages = 32 } }, "Words in a batch.")
+    option("--rate", "R", { low = 0, preset = 0.002, quick = 0.01, others = { languages = 0.003 } },
+      "Learning rate, before it falls.")
+    option("--average", "D", { low = 0, below = 1, preset = 0.999, quick = 0.9,
+      others = { languages = 0.995 } },
+      "Decay of the moving average of the parameters, which is scored and kept.")
     option("--beam", "K", { low = 1, whole = true, preset = 4 },
       "Hypotheses that are kept while writing; 1: greedy.")
     option("--mix", "P", { low = 0, high = 1, preset = 0 },
       "Share of the decoder's own symbols that it learns with; 0: teacher forcing.")
     option("--words", "N", { low = 1, whole = true }, "Learn from no more than so many words.")
+    parser:option "--languages":argname "FOLDER"
+      :description "Learn each language of SIGMORPHON 2020, from FOLDER/LANG_train.tsv and _dev.tsv."
   end,
 }
 local rng = neap.rng(options.seed)
@@ -53,7 +61,7 @@ end
 local train, dev, test
 if options.quick then
   train, dev = invented(1500), invented(100)
-elseif not options.alone then
+elseif not (options.alone or options.languages) then
   train, dev, test = common.corpora(options, {
     read = read, share = 0.03, rng = rng, by = "word",
     missing = "give --train FILE, "
@@ -67,30 +75,13 @@ if options.words and train and #train > options.words then
   train = train:select(table.move(order, 1, options.words, 1, {}))
 end
 
--- Words, each once, and all the ways to say them.
-local function references(corpus)
-  local words, said, at = {}, {}, {}
-  for i = 1, #corpus do
-    local word = corpus:string("word", i)
-    if not at[word] then
-      words[#words + 1] = word
-      at[word] = #words
-      said[#words] = {}
-    end
-    table.insert(said[at[word]], corpus:get("phonemes", i))
-  end
-  return words, said
-end
-
-local model
-if options.load then
-  model = common.load(options, "async_seq2seq", { "input" })
-else
+-- The network for a corpus.
+local function network(corpus)
   local size, rate = options.size, options.dropout
-  model = neap.async_seq2seq {
-    input = neap.vocab(train, "word", { unk = true }),
-    output = neap.vocab(train, "phonemes", { start = true, stop = true }),
-    rng = rng, threads = options.threads, max_length = 30,
+  return neap.async_seq2seq {
+    input = neap.vocab(corpus, "word", { unk = true }),
+    output = neap.vocab(corpus, "phonemes", { start = true, stop = true }),
+    rng = rng, threads = options.threads, max_length = 30, smoothing = 0.1,
     encoder = neap.chain {
       neap.embed { size = 64 },                  -- [S,B] letters -> [S,B,64]
       neap.dropout { rate = rate },
@@ -103,33 +94,85 @@ else
   }
 end
 
-local words, said
-if dev then words, said = references(dev) end
-if not options.load then
-  local data = model:fields(train, "word", "phonemes")
+-- The rate rises in the first fiftieth and falls to nothing; what counts is the moving average.
+local function learn(model, corpus, words, said)
+  local data = model:fields(corpus, "word", "phonemes")
   model.mix = options.mix
-  neap.fit(model, {
+  return neap.fit(model, {
     optim = neap.adam { rate = options.rate, clip = 2 },
-    -- constant for the first half, then halved again and again
-    rate = function(epoch, first)
-      return first * 0.5 ^ math.max(0, (epoch - 1 - options.epochs * 0.5) / (options.epochs * 0.12))
-    end,
+    rate = function(_, first, done) return first * math.min(done * 50 + 0.05, 1 - done) end,
+    average = neap.average { decay = options.average },
     epochs = options.epochs, minutes = options.minutes, key = "wer", lower = true,
     train = function() return neap.batches(data, { size = options.batch, rng = rng }) end,
     dev = function() return model:score(words, said) end,
   })
 end
+local how = { beam = options.beam }
+
+-- SIGMORPHON 2020, task 1, and the WER in percent that its LSTM baseline had on the test words
+-- (Gorman et al. 2020, "The SIGMORPHON 2020 Shared Task on Multilingual Grapheme-to-Phoneme
+-- Conversion").
+local languages = { { "bul", "Bulgarian", 31.11 }, { "dut", "Dutch", 16.44 },
+  { "fre", "French", 6.22 }, { "hun", "Hungarian", 5.33 }, { "ice", "Icelandic", 10.00 },
+  { "jpn", "Japanese", 7.56 } }
+
+-- WER and PER in percent of one of them, trained by itself: on dev and, if it is there, on test.
+local function language(code)
+  local function part(which)
+    return ("%s/%s_%s.tsv"):format(options.languages, code, which)
+  end
+  local corpus = common.need(read(part "train"))
+  local words, said = common.need(read(part "dev")):references("word", "phonemes")
+  local model = network(corpus)
+  learn(model, corpus, words, said)
+  local test = read(part "test")
+  return model, model:score(words, said, how),
+    test and model:score(test:references("word", "phonemes"))
+end
+
+if options.languages then
+  for _, name in ipairs { "load", "model", "train", "dev", "test" } do
+    if options[name] then common.fail(2, ("--languages: not with --%s"):format(name)) end
+  end
+  local rows, result = {}, { dev_wer = 0, dev_per = 0, parameters = 0 }
+  for i, known in ipairs(languages) do
+    local code, name, published = table.unpack(known)
+    common.warn("%s", name)
+    local model, dev, test = language(code)
+    rows[i] = ("%-10s %7.2f %7.2f   %8s %15.2f"):format(name, 100 * dev.wer, 100 * dev.per,
+      test and ("%.2f"):format(100 * test.wer) or "-", published)
+    result["dev_wer_" .. code] = dev.wer
+    result.dev_wer = result.dev_wer + dev.wer / #languages
+    result.dev_per = result.dev_per + dev.per / #languages
+    result.parameters = result.parameters + model:parameters()
+  end
+  print(("%-10s %7s %7s   %8s %15s"):format("percent", "dev WER", "dev PER", "test WER",
+    "LSTM of 2020"))
+  print(table.concat(rows, "\n"))
+  return common.result(result)
+end
+
+local model
+if options.load then
+  model = common.load(options, "async_seq2seq", { "input" })
+else
+  model = network(train)
+end
+local words, said
+if dev then words, said = dev:references("word", "phonemes") end
+if not options.load then learn(model, train, words, said) end
 common.save(options, model)
 
 -- What came of it.
-local how, result = { beam = options.beam }, { parameters = model:parameters() }
+local result = { parameters = model:parameters() }
 if dev then
   local scores = model:score(words, said, how)
   common.show(#words, function(i)
     local said_so = table.concat(scores.hypotheses[i], " ")
     local first, right = table.concat(said[i][1], " "), false
     for _, r in ipairs(said[i]) do right = right or table.concat(r, " ") == said_so end
-    return right, ("%-16s %-32s%s"):format(words[i], said_so, right and "" or "  is " .. first)
+    return right, ("%-16s %-32s%s"):format(table.concat(words[i]), said_so,
+      right and "" or "  is " .. first)
   end)
   result.dev_wer, result.dev_per = scores.wer, scores.per
 end
@@ -137,7 +180,7 @@ for k, phones in ipairs(model:predict(options.say, how)) do
   print(options.say[k], table.concat(phones, " "))
 end
 if test then
-  local others, right = references(test)
+  local others, right = test:references("word", "phonemes")
   local s = model:score(others, right, how)
   result.test_wer, result.test_per = s.wer, s.per
 end

@@ -168,7 +168,7 @@ describe("examples", function()
   it("take what is given beside --quick", function()
     local _, errors = run(folder, "g2p", "--quick --epochs 5 --size 8 --batch 500 --rate 0.5")
     assert.matches("epoch 5/5  loss", errors, 1, true)
-    assert.matches("epoch 1/5  loss %S+  wer %S+  rate 0.5 ", errors)
+    assert.matches("epoch 1/5  loss %S+  wer %S+  rate 0.433 ", errors) -- it falls at once
     local small = select(2, result_of((run(folder, "g2p", "--quick --epochs 1 --size 8"))))
     local usual = select(2, result_of((run(folder, "g2p", "--quick --epochs 1"))))
     assert.is_true(small.parameters < usual.parameters)
@@ -261,6 +261,38 @@ describe("examples", function()
         .. "(text, tab, class)\n", out, 1, true)
       assert.matches(folder.path .. "/a/shared/data/names/train.tsv\n", out, 1, true)
     end)
+
+  it("g2p learns languages one by one, and prints their scores beside published ones", function()
+    local data, codes = folder.path .. "/languages", { "bul", "dut", "fre", "hun", "ice", "jpn" }
+    local spelled = { "ав", "ва", "а", "в" }
+    assert(os.execute("mkdir " .. data))
+    for _, code in ipairs(codes) do
+      local lines = {}
+      for i = 1, 20 do
+        local word = spelled[i % #spelled + 1]
+        lines[i] = word .. "\t" .. word:gsub(utf8.charpattern, "%0 "):sub(1, -2)
+      end
+      folder.write("languages/" .. code .. "_train.tsv", table.concat(lines, "\n") .. "\n")
+      folder.write("languages/" .. code .. "_dev.tsv", lines[1] .. "\n" .. lines[2] .. "\n")
+    end
+    folder.write("languages/fre_test.tsv", "ва\tв а\n")
+    local args = ("--quick --size 24 --batch 4 --epochs 30 --languages %s"):format(data)
+    local text, errors, status = run(folder, "g2p", args)
+    assert.equal(0, status, errors)
+    assert.matches("\nFrench +0.00 +0.00 +0.00 +6.22\n", text)
+    assert.matches("\nHungarian +0.00 +0.00 +%- +5.33\n", text)
+    local _, values = result_of(text)
+    assert.same({ 0, 0, 0 }, { values.dev_wer, values.dev_per, values.dev_wer_bul })
+
+    local function says(status, message, args)
+      local text, errors, came = run(folder, "g2p", args)
+      assert.same({ "", status }, { text, came })
+      assert.matches(message, errors, 1, true)
+    end
+    says(2, "g2p: --languages: not with --load\n", ("--languages %s --load x"):format(data))
+    says(1, "no/such/bul_train.tsv: No such file", "--languages no/such")
+    assert.matches("--languages: 40; with --quick: 3)", run(folder, "g2p", "--help"), 1, true)
+  end)
 
   it("tag scores a hidden Markov model beside it, with a saved network too", function()
     local path = folder.path .. "/tags.safetensors"
