@@ -101,7 +101,9 @@ function kinds.synced_seq2seq(config, parts)
   need(loss == "cross_entropy" or loss == "crf" or loss == "ctc", "it knows no loss %s",
     tostring(loss))
   has(parts, "predict", inputs, {}, { scores = loss == "ctc" and n + 1 or n, tags = "i32" })
-  has(parts, "learn", inputs, { output = ids() }, { loss = 1 })
+  local learnt = config.also ~= nil and inputs_of(config.also) or {}
+  learnt.output = ids()
+  has(parts, "learn", inputs, learnt, { loss = 1 })
 end
 
 function kinds.hmm(config, parts)

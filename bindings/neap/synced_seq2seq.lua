@@ -79,6 +79,25 @@ local function loss_of(options)
   return name
 end
 
+-- Further outputs, as a list of { name, vocab }.
+local function further(given, inputs, loss)
+  if given == nil then return {} end
+  local list, taken = {}, { output = true }
+  for _, input in ipairs(inputs) do taken[input.name] = true end
+  for name, v in pairs(check.table("synced_seq2seq", "also", given)) do
+    if type(name) ~= "string" or taken[name] then
+      check.fail("synced_seq2seq: also: expected names that no input or output has, came %s",
+        check.came(name))
+    end
+    list[#list + 1] = { name = name, vocab = task.vocab("synced_seq2seq", "also: " .. name, v) }
+  end
+  if #list > 0 and loss == "ctc" then
+    check.fail("synced_seq2seq: also: outputs of each step, which the loss \"ctc\" has not")
+  end
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
 --- Makes the task.
 -- @function synced_seq2seq
 -- @tab options
@@ -93,17 +112,23 @@ end
 --   last, and repeats are dropped
 -- - `smoothing`, `weights` (`{ symbol = number, .. }`, 1 for the others), `focal`: of the
 --   cross-entropy, see @{neap.op.cross_entropy}
+-- - `also`: further outputs of each step, which teach the network what the main ones do not say
+--   (Caruana 1997): `{ name = vocabulary, .. }`, fields of the batches that it learns from. Each has
+--   a linear layer of its own on what the network gives; the mean of their cross-entropies is added
+--   to the loss. No answer depends on these layers. The task has the vocabularies as `task.also`, a
+--   list of `{ name =, vocab = }`
 -- - `zero`, `beam`: of ctc, see @{neap.op.ctc}, @{neap.op.ctc_decode}
 -- - `rng`, `threads`, `recompute` (see @{neap.program})
 local function new(_, options)
   options = check.options("synced_seq2seq", options, { "input", "output", "net", "rng", "threads",
-    "recompute", "loss", "zero", "beam", table.unpack(task.class_loss) })
+    "recompute", "loss", "also", "zero", "beam", table.unpack(task.class_loss) })
   local inputs = task.inputs("synced_seq2seq", options.input)
   local output = task.vocab("synced_seq2seq", "output", options.output)
   local net = task.network("synced_seq2seq", options.net)
   local name = loss_of(options)
   local loss = losses[name]
   local width = #output + loss.more
+  local also = further(options.also, inputs, name)
   local head = layer.linear { name = "head", size = width }
   local function logits(rec)
     local x = task.record_inputs(rec, inputs)
@@ -112,25 +137,36 @@ local function new(_, options)
       if y.space < 1 then
         check.fail("synced_seq2seq: the network must give a value for each step, came %s", y:shape())
       end
-      if y.width ~= width then y = head(y) end
-      return y
+      return y.width ~= width and head(y) or y, y
     end)
+  end
+  -- What the further outputs add to the loss, y being what the network gives.
+  local function added(rec, y)
+    local sum
+    for _, field in ipairs(also) do
+      local ids = rec:input(field.name, { space = "T", dtype = "i32" })
+      local z = rec:within("also", layer.linear { name = field.name, size = #field.vocab }, y)
+      local one = op.cross_entropy(z, ids)
+      sum = sum and sum + one or one
+    end
+    return sum / #also
   end
   local self = task.new(class, {
     kind = "synced_seq2seq", rng = options.rng, net = net, options = options,
     hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = width },
     config = { kind = "synced_seq2seq", input = task.plain_inputs(inputs), output = output:plain(),
-      loss = name },
+      loss = name, also = #also > 0 and task.plain_inputs(also) or nil },
     builders = {
       learn = function(rec)
-        local z = logits(rec)
+        local z, given = logits(rec)
         local y = rec:input("output", { space = loss.space, dtype = "i32" })
-        return { loss = loss.learn(rec, z, y, output, options) }
+        local sum = loss.learn(rec, z, y, output, options)
+        return { loss = #also > 0 and sum + added(rec, given) or sum }
       end,
-      predict = function(rec) return loss.predict(rec, logits(rec), output, options) end,
+      predict = function(rec) return loss.predict(rec, (logits(rec)), output, options) end,
     },
   })
-  self.inputs, self.output, self.loss_name = inputs, output, name
+  self.inputs, self.output, self.loss_name, self.also = inputs, output, name, also
   return self
 end
 
@@ -139,6 +175,7 @@ function class.restore(config, parts)
     programs = parts.programs, config = config })
   self.inputs, self.output = task.restore_inputs(config.input), assert(vocab.from(config.output))
   self.loss_name = config.loss or "cross_entropy"
+  self.also = config.also and task.restore_inputs(config.also) or {}
   return self
 end
 

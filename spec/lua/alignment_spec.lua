@@ -110,6 +110,43 @@ describe("a tagger", function()
     assert.same({ 0, 1 }, loaded.params:get "class_weights":totable())
   end)
 
+  it("learns further outputs along, and answers without them", function()
+    local also = { half = neap.vocab.new { "x", "y" }, quarter = neap.vocab.new { "p", "q", "r", "s" } }
+    local all = { words = fields.words, output = fields.output, half = fields.output,
+      quarter = fields.output }
+    for _, loss in ipairs { "cross_entropy", "crf" } do
+      local model = neap.synced_seq2seq(options { loss = loss, also = also })
+      local batch = neap.batches(all, { size = 100 })()
+      model:loss(batch)
+      for _, name in ipairs(model.params:names()) do
+        model.params:set(name, neap.zeros(model.params:shape(name)))
+      end
+      assert.near(math.log(2) * (1 + (1 + 2) / 2), model:loss(batch), 1e-5) -- all answers alike
+    end
+    local model = trained(options { loss = "crf", also = also }, all, 60)
+    assert.equal(1, model:score(fields).accuracy)
+    local loaded = same_elsewhere(model, { "so la la la la la", "to", "to la" })
+    local batch = neap.batches(all, { size = 100 })()
+    assert.equal(model:loss(batch), loaded:loss(batch))
+    assert.same({ "half", "quarter" }, { loaded.also[1].name, loaded.also[2].name })
+    assert.same({ "p", "q", "r", "s" }, loaded.also[2].vocab.symbols)
+
+    batch.half = nil
+    raises("learn: the batch has no field half; it has output, quarter, words", function()
+      model:learn(batch, neap.sgd { rate = 1 })
+    end)
+    local function refuses(message, more)
+      raises("synced_seq2seq: also: " .. message, function()
+        neap.synced_seq2seq(options(more))
+      end)
+    end
+    refuses("expected names that no input or output has, came \"words\"", { also = { words = tags } })
+    refuses("expected names that no input or output has, came \"output\"", { also = { output = tags } })
+    refuses("expected names that no input or output has, came 1", { also = { tags } })
+    refuses("half: expected a vocabulary, came 2", { also = { half = 2 } })
+    refuses("outputs of each step, which the loss \"ctc\" has not", { loss = "ctc", also = also })
+  end)
+
   it("refuses options that its loss has not", function()
     raises('synced_seq2seq: loss: expected "cross_entropy", "crf" or "ctc", came "csf"', function()
       neap.synced_seq2seq(options { loss = "csf" })

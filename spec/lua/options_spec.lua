@@ -123,13 +123,13 @@ local constructors = {
       recompute = switch } },
   synced_seq2seq = { make = neap.synced_seq2seq, use = learnt,
     with = { input = 2, output = letters, net = neap.gru { size = 2 } },
-    takes = { net = "layer", smoothing = "0 0.5", weights = "{}", focal = "0 0.5",
+    takes = { net = "layer", smoothing = "0 0.5", weights = "{}", focal = "0 0.5", also = "{}",
       recompute = switch } },
   ["synced_seq2seq, ctc"] = { make = function(options)
     options.loss = options.loss == nil and "ctc" or options.loss
     return neap.synced_seq2seq(options)
   end, use = learnt, with = { input = 2, output = letters, net = neap.gru { size = 2 } },
-    takes = { net = "layer", zero = switch, beam = "0", recompute = switch } },
+    takes = { net = "layer", zero = switch, beam = "0", also = "{}", recompute = switch } },
   hmm = { make = neap.hmm, use = function(model) model:decode { "a" } end,
     with = { input = letters, output = classes }, takes = {} },
   program = { make = function(options)
