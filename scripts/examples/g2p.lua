@@ -7,7 +7,7 @@ local options = common.options {
   "Learns to write down the phonemes of a word from its letters (encoder, decoder, attention).",
   data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)",
   train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
-  epochs = 16, quick = 3, others = { languages = 40 },
+  epochs = 16, quick = 3, others = { languages = 30 },
   texts = { "say", "Words to speak at the end; with --load nothing else." },
   extend = function(parser)
     local function option(name, value, range, description)
@@ -15,15 +15,17 @@ local options = common.options {
     end
     option("--size", "N", { low = 1, whole = true, preset = 256, quick = 32,
       others = { languages = 128 } }, "Units of each layer.")
+    option("--layers", "N", { low = 1, whole = true, preset = 2, others = { languages = 1 } },
+      "Layers of the encoder, and of the decoder.")
     option("--dropout", "P", { low = 0, below = 1, preset = 0.3, quick = 0,
-      others = { languages = 0.4 } },
+      others = { languages = 0.3 } },
       "Share of the numbers between the layers that dropout sets to 0.")
     option("--batch", "N", { low = 1, whole = true, preset = 64, quick = 32,
-      others = { languages = 32 } }, "Words in a batch.")
-    option("--rate", "R", { low = 0, preset = 0.002, quick = 0.01, others = { languages = 0.003 } },
+      others = { languages = 16 } }, "Words in a batch.")
+    option("--rate", "R", { low = 0, preset = 0.002, quick = 0.01, others = { languages = 0.004 } },
       "Learning rate, before it falls.")
     option("--average", "D", { low = 0, below = 1, preset = 0.999, quick = 0.9,
-      others = { languages = 0.995 } },
+      others = { languages = 0.99 } },
       "Decay of the moving average of the parameters, which is scored and kept.")
     option("--beam", "K", { low = 1, whole = true, preset = 4 },
       "Hypotheses that are kept while writing; 1: greedy.")
@@ -78,19 +80,19 @@ end
 -- The network for a corpus.
 local function network(corpus)
   local size, rate = options.size, options.dropout
+  local encoder, layers = { neap.embed { size = 64 } }, {} -- [S,B] letters -> [S,B,64]
+  for k = 1, options.layers do
+    encoder[2 * k] = neap.dropout { rate = rate }
+    encoder[2 * k + 1] = neap.bidir { neap.lstm { size = size } } -- -> [S,B,2H]
+    layers[k] = neap.lstm { size = size }
+  end
   return neap.async_seq2seq {
     input = neap.vocab(corpus, "word", { unk = true }),
     output = neap.vocab(corpus, "phonemes", { start = true, stop = true }),
     rng = rng, threads = options.threads, max_length = 30, smoothing = 0.1,
-    encoder = neap.chain {
-      neap.embed { size = 64 },                  -- [S,B] letters -> [S,B,64]
-      neap.dropout { rate = rate },
-      neap.bidir { neap.lstm { size = size } },  -- -> [S,B,2H]
-      neap.dropout { rate = rate },
-      neap.bidir { neap.lstm { size = size } },  -- the memory that attention looks back on
-    },
-    decoder = neap.decoder { embed = 64, attention = "general", dropout = rate, bridge = "zero",
-      layers = { neap.lstm { size = size }, neap.lstm { size = size } } },
+    encoder = neap.chain(encoder),
+    decoder = neap.decoder { embed = 64, attention = options.languages and "additive" or "general",
+      dropout = rate, bridge = "zero", layers = layers },
   }
 end
 

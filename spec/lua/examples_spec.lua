@@ -276,7 +276,7 @@ describe("examples", function()
       folder.write("languages/" .. code .. "_dev.tsv", lines[1] .. "\n" .. lines[2] .. "\n")
     end
     folder.write("languages/fre_test.tsv", "ва\tв а\n")
-    local args = ("--quick --size 24 --batch 4 --epochs 30 --languages %s"):format(data)
+    local args = ("--quick --size 24 --batch 4 --epochs 60 --languages %s"):format(data)
     local text, errors, status = run(folder, "g2p", args)
     assert.equal(0, status, errors)
     assert.matches("\nFrench +0.00 +0.00 +0.00 +6.22\n", text)
@@ -291,7 +291,7 @@ describe("examples", function()
     end
     says(2, "g2p: --languages: not with --load\n", ("--languages %s --load x"):format(data))
     says(1, "no/such/bul_train.tsv: No such file", "--languages no/such")
-    assert.matches("--languages: 40; with --quick: 3)", run(folder, "g2p", "--help"), 1, true)
+    assert.matches("--languages: 30; with --quick: 3)", run(folder, "g2p", "--help"), 1, true)
   end)
 
   it("tag scores a hidden Markov model beside it, with a saved network too", function()
