@@ -7,7 +7,7 @@ local options = common.options {
   "Learns to write down the phonemes of a word from its letters (encoder, decoder, attention).",
   data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)",
   train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
-  epochs = 16, quick = 3, others = { languages = 30 },
+  epochs = 16, quick = 3, others = { languages = 20 },
   texts = { "say", "Words to speak at the end; with --load nothing else." },
   extend = function(parser)
     local function option(name, value, range, description)
@@ -17,8 +17,7 @@ local options = common.options {
       others = { languages = 128 } }, "Units of each layer.")
     option("--layers", "N", { low = 1, whole = true, preset = 2, others = { languages = 1 } },
       "Layers of the encoder, and of the decoder.")
-    option("--dropout", "P", { low = 0, below = 1, preset = 0.3, quick = 0,
-      others = { languages = 0.3 } },
+    option("--dropout", "P", { low = 0, below = 1, preset = 0.3, quick = 0 },
       "Share of the numbers between the layers that dropout sets to 0.")
     option("--batch", "N", { low = 1, whole = true, preset = 64, quick = 32,
       others = { languages = 16 } }, "Words in a batch.")
@@ -33,7 +32,8 @@ local options = common.options {
       "Share of the decoder's own symbols that it learns with; 0: teacher forcing.")
     option("--words", "N", { low = 1, whole = true }, "Learn from no more than so many words.")
     parser:option "--languages":argname "FOLDER"
-      :description "Learn each language of SIGMORPHON 2020, from FOLDER/LANG_train.tsv and _dev.tsv."
+      :description("Learn six languages of SIGMORPHON 2020, each by itself, from "
+        .. "FOLDER/LANG_train.tsv and LANG_dev.tsv; LANG_test.tsv is scored too, if it is there.")
   end,
 }
 local rng = neap.rng(options.seed)
@@ -111,25 +111,27 @@ local function learn(model, corpus, words, said)
 end
 local how = { beam = options.beam }
 
+local function score(model, corpus)
+  local words, said = corpus:references("word", "phonemes")
+  return model:score(words, said, how), words, said
+end
+
 -- SIGMORPHON 2020, task 1, and the WER in percent that its LSTM baseline had on the test words
 -- (Gorman et al. 2020, "The SIGMORPHON 2020 Shared Task on Multilingual Grapheme-to-Phoneme
--- Conversion").
+-- Conversion"; quoted from memory, not looked up).
 local languages = { { "bul", "Bulgarian", 31.11 }, { "dut", "Dutch", 16.44 },
   { "fre", "French", 6.22 }, { "hun", "Hungarian", 5.33 }, { "ice", "Icelandic", 10.00 },
   { "jpn", "Japanese", 7.56 } }
 
--- WER and PER in percent of one of them, trained by itself: on dev and, if it is there, on test.
+-- A model of one of them, and its scores on dev and, if it is there, on test.
 local function language(code)
   local function part(which)
-    return ("%s/%s_%s.tsv"):format(options.languages, code, which)
+    return read(("%s/%s_%s.tsv"):format(options.languages, code, which))
   end
-  local corpus = common.need(read(part "train"))
-  local words, said = common.need(read(part "dev")):references("word", "phonemes")
+  local corpus, dev, test = common.need(part "train"), common.need(part "dev"), part "test"
   local model = network(corpus)
-  learn(model, corpus, words, said)
-  local test = read(part "test")
-  return model, model:score(words, said, how),
-    test and model:score(test:references("word", "phonemes"))
+  learn(model, corpus, dev:references("word", "phonemes"))
+  return model, score(model, dev), test and score(model, test)
 end
 
 if options.languages then
@@ -140,12 +142,12 @@ if options.languages then
   for i, known in ipairs(languages) do
     local code, name, published = table.unpack(known)
     common.warn("%s", name)
-    local model, dev, test = language(code)
-    rows[i] = ("%-10s %7.2f %7.2f   %8s %15.2f"):format(name, 100 * dev.wer, 100 * dev.per,
-      test and ("%.2f"):format(100 * test.wer) or "-", published)
-    result["dev_wer_" .. code] = dev.wer
-    result.dev_wer = result.dev_wer + dev.wer / #languages
-    result.dev_per = result.dev_per + dev.per / #languages
+    local model, on_dev, on_test = language(code)
+    rows[i] = ("%-10s %7.2f %7.2f   %8s %15.2f"):format(name, 100 * on_dev.wer, 100 * on_dev.per,
+      on_test and ("%.2f"):format(100 * on_test.wer) or "-", published)
+    result["dev_wer_" .. code] = on_dev.wer
+    result.dev_wer = result.dev_wer + on_dev.wer / #languages
+    result.dev_per = result.dev_per + on_dev.per / #languages
     result.parameters = result.parameters + model:parameters()
   end
   print(("%-10s %7s %7s   %8s %15s"):format("percent", "dev WER", "dev PER", "test WER",
@@ -160,15 +162,13 @@ if options.load then
 else
   model = network(train)
 end
-local words, said
-if dev then words, said = dev:references("word", "phonemes") end
-if not options.load then learn(model, train, words, said) end
+if not options.load then learn(model, train, dev:references("word", "phonemes")) end
 common.save(options, model)
 
 -- What came of it.
 local result = { parameters = model:parameters() }
 if dev then
-  local scores = model:score(words, said, how)
+  local scores, words, said = score(model, dev)
   common.show(#words, function(i)
     local said_so = table.concat(scores.hypotheses[i], " ")
     local first, right = table.concat(said[i][1], " "), false
@@ -182,8 +182,7 @@ for k, phones in ipairs(model:predict(options.say, how)) do
   print(options.say[k], table.concat(phones, " "))
 end
 if test then
-  local others, right = test:references("word", "phonemes")
-  local s = model:score(others, right, how)
+  local s = score(model, test)
   result.test_wer, result.test_per = s.wer, s.per
 end
 common.result(result)

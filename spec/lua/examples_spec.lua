@@ -291,7 +291,7 @@ describe("examples", function()
     end
     says(2, "g2p: --languages: not with --load\n", ("--languages %s --load x"):format(data))
     says(1, "no/such/bul_train.tsv: No such file", "--languages no/such")
-    assert.matches("--languages: 30; with --quick: 3)", run(folder, "g2p", "--help"), 1, true)
+    assert.matches("--languages: 20; with --quick: 3)", run(folder, "g2p", "--help"), 1, true)
   end)
 
   it("tag scores a hidden Markov model beside it, with a saved network too", function()
