@@ -87,8 +87,8 @@ end
 --- Reads the arguments.
 -- @tab about `[1]`: what the script does; `data`: what its files hold (none: it makes its own);
 --   `train`, `dev`, `test`: preset files; `whole`: a text, of which no part can be kept apart;
---   `epochs`, `quick`, `others`: how many epochs, as @{number} takes them; `texts`: a name and what is
---   done with the texts of that name, which a script can take without any data; `extend`:
+--   `epochs`, `quick`, `others`: how many epochs, as @{number} takes them; `texts`: a name and what
+--   is done with the texts of that name, which a script can take without any data; `extend`:
 --   function(parser) that adds further options
 -- @treturn tab options by name; `preset`: the preset files; `alone`: texts and a saved model are
 --   all there is to work on
