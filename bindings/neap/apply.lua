@@ -163,6 +163,8 @@ kinds.language_model = { takes = { length = true },
     return out
   end }
 
+kinds.ngram = kinds.language_model
+
 kinds.forecaster = { takes = { length = true },
   reader = function(model) return numbers_reader(model.size) end,
   answer = function(model, items, options)

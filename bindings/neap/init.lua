@@ -5,7 +5,7 @@
 -- (@{neap.program}); and, loaded when first asked for, `vocab`, `corpus`, `batches`, `rng`,
 -- `progress`, `metrics`, `jordan`, `seq2class`, `synced_seq2seq`, `async_seq2seq`,
 -- `language_model`, `forecaster`, `hmm`, `fit`, `load`, `show`, `debug`, `features`, `audio`,
--- `schedule`, `average`, `vectors`, `series`.
+-- `schedule`, `average`, `vectors`, `series`, `ngram`.
 -- @module neap
 local core = require "neap.core"
 local check = require "neap.check"
@@ -94,7 +94,7 @@ local lazy = {
   forecaster = "neap.forecaster", fit = "neap.fit", load = "neap.load", show = "neap.show",
   debug = "neap.debug", features = "neap.features", audio = "neap.audio",
   schedule = "neap.schedule", average = "neap.average", hmm = "neap.hmm", vectors = "neap.vectors",
-  series = "neap.series",
+  series = "neap.series", ngram = "neap.ngram",
 }
 
 return setmetatable(neap, { names = { lazy }, __index = function(t, name)

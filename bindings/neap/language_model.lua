@@ -8,6 +8,7 @@
 -- `loss`: each call starts from zeros, whatever ran before.
 -- @module neap.language_model
 local check = require "neap.check"
+local core = require "neap.core"
 local batches = require "neap.batches"
 local metrics = require "neap.metrics"
 local op = require "neap.op"
@@ -119,24 +120,24 @@ function class:score(ids, options)
   return metrics.scores { nats = sum / n, perplexity = math.exp(sum / n), n = n }
 end
 
--- The n likeliest symbols of a row of logits, the likeliest first.
-local function likeliest(self, z, n)
-  local best, total = {}, 0
-  for id, x in ipairs(z) do
-    if #best < n or x > z[best[#best]] then
-      local at = #best + 1
-      while at > 1 and z[best[at - 1]] < x do at = at - 1 end
-      table.insert(best, at, id)
-      best[n + 1] = nil
-    end
+--- ln P of each symbol of a text but the first, after all before it, the state carried through it.
+-- @param ids encoded field or i32 tensor, ids from 0
+-- @tab[opt] options `{ steps = 500 }`: so many at a time
+-- @treturn tensor f32 [n-1]
+function class:log_probabilities(ids, options)
+  options = check.options("log_probabilities", options, { "steps" })
+  local steps = check.integer("log_probabilities", "steps", options.steps or 500, 1)
+  local all, out = batches.stream(ids, { batch = 1, steps = steps }), core.floats()
+  local run = self:run("predict", false)
+  run:state(self:program "predict":state(1))
+  for batch in all do
+    run:feed { rows = 1, input = { data = batch.input, lengths = batch.lengths, padded = true } }
+      :forward()
+    local logs = op.log_softmax(run:value("logits", "concat"))
+    for t = 1, batch.steps do out:push(logs:get(t, batch.target:get(t, 1) + 1)) end
   end
-  local most = z[best[1]]
-  for _, x in ipairs(z) do total = total + math.exp(x - most) end
-  for k, id in ipairs(best) do
-    best[k] = { symbol = self.vocab:symbol(id), id = id,
-      probability = math.exp(z[id] - most) / total }
-  end
-  return best
+  run:state(nil)
+  return out:tensor()
 end
 
 --- The likeliest next symbols after each text.
@@ -157,21 +158,33 @@ function class:predict(texts, options)
     local length = steps or lengths[b]
     if length == 0 then check.fail("predict: text %d is empty: say at least one symbol", b) end
     at = at + length
-    local best = likeliest(self, z[at]:totable(), n)
+    local best = search.likeliest(self.vocab, z[at]:totable(), n)
     out[b] = options.n and best or best[1]
   end
   return out
 end
 
--- What @{neap.search} writes on after these ids: the streams of one or several models.
-local function source_of(models, ids, limit, stop)
-  local streams = {}
-  for k, model in ipairs(models) do streams[k] = model:program "predict":stream() end
-  local function step(list)
-    for _, stream in ipairs(streams) do
-      stream:input(1, list)
+-- How it writes: step(ids) takes a symbol for each row; then log_probabilities() [R,V] of what may
+-- follow, and best() [R], the likeliest; select(sequences, rows) as in @{neap.search.run}.
+function class:writer()
+  local stream = self:program "predict":stream()
+  return {
+    step = function(ids)
+      stream:input(1, ids)
       stream:step()
-    end
+    end,
+    log_probabilities = function() return op.log_softmax(stream:output(1)) end,
+    best = function() return op.argmax(stream:output(1)) end,
+    select = function(sequences, rows) stream:rows(sequences, rows) end,
+  }
+end
+
+-- What @{neap.search} writes on after these ids: by one or several models.
+local function source_of(models, ids, limit, stop)
+  local writers = {}
+  for k, model in ipairs(models) do writers[k] = model:writer() end
+  local function step(list)
+    for _, writer in ipairs(writers) do writer.step(list) end
   end
   for i = 1, #ids - 1 do step { ids[i] - 1 } end
   return {
@@ -179,11 +192,11 @@ local function source_of(models, ids, limit, stop)
     step = function(list)
       step(list)
       local scores = {}
-      for k, stream in ipairs(streams) do scores[k] = op.log_softmax(stream:output(1)) end
-      return search.mean(scores), not streams[2] and op.argmax(streams[1]:output(1)) or nil
+      for k, writer in ipairs(writers) do scores[k] = writer.log_probabilities() end
+      return search.mean(scores), not writers[2] and writers[1].best() or nil
     end,
     select = function(sequences, rows)
-      for _, stream in ipairs(streams) do stream:rows(sequences, rows) end
+      for _, writer in ipairs(writers) do writer.select(sequences, rows) end
     end,
   }
 end

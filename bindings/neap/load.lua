@@ -152,6 +152,26 @@ function kinds.async_seq2seq(config, parts)
   end
 end
 
+-- What make() makes of a file's task; or nil, message, code.
+local function restored(path, config, make)
+  local good, task = pcall(make)
+  if good then return task end
+  return nil, ("'%s': the task in it, %s, is damaged: %s"):format(path, config.kind,
+    tostring(task)), "EFORMAT"
+end
+
+-- The n-grams of a file without programs; or nil, that message, code.
+local function table_of(path, message)
+  local archive = core.load_archive(path)
+  local ok, config = pcall(cjson.decode, archive and archive:text "task")
+  if not ok or type(config) ~= "table" or config.kind ~= "ngram" then
+    return nil, message, "EFORMAT"
+  end
+  return restored(path, config, function()
+    return require "neap.ngram".restore(config, archive)
+  end)
+end
+
 --- Loads a file. It is refused as a whole if anything in it is damaged, or if its task does not fit
 -- its programs.
 -- @function load
@@ -164,7 +184,7 @@ return function(path)
   local m, message, code = core.load_model(path)
   if not m then
     if code == "EFORMAT" and message:find "carries no neap programs" then
-      message = message .. "; neap.load_tensors reads them"
+      return table_of(path, message .. "; neap.load_tensors reads them")
     end
     return nil, message, code
   end
@@ -183,11 +203,8 @@ return function(path)
   if not fits then
     return nil, ("'%s': the task in it is damaged or of a later version"):format(path), "EFORMAT"
   end
-  local good, task = pcall(fits, config, parts)
-  if good then good, task = pcall(require("neap." .. config.kind).restore, config, parts) end
-  if not good then
-    return nil, ("'%s': the task in it, %s, is damaged: %s"):format(path, config.kind,
-      tostring(task)), "EFORMAT"
-  end
-  return task
+  return restored(path, config, function()
+    fits(config, parts)
+    return require("neap." .. config.kind).restore(config, parts)
+  end)
 end

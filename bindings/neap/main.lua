@@ -84,6 +84,7 @@ several, one step follows the other. What is answered depends on the model's tas
    async_seq2seq   what the model writes; --length: at most so many symbols
    language_model  how many nats each symbol takes, on average, from the second on;
                    with --length: the line and so many of the likeliest symbols after it
+   ngram           the same
    forecaster      the next step; with --length so many steps, with tabs between
 Answers come in the order of the lines, one for each. That to an empty line is empty, and so is that
 to a line that does not fit: standard error tells its number and what was expected, and the exit

@@ -159,6 +159,29 @@ function search.ensemble(who, self, others, vocabs)
   return list
 end
 
+--- The likeliest symbols of a row of scores.
+-- @param v the vocabulary
+-- @tab z a list of logits or of ln P by id, from 1
+-- @int n how many
+-- @treturn tab a list of `{ symbol, id = from 1, probability }`, the likeliest first
+function search.likeliest(v, z, n)
+  local best, total = {}, 0
+  for id, x in ipairs(z) do
+    if #best < n or x > z[best[#best]] then
+      local at = #best + 1
+      while at > 1 and z[best[at - 1]] < x do at = at - 1 end
+      table.insert(best, at, id)
+      best[n + 1] = nil
+    end
+  end
+  local most = z[best[1]]
+  for _, x in ipairs(z) do total = total + math.exp(x - most) end
+  for k, id in ipairs(best) do
+    best[k] = { symbol = v:symbol(id), id = id, probability = math.exp(z[id] - most) / total }
+  end
+  return best
+end
+
 --- ln of the mean of probabilities.
 -- @tab scores a list of tensors of ln P, all of one shape
 -- @treturn tensor

@@ -159,6 +159,17 @@ describe("neap apply", function()
     assert.equal(1, status)
   end)
 
+  it("goes on by n-grams, and scores by them", function()
+    local v = neap.vocab.new { "a", "b", "c", "\n" }
+    local model = neap.ngram { vocab = v, order = 2 }
+    model:fit(v:tensor "abc\nabc\nabc\n")
+    assert.equal("abc\nc\n", answers(model, "a\nc\n", "--length 9 --threads 2"))
+    assert.equal(("%.4f\n"):format(model:score(v:tensor "abca").nats), answers(model, "abca\n"))
+    local err, status = select(2, apply("", "abx\n"))
+    assert.matches('expected symbols that the model knows, came "x"', err, 1, true)
+    assert.equal(1, status)
+  end)
+
   it("ends what it goes on with at the end of the line", function()
     for _, case in ipairs { { "a", "b", "a\na\n" }, { "go", "on", "go\ngo\n" } } do
       local v = neap.vocab.new { case[1], case[2], "\n",
@@ -281,7 +292,7 @@ neap: line 5: expected finite numbers with blanks or commas between, came "nan"
     assert.equal(0, status)
     assert.matches("echo sean | neap apply g2p.safetensors", out, 1, true)
     for _, kind in ipairs { "seq2class", "synced_seq2seq", "async_seq2seq", "language_model",
-      "forecaster", "hmm" } do
+      "forecaster", "hmm", "ngram" } do
       assert.matches("\n   " .. kind .. " ", out, 1, true)
     end
   end)

@@ -35,6 +35,7 @@ local scripts = {
   stress = { "synced_seq2seq", "dev_accuracy", 0.9 },
   g2p = { "async_seq2seq", "dev_wer", nil, 0.9 },
   charlm = { "language_model", "dev_nats", nil, 1.5 },
+  wordlm = { "language_model", "dev_perplexity", nil, 1.45 },
   sine = { "forecaster", "dev_rmse", nil, 0.2 },
   forecast = { "forecaster", "dev_rolled", nil, 0.5 },
   hmm = { "hmm", "counted_off", nil, 0.05 },
@@ -165,6 +166,42 @@ describe("examples", function()
     assert.is_nil(values.dev_nats)
   end)
 
+  it("wordlm scores a trigram beside the network, and both mixed", function()
+    local path = folder.path .. "/words.safetensors"
+    local text, errors = run(folder, "wordlm", "--quick --model " .. path)
+    local _, values = result_of(text)
+    assert.is_true(values.dev_perplexity < values.dev_trigram - 0.1, text)
+    assert.is_true(values.dev_mixed < values.dev_trigram, text)
+    assert.matches("\n  network +%d", text)
+    assert.matches("perplexity in 16 columns", errors, 1, true)
+    text = run(folder, "wordlm", ("--load %s --prompt 'The moon' --generate 5"):format(path))
+    assert.matches("^The network writes:\n  The moon [^\n]+.-\nresult task=wordlm seconds", text)
+
+    -- a text whose parts are kept apart, and a test file
+    local lines = {}
+    for i = 1, 200 do
+      lines[i] = ("It was %s, said the \"old\" man's dog (%d).\n"):format(i % 3 == 0 and "late"
+        or "dark", i)
+    end
+    local train = folder.write("lines", table.concat(lines, "\n"))
+    local test = folder.write("test", "It was late, said the cat.\n")
+    text, errors = run(folder, "wordlm", ("--train %s --test %s --epochs 1 --threads 1 "
+      .. "--generate 9"):format(train, test))
+    values = select(2, result_of(text))
+    assert.is_true(values.test_perplexity > values.test_trigram, text .. errors)
+    assert.matches("Perplexity on 9 words and marks of test, 11.1 % of them unknown", text, 1, true)
+
+    -- fortunes: a folder; what comes twice is taken once, and a file with a dot is none
+    os.execute(("mkdir -p '%s/jokes'"):format(folder.path))
+    for k, name in ipairs { "a", "b", "b.dat" } do
+      local jokes = {}
+      for i = 1, 60 do jokes[i] = ("Knock %d, knock.\n\t-- A. Guest\n"):format(i * (k % 2)) end
+      folder.write("jokes/" .. name, table.concat(jokes, "%\n"))
+    end
+    text = run(folder, "wordlm", ("--train %s/jokes --epochs 1 --threads 1"):format(folder.path))
+    assert.matches("Perplexity on 36 words and marks of dev", text, 1, true)
+  end)
+
   it("take what is given beside --quick", function()
     local _, errors = run(folder, "g2p", "--quick --epochs 5 --size 8 --batch 500 --rate 0.5")
     assert.matches("epoch 5/5  loss", errors, 1, true)
@@ -207,6 +244,7 @@ describe("examples", function()
     end
     refuses("charlm", "--temperature -1", "--temperature: expected a number from 0, came -1")
     refuses("charlm", "--temperature=-.5", "--temperature: expected a number from 0, came -.5")
+    refuses("wordlm", "--temperature -1", "--temperature: expected a number from 0, came -1")
     refuses("charlm", "--prompt ''", "expected a text, came an empty one")
     refuses("classify", "$(printf '\\377')", "expected a text in UTF-8")
     refuses("g2p", "--mix 2", "--mix: expected a number from 0 to 1, came 2")
@@ -226,6 +264,10 @@ describe("examples", function()
       says("g2p", "--train " .. one, little)
       says("charlm", ("--train %s --dev %s"):format(short, short),
         "--train: too little: expected at least 128 characters, came 2")
+      says("wordlm", ("--train %s --dev %s"):format(short, short),
+        "--train: too little: expected at least 64 words, came 2")
+      local blank = folder.write("blank", "\n\n")
+      says("wordlm", ("--train %s --dev %s"):format(blank, short), blank .. ": nothing in it")
       local long = folder.write("long", ("ab"):rep(64))
       says("charlm", ("--train %s --dev %s"):format(long, short),
         "--dev: too little: expected at least 32 characters, came 2")

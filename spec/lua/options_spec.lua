@@ -132,6 +132,8 @@ local constructors = {
     takes = { net = "layer", zero = switch, beam = "0", also = "{}", recompute = switch } },
   hmm = { make = neap.hmm, use = function(model) model:decode { "a" } end,
     with = { input = letters, output = classes }, takes = {} },
+  ngram = { make = neap.ngram, use = function(model) model:fit(letters:tensor "aba") end,
+    with = { vocab = letters, order = 2 }, takes = { discount = "0.5" } },
   program = { make = function(options)
     return neap.program(function(rec)
       return rec:input("x", { space = "T", dims = { 2 } })
