@@ -154,6 +154,54 @@ describe("examples", function()
     assert.equal(1, status)
   end)
 
+  it("classify reads words of several columns, and lists of words", function()
+    local lines = {}
+    for i = 1, 80 do
+      lines[i] = i % 2 == 0 and ("odd\tone\tand %d more\tx"):format(i)
+        or ("even\tTwo\tand %d too\ty"):format(i)
+    end
+    local train = folder.write("columns.tsv", table.concat(lines, "\n") .. "\n")
+    local path = folder.path .. "/columns.safetensors"
+    local text, errors, status = run(folder, "classify", ("--train %s --columns class,a,b,a --words "
+      .. "--epochs 20 --threads 1 --members 1 --model %s"):format(train, path))
+    assert.equal(0, status, errors)
+    assert.equal(1, select(2, result_of(text)).dev_accuracy)
+    assert.matches("Two and %d+ too y +even ", text)
+    text = run(folder, "classify", ("--load %s 'One and 7 more'"):format(path))
+    assert.matches("^One and 7 more +odd ", text)
+
+    local lists = {}
+    for k, letters in ipairs { "abcde", "fghij" } do
+      local words = { "common", "don't", "Stra\xDFe" }
+      for i = 0, 124 do
+        words[#words + 1] = letters:sub(i // 25 + 1, i // 25 + 1)
+          .. letters:sub(i // 5 % 5 + 1, i // 5 % 5 + 1) .. letters:sub(i % 5 + 1, i % 5 + 1)
+      end
+      lists[k] = folder.write(k == 1 and "early" or "late", table.concat(words, "\n"))
+    end
+    text, errors, status = run(folder, "classify", ("--lists %s --each 120 --epochs 2 --threads 1 "
+      .. "--members 2"):format(table.concat(lists, " ")))
+    assert.equal(0, status, errors)
+    local values = select(2, result_of(text))
+    assert.is_true(values.dev_accuracy > 0.8 and values.dev_accuracy <= values.dev_possible, text)
+    assert.matches("early +%d+ +[.%d]+\n", text)
+    assert.matches("network 2 of 2", errors, 1, true)
+
+    for args, expected in pairs {
+      ["--columns a,b"] = "2 --columns: expected class and names of other columns, came a,b",
+      ["--columns class"] = "2 --columns: expected class and names of other columns, came class",
+      ["--lists " .. lists[1]] = "2 option '--lists' requires at least 2 arguments (--help shows "
+        .. "the options)",
+      [("--lists %s no/such/list"):format(lists[1])] = "1 no/such/list: No such file or directory",
+      [("--lists %s %s"):format(lists[1], folder.write("few", "one\ntwo\n"))] =
+        "1 " .. folder.path .. "/few: too little: expected at least 10 words, came 2",
+    } do
+      text, errors, status = run(folder, "classify", args)
+      assert.same({ "", expected:sub(1, 1) .. " classify: " .. expected:sub(3) .. "\n" },
+        { text, status .. " " .. errors })
+    end
+  end)
+
   it("charlm writes on from a prompt with a saved model, and needs no text for that", function()
     local path = folder.path .. "/text.safetensors"
     assert.equal(0, select(3, run(folder, "charlm", "--quick --epochs 1 --model " .. path)))
