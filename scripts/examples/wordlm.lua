@@ -20,14 +20,15 @@ local rng = neap.rng(options.seed)
 local size, width, columns, rate, decay = 384, 192, 32, 3e-3, 0.999
 if options.quick then size, width, columns, rate, decay = 48, 32, 8, 2e-2, 0.95 end
 
--- Words and marks of a line: "said, Let" is said | , | Let.
+-- Words and marks of a line: "said, Let .." is said | , | Let | ...
 local function cut(line)
   local words = {}
   for chunk in line:gmatch "%S+" do
     local at = 1
     while at <= #chunk do
       local word = chunk:match("^[%w\128-\255][%w\128-\255'-]*", at)
-      word = word and word:gsub("['-]+$", "") or chunk:match(utf8.charpattern, at)
+      word = word and word:gsub("['-]+$", "") or chunk:match("^[-.]+", at)
+        or chunk:match(utf8.charpattern, at)
       words[#words + 1] = word
       at = at + #word
     end
@@ -97,13 +98,14 @@ local function read(path)
   if not file then return nil, message end
   local text, why, code = file:read "a"
   file:close()
-  if code == 21 then text = fortunes(path) end -- it is a folder
+  local folder = code == 21
+  if folder then text = fortunes(path) end
   if not text then return nil, ("%s: %s"):format(path, why) end
   local valid, at = utf8.len(text)
   if not valid then return nil, ("%s: not UTF-8: byte %d"):format(path, at) end
   local texts = texts_of(text:gmatch "[^\r\n]*", function(line)
-    local between = line == "" or line == "%"
-    return between, not between and line or nil
+    local between = line == (folder and "%" or "")
+    return between, not between and line ~= "" and line or nil
   end)
   if #texts == 0 then return nil, path .. ": nothing in it" end
   return corpus_of(texts)
