@@ -34,6 +34,9 @@ end
 if classes ~= 1 or #columns < 2 then
   common.fail(2, "--columns: expected class and names of other columns, came " .. options.columns)
 end
+if options.lists and (options.train or options.quick) then
+  common.fail(2, "--lists is data too: expected no " .. (options.quick and "--quick" or "--train"))
+end
 local split = { text = options.words and "words" or "characters" }
 
 -- --quick: words of three made-up languages, told apart by their letters.

@@ -190,6 +190,7 @@ describe("examples", function()
     for args, expected in pairs {
       ["--columns a,b"] = "2 --columns: expected class and names of other columns, came a,b",
       ["--columns class"] = "2 --columns: expected class and names of other columns, came class",
+      ["--quick --lists a b"] = "2 --lists is data too: expected no --quick",
       ["--lists " .. lists[1]] = "2 option '--lists' requires at least 2 arguments (--help shows "
         .. "the options)",
       [("--lists %s no/such/list"):format(lists[1])] = "1 no/such/list: No such file or directory",
