@@ -6,7 +6,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 local options = common.options {
   "Learns a text word by word, beside a Kneser-Ney trigram, and writes in its manner.",
   data = "a text in UTF-8, with empty lines between its parts, or a folder of fortunes",
-  epochs = 12, quick = 20, train = "/usr/lib/bible.data",
+  epochs = 6, quick = 20, train = "/usr/lib/bible.data",
   extend = function(parser)
     common.number(parser, "--generate", "N", { low = 1, whole = true },
       "Write so many words; with --load nothing else. (default: 100)")
