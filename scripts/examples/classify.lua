@@ -132,7 +132,7 @@ local function network(name)
   local head = neap.chain { name = name .. "_head", neap.dropout { rate = 0.5 }, neap.linear {} }
   return function(x)
     local y, last = body(x)
-    return head(options.words and op.max_time(y) or last.h)
+    return (head(options.words and op.max_time(y) or last.h))
   end
 end
 
