@@ -48,9 +48,9 @@ local function symbol_field(split)
 end
 
 -- source: a path, a part of a file, or what else it is from; lines: i32 [n], where each sequence
--- begins in it; nil if it comes from no file.
-local function new(source, fields, lines)
-  local self = { source = source, fields = fields, lines = lines }
+-- begins in it; nil if it comes from no file; places: function(i), where it is more than that.
+local function new(source, fields, lines, places)
+  local self = { source = source, fields = fields, lines = lines, places = places }
   local _, any = next(fields)
   self.n = #any.offsets - 1
   return setmetatable(self, meta)
@@ -162,6 +162,53 @@ function corpus.from(fields, options)
   end
   if not count then check.fail("corpus.from: expected at least one field, came none") end
   return new("a script", made)
+end
+
+--- Several corpora as one, their sequences one after the other: data from several files.
+-- @tab list corpora with the same fields
+-- @treturn corpus
+function corpus.concat(list)
+  check.table("corpus.concat", "list", list)
+  local first, fields, sources, starts = list[1], {}, {}, {}
+  for k, c in ipairs(list) do
+    if getmetatable(c) ~= meta then
+      check.fail("corpus.concat: entry %d: expected a corpus, came %s", k, check.came(c))
+    end
+    sources[k], starts[k] = tostring(c.source), k == 1 and 0 or starts[k - 1] + list[k - 1].n
+  end
+  if not first then check.fail("corpus.concat: expected at least one corpus, came none") end
+  for name, like in pairs(first.fields) do
+    local data, offsets, symbols, index = like.ids and core.ints() or core.floats(),
+      core.ints():push(0), {}, {}
+    local rows, width = 0, like.data and like.data:shape()[2]
+    for k, c in ipairs(list) do
+      local field = c.fields[name]
+      if not field or (field.ids == nil) ~= (like.ids == nil)
+        or width and field.data:shape()[2] ~= width then
+        check.fail("corpus.concat: entry %d: field %s: expected %s as in entry 1, came %s", k, name,
+          like.ids and "symbols" or ("steps of %d numbers"):format(width), not field and "none"
+            or field.ids and "symbols" or ("steps of %d numbers"):format(field.data:shape()[2]))
+      end
+      local map = core.ints()
+      for _, symbol in ipairs(field.symbols or {}) do
+        if not index[symbol] then
+          symbols[#symbols + 1] = symbol
+          index[symbol] = #symbols
+        end
+        map:push(index[symbol] - 1)
+      end
+      data:append(field.ids and core.remap(field.ids, map) or field.data)
+      for i = 2, #field.offsets do offsets:push(rows + field.offsets[i]) end
+      rows = rows + field.offsets[#field.offsets]
+    end
+    fields[name] = { ids = like.ids and data:tensor(), data = width and data:tensor { rows, width },
+      offsets = offsets:tensor(), symbols = like.ids and symbols, split = like.split }
+  end
+  return new(table.concat(sources, " and "), fields, nil, function(i)
+    local k = #list
+    while i <= starts[k] do k = k - 1 end
+    return list[k]:place(i - starts[k])
+  end)
 end
 
 -- ---- reading ----------------------------------------------------------------------------------
@@ -382,13 +429,15 @@ end
 -- @tab options `columns`: the fields' names, as many as cells in a line; `header`: true if the
 --   first line has names, which are taken where `columns` gives none; `split`: table of name ->
 --   "symbol" (the cell is one symbol; the preset), "characters" (of UTF-8) or "words" (between
---   blanks). Vocabularies remember it
+--   blanks). Vocabularies remember it; `more`: true: a line may have more cells than there are
+--   columns, which are not read
 -- @treturn[1] corpus one sequence a line
 -- @return[2] nil
 -- @treturn[2] string message with file:line
 -- @treturn[2] string "EIO" or "EFORMAT"
 function corpus.tsv(path, options)
-  options = check.options("corpus.tsv", options, { "columns", "header", "split" })
+  options = check.options("corpus.tsv", options, { "columns", "header", "split", "more" })
+  local more = check.boolean("corpus.tsv", "more", options.more)
   local header, names = check_header("corpus.tsv", options), options.columns
   local splits, fields
   local function begin()
@@ -415,9 +464,9 @@ function corpus.tsv(path, options)
       local problem = wrong_names(names)
       if problem then return problem end
       begin()
-    elseif count ~= #names then
-      return ("expected %d columns (%s), came %d%s"):format(#names, table.concat(names, ", "),
-        count, count == 1 and ": no tab is in the line" or "")
+    elseif count < #names or count > #names and not more then
+      return ("expected %d columns%s (%s), came %d%s"):format(#names, more and " or more" or "",
+        table.concat(names, ", "), count, count == 1 and ": no tab is in the line" or "")
     end
     if header then
       header = false
@@ -1012,6 +1061,7 @@ function methods:names() return sorted(self.fields) end
 -- @treturn string
 function methods:place(i)
   check.integer("corpus:place", "i", i, 1, self.n)
+  if self.places then return self.places(i) end
   local part = is_part(self.source)
   return ("%s, sequence %d%s%s"):format(part and self.source.path or self.source, i,
     part and (" of bytes %d to %d"):format(self.source.from + 1, self.source.to) or "",
@@ -1114,23 +1164,87 @@ function methods:select(order)
       offsets = core.offsets(lengths), symbols = field.symbols, split = field.split }
   end
   if #order == 0 then check.fail("corpus:select: expected at least one sequence, came none") end
-  return new(self.source, fields, self.lines and (core.gather_rows(self.lines, nil, order)))
+  return new(self.source, fields, self.lines and (core.gather_rows(self.lines, nil, order)),
+    self.places and function(i) return self.places(order[i]) end)
 end
 
 -- The same corpus with one more field, or with another one of that name.
 local function with(self, name, field)
   local fields = { [name] = field }
   for key, value in pairs(self.fields) do fields[key] = fields[key] or value end
-  return new(self.source, fields, self.lines)
+  return new(self.source, fields, self.lines, self.places)
+end
+
+--- The same corpus with some of its fields alone.
+-- @tab names
+-- @treturn corpus
+function methods:only(names)
+  local fields = {}
+  for _, name in ipairs(check.table("corpus:only", "names", names)) do
+    fields[name] = find(self, "corpus:only", name)
+  end
+  if not next(fields) then check.fail("corpus:only: expected at least one field, came none") end
+  return new(self.source, fields, self.lines, self.places)
+end
+
+--- Sequences made of several, one after the other: spoken digits as one number, sentences as a
+-- paragraph.
+-- @tab groups for each new sequence the list of those it is made of, from 1; each may come again
+-- @treturn corpus the same fields
+function methods:join(groups)
+  check.table("corpus:join", "groups", groups)
+  if #groups == 0 then check.fail("corpus:join: expected at least one group, came none") end
+  local order, ends = {}, core.ints():push(0)
+  for g, group in ipairs(groups) do
+    check.table("corpus:join", ("group %d"):format(g), group)
+    for k, i in ipairs(group) do
+      order[#order + 1] = check.integer("corpus:join", ("group %d: entry %d"):format(g, k), i, 1,
+        self.n)
+    end
+    ends:push(#order)
+  end
+  ends = ends:tensor()
+  local fields = {}
+  for name, field in pairs(self.fields) do
+    local data, lengths = core.gather_rows(field.ids or field.data, field.offsets, order)
+    fields[name] = { ids = field.ids and data, data = field.data and data, symbols = field.symbols,
+      offsets = core.remap(ends, core.offsets(lengths)), split = field.split }
+  end
+  return new(self.source, fields, nil, function(g)
+    return ("%s, sequence %d, joined from %s"):format(tostring(self.source), g,
+      table.concat(groups[g], ", "))
+  end)
+end
+
+--- Several steps of a field of numbers side by side as one, for samples of sound: zeros fill the
+-- last.
+-- @string name the field
+-- @int steps how many
+-- @treturn corpus whose field has as many times the numbers in a step
+function methods:fold(name, steps)
+  check.integer("corpus:fold", "steps", steps, 1)
+  local field = find(self, "corpus:fold", name, "numbers")
+  local width = field.data:shape()[2]
+  local folded, floats, offsets = steps * width, core.floats(), core.ints():push(0)
+  local zeros = core.floats():push_bytes(("\0"):rep(folded))
+  for i = 1, self.n do
+    floats:append(field.data, field.offsets[i] * width + 1, field.offsets[i + 1] * width)
+    floats:append(zeros, 1, -#floats % folded)
+    offsets:push(#floats // folded)
+  end
+  return with(self, name, { data = floats:tensor { #floats // folded, folded },
+    offsets = offsets:tensor() })
 end
 
 --- Reads the sound files that a field names: a corpus with one more field, of samples from -1 to 1
--- in steps of `hop`; zeros fill the last step. (`neap.features` makes features of them.)
+-- in steps of `hop`; zeros fill the last step. (`neap.features` makes features of them; recordings
+-- that are to be joined are read in steps of 1, see @{join} and @{fold}.)
 -- @string name the field of files' names, one in each sequence
 -- @tab options `hop`: samples in a step; `as`: the new field ("sound"); `folder`: where the files
---   are, if their names do not say it; `rate`: samples a second, which all must have (those of the
+--   are whose names do not begin with "/"; `rate`: samples a second, which all must have (those of the
 --   first file); `channel`: which one, from 1; without it the mean of all
 -- @treturn[1] corpus
+-- @treturn[1] int samples a second
 -- @return[2] nil
 -- @treturn[2] string message that names the file, and the line that named it
 -- @treturn[2] string "EIO" or "EFORMAT"
@@ -1151,7 +1265,8 @@ function methods:sounds(name, options)
       return bad("EFORMAT", "%s: expected one file in field %s, came %d", self:place(i), name,
         #path)
     end
-    local rate, message, code = audio.append(folder .. path[1], wanted, floats)
+    path = path[1]:find "^/" and path[1] or folder .. path[1]
+    local rate, message, code = audio.append(path, wanted, floats)
     if not rate then
       return nil, ("%s (%s)"):format(message, self:place(i)), code
     end
@@ -1160,7 +1275,7 @@ function methods:sounds(name, options)
     offsets:push(#floats // hop)
   end
   return with(self, as, { data = floats:tensor { #floats // hop, hop },
-    offsets = offsets:tensor() })
+    offsets = offsets:tensor() }), wanted.rate
 end
 
 --- Pictures read in another way: a corpus whose field has patches of them for steps, in the order

@@ -88,6 +88,18 @@ describe("a corpus", function()
       fails("EIO", "directory", corpus.tsv(folder.path, two))
     end)
 
+    it("may have more cells than are read", function()
+      local path = folder.write("more.tsv", "a\tx\t1\nb\ty\nc\tz\t1\t2\n")
+      local c = assert(corpus.tsv(path, { columns = { "text", "kind" }, more = true }))
+      assert.same({ "kind", "text" }, c:names())
+      assert.equal("z", c:string("kind", 3))
+      fails("EFORMAT", "more.tsv:2: expected 3 columns or more (text, kind, n), came 2",
+        corpus.tsv(path, { columns = { "text", "kind", "n" }, more = true }))
+      raises("corpus.tsv: more: expected true or false, came 1", function()
+        corpus.tsv(path, { columns = { "text" }, more = 1 })
+      end)
+    end)
+
     it("refuses wrong use", function()
       raises("columns: expected a table, came nil", function() corpus.tsv("x") end)
       raises("header: expected a boolean, came 1", function()
@@ -695,6 +707,75 @@ describe("a corpus", function()
         function() c:split{ share = 0.5, rng = {} } end)
       raises("corpus:split: rng: expected a table, came 1", function()
         c:split{ share = 0.5, rng = 1 }
+      end)
+    end)
+
+    it("is put together from several", function()
+      local path = folder.write("some.tsv", "ab\tx\n\nba\ty\n")
+      local a = assert(corpus.tsv(path, { columns = { "text", "kind" },
+        split = { text = "characters" } }))
+      local b = corpus.from({ text = { { "c", "b" }, {} }, kind = { "y", "z" } })
+      local c = corpus.concat { a, b, a }
+      assert.equal(6, #c)
+      assert.same({ "ab", "ba", "cb", "", "ab", "ba" }, (function()
+        local texts = {}
+        for i = 1, 6 do texts[i] = c:string("text", i) end
+        return texts
+      end)())
+      assert.same({ a = 4, b = 5, c = 1 }, c:counts "text")
+      assert.same({ x = 2, y = 3, z = 1 }, c:counts "kind")
+      assert.equal(path .. ", sequence 2 (line 3)", c:place(2))
+      assert.equal("a script, sequence 1", c:place(3))
+      assert.equal(path .. ", sequence 1 (line 1)", c:place(5))
+      assert.equal(path .. ", sequence 2 (line 3)", c:select({ 4, 6 }):place(2))
+      local n = corpus.from { x = { { { 1, 2 } }, { { 3, 4 }, { 5, 6 } } } }
+      assert.same({ { 3, 4 }, { 5, 6 } }, corpus.concat({ n, n }):get("x", 4):totable())
+
+      raises("corpus.concat: expected at least one corpus, came none", function()
+        corpus.concat {}
+      end)
+      raises("corpus.concat: entry 2: expected a corpus, came 3", function()
+        corpus.concat { a, 3 }
+      end)
+      raises("corpus.concat: entry 2: field kind: expected symbols as in entry 1, came none",
+        function() corpus.concat { a:only { "kind" }, b:only { "text" } } end)
+      raises("corpus.concat: entry 2: field x: expected steps of 2 numbers as in entry 1, came steps "
+        .. "of 1 numbers", function() corpus.concat { n, corpus.from { x = { { 1 } } } } end)
+      raises("corpus.concat: entry 2: field text: expected symbols as in entry 1, came steps of 1 "
+        .. "numbers", function()
+        corpus.concat { a:only { "text" }, corpus.from { text = { { 1 } } } }
+      end)
+      raises("corpus:only: no field \"txt\"; did you mean \"text\"?", function() a:only { "txt" } end)
+      raises("corpus:only: expected at least one field, came none", function() a:only {} end)
+    end)
+
+    it("has its sequences joined and their steps folded", function()
+      local c = corpus.from { sound = { { 1, 2, 3 }, { 4 }, {}, { 5, 6 } },
+        word = { { "one" }, { "two" }, {}, { "one" } } }
+      local j = c:join { { 1, 3, 2 }, { 4, 4 }, {} }
+      assert.same({ { 1 }, { 2 }, { 3 }, { 4 } }, j:get("sound", 1):totable())
+      assert.same({ { 5 }, { 6 }, { 5 }, { 6 } }, j:get("sound", 2):totable())
+      assert.equal(0, j:length("sound", 3))
+      assert.same({ "one", "two" }, j:get("word", 1))
+      assert.same({ "one", "one" }, j:get("word", 2))
+      assert.equal("a script, sequence 1, joined from 1, 3, 2", j:place(1))
+      assert.equal("a script, sequence 2, joined from 4, 4", j:select({ 2 }):place(1))
+      local f = j:fold("sound", 3)
+      assert.same({ { 1, 2, 3 }, { 4, 0, 0 } }, f:get("sound", 1):totable())
+      assert.same({ { 5, 6, 5 }, { 6, 0, 0 } }, f:get("sound", 2):totable())
+      assert.same({ 0, 2, 4, 4 }, f:encode("sound").offsets:totable())
+      assert.same({ { 1, 2, 3, 4, 0, 0 } }, f:fold("sound", 2):get("sound", 1):totable())
+      assert.equal(j:place(1), f:place(1))
+      raises("corpus:join: expected at least one group, came none", function() c:join {} end)
+      raises("corpus:join: group 2: expected a table, came 3", function() c:join { { 1 }, 3 } end)
+      raises("corpus:join: group 1: entry 2: expected an integer from 1 to 4, came 5", function()
+        c:join { { 1, 5 } }
+      end)
+      raises("corpus:fold: steps: expected an integer from 1, came 0", function()
+        c:fold("sound", 0)
+      end)
+      raises("corpus:fold: field word: expected a field of numbers, came one of symbols", function()
+        c:fold("word", 2)
       end)
     end)
 

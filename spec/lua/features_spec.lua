@@ -467,6 +467,9 @@ describe("sound", function()
       assert.same({ "file", "word" }, c:names())
       s = assert(c:sounds("file", { folder = folder.path, hop = 1, as = "x", rate = 8000 }))
       assert.equal(3, s:length("x", 1))
+      local named, rate = corpus.from({ file = { folder.path .. "/b.wav", "a.wav" } }):sounds("file",
+        { folder = folder.path, hop = 1 })
+      assert.same({ 2, 3, 8000 }, { named:length("sound", 1), named:length("sound", 2), rate })
       assert.same({ 0, 3, 5 }, s:encode("x").offsets:totable())
     end)
 
