@@ -2,6 +2,8 @@
 -- read by connectionist temporal classification, fewer outputs than steps (speech).
 -- @module neap.synced_seq2seq
 local check = require "neap.check"
+local core = require "neap.core"
+local ctc = require "neap.ctc"
 local op = require "neap.op"
 local layer = require "neap.layer"
 local vocab = require "neap.vocab"
@@ -179,6 +181,27 @@ function class.restore(config, parts)
   return self
 end
 
+-- How many steps each sequence of a batch has for the network's output, which may have folded them.
+local function steps_of(self, run, batch)
+  local first, pr = batch[self.inputs[1].name], run.program
+  local given, lengths = first.outer or first.lengths, {}
+  local _, space = pr.core:type(pr.outputs.scores)
+  local factor = pr.spaces[space + 1].factor
+  for b = 1, #given do lengths[b] = (given[b] + factor - 1) // factor end
+  return lengths
+end
+
+-- An output of rows of numbers, sequence by sequence: tensors [T,width].
+local function parts(run, name, lengths)
+  local all, out, at = run:value(name, "concat"), {}, 0
+  local bytes, width = all:tobytes(), all:shape()[2]
+  for b, n in ipairs(lengths) do
+    out[b] = core.tensor_from_string(bytes:sub(at + 1, at + 4 * n * width), { n, width })
+    at = at + 4 * n * width
+  end
+  return out
+end
+
 -- The ids that a run answers with, sequence by sequence; those of ctc end before the steps do.
 local function answers(run, lengths)
   local got, out, at = run:value("tags", "concat"), {}, 0
@@ -192,18 +215,13 @@ local function answers(run, lengths)
   return out
 end
 
-local function steps_of(self, batch)
-  local first = batch[self.inputs[1].name]
-  return first.outer or first.lengths
-end
-
 -- Outputs of their own lengths: edits over their number, and how many sequences are right.
 local function score_labels(self, fields, size)
   local run = self:run("predict", false)
   local edits, n, whole, sequences = 0, 0, 0, 0
   for batch in batches(fields, { size = size }) do
     run:feed(batch):forward()
-    local got, at = answers(run, steps_of(self, batch)), 0
+    local got, at = answers(run, steps_of(self, run, batch)), 0
     for b = 1, batch.rows do
       local want = {}
       for u = 1, batch.output.lengths[b] do want[u] = batch.output.data[at + u] end
@@ -254,15 +272,49 @@ end
 
 --- The outputs of each sequence.
 -- @tab sequences a list of strings or lists of symbols; or a batch
--- @treturn tab a list of symbols for each sequence
-function class:predict(sequences)
+-- @tab[opt] options of the loss "ctc": `beam`: so many prefixes are kept, instead of what the model
+--   says; 0: the likeliest class of each step; `all`: all that the beam has left (false)
+-- @treturn tab a list of symbols for each sequence; with `all` the list of its hypotheses, the best
+--   first: `{ symbols, ids (from 1), log_probability }`
+function class:predict(sequences, options)
+  options = check.options("predict", options, { "beam", "all" })
+  local beam, all = options.beam, check.boolean("predict", "all", options.all)
+  for name in pairs(options) do
+    if self.loss_name ~= "ctc" then
+      check.fail("predict: %s: an option of the loss \"ctc\", the model's is %q", name,
+        self.loss_name)
+    end
+  end
+  if beam ~= nil then check.integer("predict", "beam", beam, all and 1 or 0, 1000) end
+  if all and not beam then check.fail("predict: all: expected a beam beside it, came nil") end
   local run, batch = self:run("predict", false), task.batch("predict", self.inputs, sequences)
   if not batch then return {} end
-  local out = answers(run:feed(batch):forward(), steps_of(self, batch))
-  for _, ids in ipairs(out) do
-    for t, id in ipairs(ids) do ids[t] = self.output:symbol(id + 1) end
+  local lengths, out = steps_of(self, run:feed(batch):forward(), batch), nil
+  if not beam then
+    out = answers(run, lengths)
+    for _, ids in ipairs(out) do
+      for t, id in ipairs(ids) do ids[t] = self.output:symbol(id + 1) end
+    end
+    return out
+  end
+  out = parts(run, "scores", lengths)
+  for b, p in ipairs(out) do
+    local log_p = op.log(p):totable()
+    local list = beam == 0 and { { ids = ctc.greedy(log_p) } } or ctc.beam(log_p, beam)
+    for _, h in ipairs(list) do h.symbols = self.output:decode(h.ids) end
+    out[b] = all and list or list[1].symbols
   end
   return out
+end
+
+--- P(output | the whole sequence) at each step. With the loss "ctc" the last one is the blank, and a
+-- network that folds steps has fewer of them.
+-- @tab sequences a list of strings or lists of symbols; or a batch
+-- @treturn tab for each sequence a tensor [T,outputs]
+function class:posteriors(sequences)
+  local run, batch = self:run("predict", false), task.batch("posteriors", self.inputs, sequences)
+  if not batch then return {} end
+  return parts(run, "scores", steps_of(self, run:feed(batch):forward(), batch))
 end
 
 return setmetatable(class, { __call = new })
