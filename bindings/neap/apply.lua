@@ -1,4 +1,5 @@
 --- `neap apply MODEL [FILE]`: what a task's model answers to lines of text, a line for each.
+local audio = require "neap.audio"
 local core = require "neap.core"
 local check = require "neap.check"
 local load = require "neap.load"
@@ -68,8 +69,24 @@ local function numbers_reader(size)
   end
 end
 
+local function hears(inputs) return #(inputs or {}) == 1 and inputs[1].rate end
+
+-- A line names a sound file.
+local function sound_reader(rate, hop)
+  return function(text)
+    if text == "" then return { steps = 0 } end
+    local samples, message = audio.read(text, { rate = rate })
+    if not samples then return nil, message end
+    local data = samples:totable()
+    for _ = 1, -#data % hop do data[#data + 1] = 0 end
+    local steps = #data // hop
+    return { steps = steps, { data = data, lengths = { steps } } }
+  end
+end
+
 -- The reader for a task's inputs; or nil and why a line cannot be read.
 local function reader(inputs)
+  if hears(inputs) then return sound_reader(inputs[1].rate, inputs[1].size) end
   local sized = 0
   for _, i in ipairs(inputs) do sized = sized + (i.vocab and 0 or 1) end
   if sized == 0 then return symbols_reader(inputs) end
@@ -208,26 +225,35 @@ end
 
 --- Applies a model to lines. To an empty line, and to one that does not fit, it answers with an
 -- empty line, so that answers and lines keep step.
--- @tab options `model`: its file; `file`: that of the lines (standard input); `batch`: lines at a
---   time (64); `threads`, `length`, `beam`: see `neap apply --help`
+-- @tab options `model`: its file; `file`: that of the lines (standard input), or to a model of sound
+--   the one to hear; `batch`: lines at a time (64); `threads`, `length`, `beam`: see
+--   `neap apply --help`
 -- @treturn[1] bool did all lines fit? Of those that did not, standard error tells
 -- @return[2] nil
 -- @treturn[2] string what else went wrong
 return function(options)
   local model, kind, read = prepare(options)
   if not model then return nil, kind end
-  local input, name = io.stdin, ""
-  if options.file and options.file ~= "-" then
+  local input, file, name = io.stdin, options.file ~= "-" and options.file, ""
+  local heard = file and hears(model.inputs) -- then the file is the only line
+  local left = heard
+  if file and not heard then
     local message
-    input, message = io.open(options.file)
+    input, message = io.open(file)
     if not input then return nil, message end
-    name = options.file .. ": "
+    name = file .. ": "
+  end
+  local function next_line()
+    if not heard then return input:read "l" end
+    local text = left and file
+    left = false
+    return text or nil
   end
   local number, fit, problem, over = 0, true, nil, false
   repeat
     local answers, items, places = {}, {}, {}
     while #answers < (options.batch or 64) do
-      local text, message = input:read "l"
+      local text, message = next_line()
       if not text then
         over, problem = true, message and ("%sthe input cannot be read: %s"):format(name, message)
         break
@@ -237,7 +263,8 @@ return function(options)
       answers[#answers + 1] = ""
       if not item then
         fit = false
-        io.stderr:write(("neap: %sline %d: %s\n"):format(name, number, why))
+        local place = heard and "" or ("%sline %d: "):format(name, number)
+        io.stderr:write(("neap: %s%s\n"):format(place, why))
       elseif item.steps > 0 then
         items[#items + 1], places[#places + 1] = item, #answers
       end

@@ -41,6 +41,8 @@ local function inputs_of(plain)
     need(type(x) == "table" and type(x.name) == "string", "input %d: it has no name", i)
     out[x.name] = x.vocab ~= nil and ids(#symbols_of(x.vocab, "input " .. x.name))
       or numbers(width_of(x.size, "input " .. x.name))
+    need(x.rate == nil or x.vocab == nil and width_of(x.rate, "rate of input " .. x.name),
+      "input %s: symbols have no rate", x.name)
   end
   return out
 end

@@ -77,9 +77,10 @@ end
 local apply_command = parser:command("apply", "Apply a model to lines of text."):epilog [[
 A line is cut into symbols as the model's vocabulary says: into characters, or into words between
 blanks. A model that reads numbers takes them with blanks or commas between; where its steps have
-several, one step follows the other. What is answered depends on the model's task:
+several, one step follows the other. For a model that hears sound a line names a sound file, and
+FILE is one. What is answered depends on the model's task:
    seq2class       the class, a tab, its probability
-   synced_seq2seq  a tag for each symbol, with blanks between
+   synced_seq2seq  a tag for each symbol, with blanks between; with the loss ctc what was read
    hmm             a state for each symbol; nothing where no state shows one of them
    async_seq2seq   what the model writes; --length: at most so many symbols
    language_model  how many nats each symbol takes, on average, from the second on;

@@ -33,12 +33,19 @@ function task.vocab(who, name, v, what)
   return v
 end
 
---- The inputs of a task in one form: a list of { name, vocab | size, nested }.
+-- { rate = 8000, hop = 80 }: sound.
+local function is_sound(input)
+  return type(input) == "table" and input.hop ~= nil and input.rate ~= nil
+end
+
+--- The inputs of a task in one form: a list of { name, vocab | size, nested, rate }.
 -- @string who
--- @param input a vocabulary; a width; or a table of name -> vocabulary, width or
---   `{ vocab =, nested = true }` (a sequence at each position, such as the characters of a word)
+-- @param input a vocabulary; a width; `{ rate =, hop = }`: sound, so many samples a second, in steps
+--   of so many; or a table of name -> one of these or `{ vocab =, nested = true }` (a sequence at
+--   each position, such as the characters of a word)
 function task.inputs(who, input)
-  local list, named = {}, type(input) == "table" and not is_vocab(input)
+  local list = {}
+  local named = type(input) == "table" and not is_vocab(input) and not is_sound(input)
   local function add(name, spec)
     if is_vocab(spec) then spec = { vocab = spec } end
     if math.type(spec) == "integer" then spec = { size = spec } end
@@ -46,15 +53,22 @@ function task.inputs(who, input)
       check.fail("%s: input: expected names of inputs, { name = vocabulary, .. }, came [%s]", who,
         name)
     end
-    if type(spec) ~= "table" or not (is_vocab(spec.vocab) or math.type(spec.size) == "integer") then
+    local full = who .. ": input" .. (named and " " .. tostring(name) or "")
+    if is_sound(spec) then
+      check.options(full, spec, { "rate", "hop" })
+      spec = { rate = check.integer(full, "rate", spec.rate, 1),
+        size = check.integer(full, "hop", spec.hop, 1) }
+    elseif type(spec) ~= "table"
+      or not (is_vocab(spec.vocab) or math.type(spec.size) == "integer") then
       check.fail("%s: input%s: expected a vocabulary, a width, or { vocab =, nested = true }, came %s",
         who, named and " " .. tostring(name) or "", check.came(spec))
+    else
+      check.options(full, spec, { "vocab", "size", "nested" })
+      check.boolean(full, "nested", spec.nested)
+      if spec.size ~= nil then check.integer(full, "size", spec.size, 1) end
     end
-    local full = who .. ": input" .. (named and " " .. name or "")
-    check.options(full, spec, { "vocab", "size", "nested" })
-    check.boolean(full, "nested", spec.nested)
-    if spec.size ~= nil then check.integer(full, "size", spec.size, 1) end
-    list[#list + 1] = { name = name, vocab = spec.vocab, size = spec.size, nested = spec.nested }
+    list[#list + 1] = { name = name, vocab = spec.vocab, size = spec.size, nested = spec.nested,
+      rate = spec.rate }
   end
   if named then
     for name, spec in pairs(input) do add(name, spec) end
@@ -233,12 +247,25 @@ function methods:memory(options)
   return self:program "learn":memory(all)
 end
 
+-- Feeds a batch and runs it. Where a message names a row of a batch that neap.batches has made, where
+-- that is from stands behind it.
+local function forward(run, batch)
+  local ok, message = pcall(function() run:feed(batch):forward() end)
+  if ok then return run end
+  local text = type(message) == "string" and message or ""
+  local row = tonumber(text:match ", row (%d+)" or text:match "sequence (%d+), step %d")
+  local from
+  for _, field in pairs(row and type(batch) == "table" and batch.order and batch or {}) do
+    from = from or type(field) == "table" and field.from
+  end
+  if from then message = ("%s: %s"):format(text, from.corpus:place(batch.order[row])) end
+  error(message, 0)
+end
+
 --- Runs the loss of a batch for learning; `run:backward()` may follow.
 -- @tab batch
 -- @return run
-function methods:forward(batch)
-  return self:run("learn", true):feed(batch):forward()
-end
+function methods:forward(batch) return forward(self:run("learn", true), batch) end
 
 -- "file:line: " in front of a message, so that it is not put there twice.
 local function plain(message) return (tostring(message):gsub("^[^%s:]+:%d+: ", "")) end
@@ -284,8 +311,7 @@ end
 
 --- The loss of a batch without learning (dropout off). @tab batch
 function methods:loss(batch)
-  local run = self:run("learn", false)
-  return run:feed(batch):forward():item()
+  return forward(self:run("learn", false), batch):item()
 end
 
 --- Keeps parameters as they are when the task learns, or lets them learn again; gradients still
@@ -352,7 +378,8 @@ end
 function task.plain_inputs(list)
   local out = {}
   for i, x in ipairs(list) do
-    out[i] = { name = x.name, size = x.size, nested = x.nested, vocab = x.vocab and x.vocab:plain() }
+    out[i] = { name = x.name, size = x.size, nested = x.nested, rate = x.rate,
+      vocab = x.vocab and x.vocab:plain() }
   end
   return { list = out, named = list.named }
 end
@@ -360,7 +387,7 @@ end
 function task.restore_inputs(plain_list)
   local list = { named = plain_list.named }
   for i, x in ipairs(plain_list.list) do
-    list[i] = { name = x.name, size = x.size, nested = x.nested,
+    list[i] = { name = x.name, size = x.size, nested = x.nested, rate = x.rate,
       vocab = x.vocab and assert(vocab.from(x.vocab)) }
   end
   return list

@@ -28,7 +28,8 @@ static const char usage[] =
     "  --info     says what the model holds, and runs nothing\n"
     "A model that knows symbols reads text, a sequence a line: letters, or words with blanks\n"
     "between them. It answers with a line: the class and its probability; the tags; what it\n"
-    "writes; the text and how it goes on.\n"
+    "writes; the text and how it goes on. A model that hears sound reads names of WAV files, one a\n"
+"line, of 16 bits, one channel and the model's rate.\n"
     "Input for a program that reads numbers: a row a line, an empty line ends a sequence.\n"
     "Input for one that reads ids, which count from 0: a sequence a line.\n"
     "Output: a line for each step and output, its name and its numbers; outputs without steps\n"
@@ -300,6 +301,7 @@ typedef struct task {
     vocab v;
     bool nested; /* reads the letters of each word */
   } input[MAX_INPUTS];
+  long rate, hop; /* or it hears sound: samples a second, samples in a step */
   vocab output;
   int own;   /* symbols of the output itself; behind them stand those of a line that it does not */
   long copy; /* know and may copy, at most so many; -1: it copies none */
@@ -437,6 +439,9 @@ static bool read_inputs(task *t, const json *j, int object) {
     t->input[at].name = json_string(j, json_find(j, i, "name"));
     t->input[at].nested = json_true(j, json_find(j, i, "nested"));
     vocab *v = &t->input[at].v;
+    t->rate = json_integer(j, json_find(j, i, "rate"), 0);
+    t->hop = json_integer(j, json_find(j, i, "size"), 0);
+    if (t->rate > 0 && t->hop > 0 && j->token[list].size == 1) return t->input[at].name != NULL;
     if (!t->input[at].name || !read_vocab(v, j, json_find(j, i, "vocab"), 0)) return false;
     if (t->input[at].nested || !v->letters) t->words = true;
   }
@@ -650,6 +655,83 @@ static int feed_text(host *h, task *t, const char *s, size_t line) {
   return bad ? bad : rc ? fail_at(line, neap_errmsg()) : 0;
 }
 
+/* The bytes of a file, to be freed; NULL if it cannot be read. */
+static unsigned char *read_file(const char *path, size_t *size) {
+  FILE *in = fopen(path, "rb");
+  unsigned char *bytes = NULL;
+  size_t cap = 0;
+  *size = 0;
+  while (in && !ferror(in) && !feof(in)) {
+    unsigned char *more = realloc(bytes, cap = 2 * cap + 65536);
+    if (!more) break;
+    bytes = more;
+    *size += fread(bytes + *size, 1, cap - *size, in);
+  }
+  bool good = in && feof(in);
+  if (in) fclose(in);
+  if (good) return bytes;
+  free(bytes);
+  return NULL;
+}
+
+static size_t number(const unsigned char *b, int bytes) {
+  size_t x = 0;
+  while (bytes-- > 0) x = x << 8 | b[bytes];
+  return x;
+}
+
+/* The samples of a WAV file, -1 to 1, and zeros up to a whole number of steps: n numbers, to be
+** freed; NULL after a message. */
+static float *read_wav(const char *path, const task *t, size_t *n, size_t line) {
+  size_t size, at = 12, chunk, rate = 0;
+  unsigned char *b = read_file(path, &size);
+  float *x = NULL;
+  const char *why = !b ? "cannot be read" : "expected a WAV file of 16 bits and one channel";
+  if (!b || size < 12 || memcmp(b, "RIFF", 4) != 0 || memcmp(b + 8, "WAVE", 4) != 0) size = 0;
+  for (; size >= 8 && at <= size - 8; at += 8 + chunk + chunk % 2) {
+    const unsigned char *in = b + at + 8;
+    chunk = number(b + at + 4, 4);
+    if (chunk > size - 8 - at) break;
+    if (memcmp(b + at, "fmt ", 4) == 0 && chunk >= 16 && number(in, 2) == 1 &&
+        number(in + 2, 2) == 1 && number(in + 14, 2) == 16)
+      rate = number(in + 4, 4);
+    if (memcmp(b + at, "data", 4) != 0 || !rate) continue;
+    why = chunk < 2 ? "no samples in it" : "out of memory";
+    size_t samples = chunk / 2, hop = (size_t)t->hop;
+    *n = (samples + hop - 1) / hop * hop;
+    if (rate != (size_t)t->rate) why = NULL;
+    else if (samples) x = calloc(*n, sizeof *x);
+    for (size_t i = 0; x && i < samples; i++) {
+      long s = (long)number(in + 2 * i, 2);
+      x[i] = (float)(s < 32768 ? s : s - 65536) / 32768;
+    }
+    break;
+  }
+  free(b);
+  if (!x) fprintf(stderr, "run_model: line %zu: %s: ", line, path);
+  if (!x && why) fprintf(stderr, "%s\n", why);
+  else if (!x) fprintf(stderr, "expected %ld samples a second, came %zu\n", t->rate, rate);
+  return x;
+}
+
+/* Feeds the sound file that a line names. */
+static int feed_sound(host *h, const task *t, const char *path, size_t line) {
+  size_t n;
+  neap_type type;
+  float *x = read_wav(path, t, &n, line);
+  if (!x) return 1;
+  int value = neap_program_find_input(h->program, t->input[0].name);
+  int32_t steps = (int32_t)(n / (size_t)t->hop);
+  neap_status rc = value < 0 ? NEAP_EARG : neap_program_type(&type, h->program, value);
+  if (!rc) rc = neap_run_batch(h->run, 1);
+  if (!rc) rc = neap_run_lengths(h->run, type.space, &steps, 1);
+  if (!rc) rc = neap_run_input_f32(h->run, value, NEAP_CONCAT, x, n);
+  if (!rc) rc = neap_run_forward(h->run);
+  free(x);
+  return value < 0 ? fail("the program lacks the input of its task")
+       : rc ? fail_at(line, neap_errmsg()) : 0;
+}
+
 /* An output by its name: its numbers, to be freed, of either type; NULL after a message. */
 static void *read_output(const host *h, const char *name, size_t *n) {
   neap_type t;
@@ -780,6 +862,7 @@ static int run_text(host *h, task *t, FILE *in) {
     text[strcspn(text, "\r\n")] = '\0';
     line++;
     if (*text && t->inputs == 0) bad = write_on(h, t, text, line);
+    else if (*text && t->rate) bad = feed_sound(h, t, text, line);
     else if (*text) bad = feed_text(h, t, text, line);
     if (*text && !bad && t->inputs > 0)
       bad = strcmp(t->kind, "seq2class") == 0 ? classify(h, t)

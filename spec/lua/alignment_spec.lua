@@ -1,6 +1,7 @@
 -- Tagging with neighbours that count (loss = "crf") and with fewer outputs than steps (loss =
 -- "ctc"): what they learn, save, answer to without Lua, and refuse.
 local neap = require "neap"
+local ctc = require "neap.ctc"
 local help = require "data_help"
 local host = require "host_help"
 local raises = help.raises
@@ -216,6 +217,119 @@ describe("reading fewer outputs than steps", function()
     end
   end)
 
+  it("reads with another beam, and gives all it has left with their probabilities", function()
+    local model = trained(options { beam = 4 }, fields(data), 3, 0.03) -- not sure of anything
+    local batch = neap.batches({ input = other:encode("input", symbols) }, { size = 50,
+      bucket = false })()
+    local plain, greedy = trained(options {}, fields(data), 3, 0.03), nil
+    assert.same(model:predict(batch), model:predict(batch, { beam = 4 }))
+    greedy = plain:predict(batch)
+    assert.same(greedy, model:predict(batch, { beam = 0 }))
+    assert.not_same(greedy, model:predict(batch))
+    for b, list in ipairs(model:predict(batch, { beam = 4, all = true })) do
+      assert(#list <= 4)
+      assert.same(model:predict(batch)[b], list[1].symbols)
+      for k = 2, #list do assert(list[k].log_probability <= list[k - 1].log_probability) end
+    end
+    -- with room for all, they are all, and each has the probability that the loss is made of
+    local sum, one = 0, "x.yz"
+    for _, h in ipairs(model:predict({ one }, { beam = 1000, all = true })[1]) do
+      sum = sum + math.exp(h.log_probability)
+      if #h.ids > 0 then
+        local pair = neap.corpus.from({ input = { "x . y z" }, output = { table.concat(h.symbols, " ") } },
+          { split = { input = "words", output = "words" } })
+        assert.near(-model:loss(neap.batches(fields(pair))()) * #h.ids, h.log_probability, 1e-4)
+      end
+    end
+    assert.near(1, sum, 1e-5)
+    assert.same({}, model:predict({}, { beam = 2, all = true }))
+    raises("predict: all: expected a beam beside it, came nil", function()
+      model:predict({ one }, { all = true })
+    end)
+    raises("predict: beam: expected an integer from 1 to 1000, came 0", function()
+      model:predict({ one }, { beam = 0, all = true })
+    end)
+    raises("predict: beam: expected an integer from 0 to 1000, came 1001", function()
+      model:predict({ one }, { beam = 1001 })
+    end)
+    local tagger = neap.synced_seq2seq { input = symbols, output = letters, rng = neap.rng(1),
+      net = neap.embed { size = 4 } }
+    raises('predict: beam: an option of the loss "ctc", the model\'s is "cross_entropy"', function()
+      tagger:predict({ "x" }, { beam = 2 })
+    end)
+  end)
+
+  it("gives the probabilities of each step, and places labels by them", function()
+    local model = trained(options { beam = 4 }, fields(data), 60, 0.03)
+    local p = model:posteriors { "xx.y", ".", "zz" }
+    assert.same({ { 4, 4 }, { 1, 4 }, { 2, 4 } }, { p[1]:shape(), p[2]:shape(), p[3]:shape() })
+    for _, row in ipairs(p[1]:totable()) do
+      assert.near(1, row[1] + row[2] + row[3] + row[4], 1e-5)
+    end
+    local path = ctc.align(neap.op.log(p[1]):totable(), { 1, 2 })
+    assert.equal(2, path[4])
+    assert(path[1] == 1 or path[2] == 1)
+    assert.same({}, model:posteriors {})
+  end)
+
+  it("aligns by the likeliest path", function()
+    local rng = neap.rng(4)
+    for _, labels in ipairs { {}, { 1 }, { 1, 2 }, { 2, 2 }, { 1, 2, 1 }, { 2, 2, 1 } } do
+      local p = {}
+      for t = 1, 5 do
+        p[t] = {}
+        for v = 1, 3 do p[t][v] = math.log(rng:uniform()) end
+      end
+      -- all 3^5 paths, read by the rule
+      local best, total = -math.huge, 0
+      for code = 0, 3 ^ 5 - 1 do
+        local read, sum, last = {}, 0, nil
+        for t = 1, 5 do
+          local v = code // 3 ^ (t - 1) % 3 + 1
+          sum = sum + p[t][v]
+          if v ~= last and v ~= 3 then read[#read + 1] = math.tointeger(v) end
+          last = v
+        end
+        if table.concat(read, " ") == table.concat(labels, " ") then
+          best, total = math.max(best, sum), total + math.exp(sum)
+        end
+      end
+      local sum, read, last = 0, {}, 0
+      for t, at in ipairs(ctc.align(p, labels)) do
+        sum = sum + p[t][labels[at] or 3]
+        if at ~= 0 and at ~= last then read[#read + 1] = labels[at] end
+        last = at
+      end
+      assert.near(best, sum, 1e-9)
+      assert.same(labels, read)
+      for _, h in ipairs(ctc.beam(p, 1000)) do
+        if table.concat(h.ids, " ") == table.concat(labels, " ") then
+          assert.near(math.log(total), h.log_probability, 1e-9)
+          total = nil
+        end
+      end
+      assert.is_nil(total) -- it was there
+    end
+    assert.is_nil(ctc.align({ { 0, 0 }, { 0, 0 } }, { 1, 1 }))
+    assert.same({}, ctc.align({}, {}))
+    assert.is_nil(ctc.align({}, { 1 }))
+    assert.same({}, ctc.greedy {})
+    raises("ctc.beam: beam: expected an integer from 1, came 0", function() ctc.beam({}, 0) end)
+  end)
+
+  it("reads what a network that folds steps gives", function()
+    local model = trained(options { beam = 4, net = neap.chain { neap.embed { size = 8 },
+      neap.bidir { neap.gru { size = 8 } }, neap.fold {}, neap.gru { size = 12 } } },
+      fields(neap.corpus.from({ input = { ". x . . y .", "z . .", ". . . z . z z ." },
+        output = { "x y", "z", "z z" } }, { split = { input = "words", output = "words" } })), 80,
+      0.03)
+    local lines = { ".x..y.", "z..", "...z.zz." }
+    assert.same({ { "x", "y" }, { "z" }, { "z", "z" } }, model:predict(lines))
+    assert.same(model:predict(lines), model:predict(lines, { beam = 4 }))
+    assert.same({ 2, 4 }, model:posteriors(lines)[2]:shape())
+    same_elsewhere(model, lines)
+  end)
+
   it("names the sequence that has not steps enough, or leaves it out", function()
     local bad = neap.corpus.from({ input = { "x . y", "x y" }, output = { "x y", "x x" } },
       { split = { input = "words", output = "words" } })
@@ -225,6 +339,8 @@ describe("reading fewer outputs than steps", function()
     assert.is_false(ok)
     assert(message:find("ctc: 2 labels, 1 of them as the one before, need 3 steps, there are 2; "
       .. "with zero such a sequence counts 0, row 2", 1, true), message)
+    assert(message:find(": a script, sequence 2", 1, true), message)
+    assert.matches("row 2.*: a script, sequence 2$", select(2, pcall(model.loss, model, batch)))
     model = neap.synced_seq2seq(options { zero = true })
     local both = model:loss(batch)
     local good = neap.corpus.from({ input = { "x . y" }, output = { "x y" } },

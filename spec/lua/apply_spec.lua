@@ -1,6 +1,7 @@
 -- neap apply: what it answers to lines of text. Where run_model of C reads the same text, it has to
 -- answer alike.
 local neap = require "neap"
+local help = require "data_help"
 local op = neap.op
 
 local build = os.getenv "NEAP_BUILD" or "build"
@@ -115,6 +116,71 @@ describe("neap apply", function()
       assert.equal(output:text(found[1]) .. "\n" .. output:text(found[2]) .. "\n",
         answers(model, "ab\ncab\n", "--beam 3"))
     end
+  end)
+
+  it("hears sound files, as a C host does", function()
+    local folder = help.folder()
+    local names, few = {}, {}
+    for i = 1, 5 do
+      local samples = {}
+      for t = 1, 300 + 77 * i do samples[t] = 0.4 * math.sin(t * i / 5) end
+      names[i] = ("%s/%d.wav"):format(folder.path, i)
+      assert(neap.audio.write(names[i], samples, 8000))
+      few[i] = { file = names[i], samples = samples }
+    end
+    local net = neap.chain { neap.features.log_mel { rate = 8000, filters = 8 },
+      neap.gru { size = 6 } }
+    local word = enlarge(neap.seq2class { input = { rate = 8000, hop = 50 }, rng = rng,
+      output = neap.vocab.new { "yes", "no" }, net = net })
+    local words = enlarge(neap.synced_seq2seq { input = { rate = 8000, hop = 50 }, rng = rng,
+      output = neap.vocab.new { "yes", "no" }, loss = "ctc", beam = 3, net = net })
+    local corpus = assert(neap.corpus.from({ file = names }):sounds("file", { hop = 50 }))
+    local batch = neap.batches({ input = corpus:encode "sound" }, { bucket = false })()
+    local lines = table.concat(names, "\n") .. "\n"
+    local out = {}
+    for i, guess in ipairs(word:predict(batch)) do
+      out[i] = ("%s\t%.4f\n"):format(guess.class, guess.probability)
+    end
+    assert.equal(table.concat(out), answers(word, lines))
+    assert.equal(table.concat(out), answers(word, lines, "--batch 2"))
+    assert.equal(table.concat(out), as_in_c(lines))
+    assert.equal(out[2], answers(word, "", names[2])) -- the file itself
+    assert.equal(8000, assert(neap.load(path)).inputs[1].rate)
+    for i, said in ipairs(words:predict(batch)) do out[i] = table.concat(said, " ") .. "\n" end
+    assert.equal(table.concat(out), answers(words, lines))
+    assert.equal(table.concat(out), as_in_c(lines))
+
+    local other, none = folder.path .. "/other.wav", folder.path .. "/none.wav"
+    assert(neap.audio.write(other, few[1].samples, 16000))
+    local text, err, status = apply("", names[1] .. "\n\n" .. other .. "\n" .. none .. "\n" .. names[2])
+    assert.equal(1, status)
+    assert.equal(out[1] .. "\n\n\n" .. out[2], text)
+    assert.equal(("neap: line 3: audio: %s: expected 8000 samples a second, came 16000 (sox IN -r "
+      .. "8000 OUT.wav changes that)\nneap: line 4: audio: cannot open %s: No such file or directory\n")
+      :format(other, none), err)
+    text, err, status = apply(none)
+    assert.same({ "\n", 1 }, { text, status })
+    assert.equal(("neap: audio: cannot open %s: No such file or directory\n"):format(none), err)
+
+    local function refuses(name, message)
+      local _, said, code = execute(("%s %s"):format(run_model, path), name .. "\n")
+      assert.equal(1, code)
+      assert.equal(("run_model: line 1: %s: %s\n"):format(name, message), said)
+    end
+    refuses(other, "expected 8000 samples a second, came 16000")
+    refuses(none, "cannot be read")
+    local shape = "expected a WAV file of 16 bits and one channel"
+    refuses(folder.write("text", "RIFF"), shape)
+    refuses(folder.write("two.wav", "RIFF\0\0\0\0WAVEfmt \16\0\0\0\1\0\2\0" .. ("\0"):rep(99)), shape)
+    assert(neap.audio.write(other, {}, 8000))
+    refuses(other, "no samples in it")
+    local file <close> = assert(io.open(names[3], "rb"))
+    local wav = file:read "a"
+    for n = 0, 60 do -- cut short, it never reads beyond
+      local _, _, code = execute(("%s %s"):format(run_model, path), folder.write("cut", wav:sub(1, n)))
+      assert.equal(1, code)
+    end
+    folder.remove()
   end)
 
   it("reads and writes subwords", function()

@@ -221,6 +221,8 @@ describe("a task in a file", function()
     forecaster = neap.forecaster { size = 2, net = neap.gru { size = 3 } },
     async_seq2seq = neap.async_seq2seq { input = letters, output = words, encoder = net(),
       decoder = neap.decoder { embed = 2, layers = { neap.lstm { size = 2 } } } },
+    heard = neap.seq2class { input = { rate = 100, hop = 2 }, output = words,
+      net = neap.gru { size = 3 } },
     wide = neap.seq2class { input = { x = 2, chars = { vocab = letters, nested = true } },
       output = words, net = function(v)
         local spelling = op.last(neap.embed { size = 2, input = 3 } (v.chars))
@@ -245,7 +247,8 @@ describe("a task in a file", function()
   it("is loaded where it fits", function()
     for name, task in pairs(tasks) do
       assert.is_true(task:save(path))
-      assert.equal(name == "wide" and "seq2class" or name, assert(neap.load(path)).kind)
+      assert.equal((name == "wide" or name == "heard") and "seq2class" or name,
+        assert(neap.load(path)).kind)
     end
   end)
 
@@ -296,6 +299,15 @@ describe("a task in a file", function()
       { "seq2class", "input input is i32, the task's is f32 [2]", function(c)
         c.input.list[1] = { name = "input", size = 2 }
       end },
+      { "heard", "rate of input input: expected a width from 1, came -8", function(c)
+        c.input.list[1].rate = -8
+      end },
+      { "heard", "rate of input input: expected a width from 1, came \"8\"", function(c)
+        c.input.list[1].rate = "8"
+      end },
+      { "seq2class", "input input: symbols have no rate", function(c)
+        c.input.list[1].rate = 8000
+      end },
       { "wide", "the task knows no input chars", function(c) table.remove(c.input.list, 1) end },
       { "wide", "input x is f32 [2], the task's is f32 [1]", function(c)
         c.input.list[2].size = 1
@@ -316,7 +328,9 @@ describe("a task in a file", function()
           if key ~= "max_length" then texts[#texts + 1] = cjson.encode(config) end
         end
         if task.config.input then
-          for _, key in ipairs { "list", "first", "name", "vocab", "symbols" } do
+          local keys = name == "heard" and { "list", "first", "name", "size" }
+            or { "list", "first", "name", "vocab", "symbols" }
+          for _, key in ipairs(keys) do
             local config = cjson.decode(whole)
             local v, first = cjson.decode("[" .. value .. "]")[1], config.input.list[1]
             if key == "list" then config.input.list = v

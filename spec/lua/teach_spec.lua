@@ -210,6 +210,12 @@ describe("a newcomer is told", function()
       { "seq2class: input text: nested: expected true or false, came 1", function()
         classifier { input = { text = { vocab = letters, nested = 1 } } }
       end },
+      { "seq2class: input: rate: expected an integer from 1, came 0", function()
+        classifier { input = { rate = 0, hop = 80 } }
+      end },
+      { 'seq2class: input x: unknown option "hops"; did you mean "hop"?', function()
+        classifier { input = { x = { rate = 8000, hop = 80, hops = 1 } } }
+      end },
       { "seq2class: input: expected a vocabulary, a width, or", function()
         classifier { input = 0.5 }
       end },
