@@ -102,11 +102,78 @@ local function read_other(path, o, floats)
   return rate
 end
 
+local ZEROS, ROLLOFF, MOST = 16, 0.95, 1 << 23
+local kernels = {} -- the last one: files often have all the same rate
+
+-- How blocks of M samples become blocks of L, from a window of their own and `more` blocks after, R
+-- samples early: a matrix [(more + 1) M, L]. nil where the ratio of the rates makes it too large.
+local function kernel(from, to)
+  if kernels.from == from and kernels.to == to then return kernels end
+  local a, b = from, to
+  while b > 0 do a, b = b, a % b end
+  local times = math.max(1, 256 * a // from)
+  local k = { from = from, to = to, M = times * from // a, L = times * to // a }
+  local c = ROLLOFF * math.min(1, to / from)
+  k.R = math.ceil(ZEROS / c)
+  k.more = math.ceil(2 * k.R / k.M)
+  local rows, h = (k.more + 1) * k.M, core.floats()
+  if rows * k.L > MOST then return nil end
+  for i = 0, rows - 1 do
+    for j = 0, k.L - 1 do
+      local t = c * (j * from / to - (i - k.R))
+      local y = math.abs(t) < ZEROS and c * math.cos(math.pi * t / (2 * ZEROS)) ^ 2 or 0
+      h:push(t == 0 and y or y * math.sin(math.pi * t) / (math.pi * t))
+    end
+  end
+  k.matrix = h:tensor { rows, k.L }
+  kernels = k
+  return k
+end
+
+local function resampled(samples, k)
+  local n = samples:size()
+  local blocks = math.ceil(n / k.M)
+  local padded, windows = core.floats():push_bytes(("\0"):rep(k.R)), {}
+  padded:append(samples):push_bytes(("\0"):rep(math.max((blocks + k.more) * k.M - k.R - n, 0)))
+  for i = 0, k.more do
+    windows[i + 1] = core.floats():append(padded, i * k.M + 1, (i + blocks) * k.M)
+      :tensor { blocks, k.M }
+  end
+  local op = require "neap.op"
+  return core.floats():append(op.matmul(op.concat(windows), k.matrix), 1,
+    math.ceil(n * k.to / k.from)):tensor()
+end
+
+--- Samples of another rate: those of the band-limited curve through the given ones (Smith and Gossett
+-- 1984).
+--
+--   y(n) = sum over k of x(k) h(n from / to - k), x = 0 outside
+--   h(t) = c sinc(c t) cos^2(pi c t / 32) where |c t| < 16, else 0; c = 0.95 min(1, to / from)
+--
+-- What lies above c from / 2 Hertz is gone, before it can fold back.
+-- @param samples a tensor [n] or list
+-- @int from samples a second
+-- @int to samples a second
+-- @treturn tensor f32 [n to / from, rounded up]
+function audio.resample(samples, from, to)
+  if type(samples) == "table" then samples = core.tensor(samples) end
+  check.type("audio.resample", "samples", samples, "userdata")
+  check.integer("audio.resample", "from", from, 1)
+  check.integer("audio.resample", "to", to, 1)
+  if from == to or samples:size() == 0 then return samples end
+  local k = kernel(from, to)
+  if not k then
+    check.fail("audio.resample: expected rates in a ratio of smaller numbers, came %d and %d", from, to)
+  end
+  return resampled(samples, k)
+end
+
 --- Checks the options of @{read}: for readers that read many.
 -- @string who
 -- @tab options
 function audio.check(who, options)
   if options.rate ~= nil then check.integer(who, "rate", options.rate, 1) end
+  check.boolean(who, "resample", options.resample)
   if options.channel ~= nil then check.integer(who, "channel", options.channel, 1) end
 end
 
@@ -117,6 +184,17 @@ end
 -- @treturn[1] int the rate
 -- @return[2] nil, message, code
 function audio.append(path, options, floats)
+  if options.resample and options.rate then
+    local own = core.floats()
+    local rate, message, code = audio.append(path, { channel = options.channel }, own)
+    if not rate then return nil, message, code end
+    if rate ~= options.rate and not kernel(rate, options.rate) then
+      return bad("EFORMAT", "%s: expected a rate in a ratio of smaller numbers to %d, came %d", path,
+        options.rate, rate)
+    end
+    floats:append(audio.resample(own:tensor(), rate, options.rate))
+    return options.rate
+  end
   local file, message = io.open(path, "rb")
   if not file then return bad("EIO", "cannot open %s", message) end
   local head, why = file:read(12)
@@ -142,8 +220,9 @@ end
 
 --- Reads a sound file.
 -- @string path
--- @tab[opt] options `rate`: samples a second that are expected; a file of another rate is refused.
---   `channel`: which one, from 1; without it the mean of all
+-- @tab[opt] options `rate`: samples a second that are expected; a file of another rate is refused,
+--   or with `resample` = true brought to this one by @{resample}. `channel`: which one, from 1;
+--   without it the mean of all
 -- @treturn[1] tensor f32 [samples], -1 to 1
 -- @treturn[1] int samples a second
 -- @return[2] nil
@@ -151,7 +230,7 @@ end
 -- @treturn[2] string "EIO" or "EFORMAT"
 function audio.read(path, options)
   check.type("audio.read", "path", path, "string")
-  options = check.options("audio.read", options, { "rate", "channel" })
+  options = check.options("audio.read", options, { "rate", "channel", "resample" })
   audio.check("audio.read", options)
   local floats = core.floats()
   local rate, message, code = audio.append(path, options, floats)

@@ -1242,14 +1242,15 @@ end
 -- @string name the field of files' names, one in each sequence
 -- @tab options `hop`: samples in a step; `as`: the new field ("sound"); `folder`: where the files
 --   are whose names do not begin with "/"; `rate`: samples a second, which all must have (those of the
---   first file); `channel`: which one, from 1; without it the mean of all
+--   first file); `resample`: true: others are brought to it; `channel`: which one, from 1; without it the mean of all
 -- @treturn[1] corpus
 -- @treturn[1] int samples a second
 -- @return[2] nil
 -- @treturn[2] string message that names the file, and the line that named it
 -- @treturn[2] string "EIO" or "EFORMAT"
 function methods:sounds(name, options)
-  options = check.options("corpus:sounds", options, { "hop", "as", "folder", "rate", "channel" })
+  options = check.options("corpus:sounds", options, { "hop", "as", "folder", "rate", "channel",
+    "resample" })
   local hop = check.integer("corpus:sounds", "hop", options.hop, 1)
   local as = check.type("corpus:sounds", "as", options.as or "sound", "string")
   local folder = options.folder and
@@ -1257,7 +1258,7 @@ function methods:sounds(name, options)
   audio.check("corpus:sounds", options)
   find(self, "corpus:sounds", name, "symbols")
   local floats, offsets, wanted = core.floats(), core.ints():push(0),
-    { rate = options.rate, channel = options.channel }
+    { rate = options.rate, channel = options.channel, resample = options.resample }
   local zeros = core.floats():push_bytes(("\0"):rep(hop))
   for i = 1, self.n do
     local path = self:get(name, i)

@@ -95,6 +95,7 @@ local lazy = {
   debug = "neap.debug", features = "neap.features", audio = "neap.audio",
   schedule = "neap.schedule", average = "neap.average", hmm = "neap.hmm", vectors = "neap.vectors",
   series = "neap.series", ngram = "neap.ngram",
+  ctc = "neap.ctc",
 }
 
 return setmetatable(neap, { names = { lazy }, __index = function(t, name)

@@ -332,6 +332,27 @@ function common.shade(values)
   return table.concat(text)
 end
 
+--- Draws numbers from 0 to 1 in characters: a line for each name, a character for each step or,
+-- where there are more than 70, the largest of several.
+-- @tab names of the lines
+-- @int steps
+-- @func x function(line, step) that gives the number, or a character that stands for itself
+function common.draw(names, steps, x)
+  local several = math.ceil(steps / 70)
+  for i, name in ipairs(names) do
+    local line = {}
+    for t = 1, steps do
+      local k, value = (t - 1) // several + 1, x(i, t)
+      local was = line[k] or 0
+      line[k] = (type(value) == "string" or type(was) == "number" and value > was) and value or was
+    end
+    for k, value in ipairs(line) do
+      line[k] = type(value) == "number" and common.shade { value } or value
+    end
+    print(("%8s |%s|"):format(name, table.concat(line)))
+  end
+end
+
 --- A character for each number, by its size beside the largest: # + - . ' for a tenth less each, and
 -- a blank for what is less than a hundred thousandth.
 function common.decades(numbers)
@@ -349,36 +370,51 @@ function common.picture_option(parser)
     :description "Draw a picture too: SVG, or PNG if the name ends so (by gnuplot)."
 end
 
--- What gnuplot reads: curves { title, list of { x, y } }, or maps { title, rows of numbers }.
+-- What gnuplot reads: curves { title, list of { x, y } }, maps { title, rows of numbers }, or maps
+-- and below them, over the same time, curves that are filled.
 local function gnuplot(file, picture)
   local out = {}
   local function add(format, ...) out[#out + 1] = format:format(...) end
+  local function quoted(text) return (text:gsub("'", "''")) end
   local function data(rows)
     for _, row in ipairs(rows) do out[#out + 1] = table.concat(row, " ") end
     out[#out + 1] = "e"
   end
-  local maps, curves = picture.maps or {}, picture.curves or {}
-  add("set terminal %s size %d,360", file:find "%.png$" and "pngcairo" or "svg background 'white'",
-    #maps > 0 and 200 * math.max(#maps, 3) or 860)
-  add("set output '%s'", (file:gsub("'", "''")))
-  add("set multiplot layout 1,%d title '%s'", math.max(#maps, 1), picture.title)
+  local maps, curves, step = picture.maps or {}, picture.curves or {}, picture.step
+  local panels = #maps + (#curves > 0 and 1 or 0)
+  add("set terminal %s size %d,%d", file:find "%.png$" and "pngcairo" or "svg background 'white'",
+    (step or #maps == 0) and 860 or 200 * math.max(#maps, 3), step and 280 * panels or 360)
+  add("set output '%s'", quoted(file))
+  add("set multiplot layout %s title '%s'", step and panels .. ",1" or "1," .. panels,
+    quoted(picture.title))
+  for _, map in ipairs(maps) do
+    add("set title '%s'\nunset key\nunset colorbox\nset palette gray negative", quoted(map[1]))
+    add("set cbrange [0:1]\nset autoscale fix\nset yrange [*:*] reverse")
+    add("set tics out nomirror\nset xlabel '%s'", step and picture.x or "step")
+    if step then
+      add("unset ytics\nset lmargin 8\nset xrange [0:%g]", #map[2][1] * step)
+      add("plot '-' using (($1+0.5)*%g):($2+1):3 matrix with image pixels", step)
+    else
+      add("plot '-' using ($1+1):($2+1):3 matrix with image pixels")
+    end
+    data(map[2])
+  end
   if #curves > 0 then
-    add("set xlabel '%s'\nset key outside\n%s", picture.x, picture.log and "set logscale y" or "")
-    add("set format y '%%g'\nset yrange [%s:*]", picture.least or "*")
     local names = {}
+    add("set xlabel '%s'\nset key outside\n%s", picture.x, picture.log and "set logscale y" or "")
+    add("set format y '%%g'\nset yrange [%s:*] noreverse", picture.least or "*")
+    if step then add "unset title\nunset key\nset ytics 0,0.5,1\nset yrange [0:1.2]" end
+    for _, mark in ipairs(picture.marks or {}) do
+      add("set label '%s' at %g,1.12 center", quoted(mark[1]), (mark[2] + mark[3]) / 2)
+      add("set arrow from %g,1.04 to %g,1.04 nohead", mark[2], mark[3])
+    end
     for i, curve in ipairs(curves) do
-      names[i] = ("'-' with lines linewidth 2 dashtype %d %s title '%s'"):format(i,
-        curve.color and ("linecolor '%s'"):format(curve.color) or "", curve[1])
+      names[i] = step and "'-' with filledcurves y1=0 fill solid 0.5"
+        or ("'-' with lines linewidth 2 dashtype %d %s title '%s'"):format(i,
+          curve.color and ("linecolor '%s'"):format(curve.color) or "", curve[1])
     end
     add("plot %s", table.concat(names, ", "))
     for _, curve in ipairs(curves) do data(curve[2]) end
-  end
-  for _, map in ipairs(maps) do
-    add("set title '%s'\nunset key\nunset colorbox\nset palette gray negative", map[1])
-    add("set cbrange [0:1]\nset autoscale fix\nset yrange [*:*] reverse")
-    add("set tics out nomirror\nset xlabel 'step'")
-    add("plot '-' using ($1+1):($2+1):3 matrix with image pixels")
-    data(map[2])
   end
   add("unset multiplot")
   return table.concat(out, "\n") .. "\n"
@@ -388,7 +424,8 @@ end
 -- @tab options
 -- @tab picture `title`; `maps`: a list of { title, rows of numbers from 0 to 1 }; or `curves`: a
 --   list of { title, list of { x, y }, color = }, with `x`, the name of that axis, and of the other:
---   `log`, `least`
+--   `log`, `least`. With `step`, how long a column of the maps is, all stand one below the other and
+--   curves are filled, with `marks` above: a list of { title, from, to }
 function common.plot(options, picture)
   if not options.picture then return end
   local path = os.tmpname()

@@ -34,6 +34,7 @@ local scripts = {
   tag = { "synced_seq2seq", "dev_accuracy", 0.9 },
   stress = { "synced_seq2seq", "dev_accuracy", 0.9 },
   g2p = { "async_seq2seq", "dev_wer", nil, 0.9 },
+  speech = { "seq2class", "dev_accuracy", 0.9 },
   charlm = { "language_model", "dev_nats", nil, 1.5 },
   wordlm = { "language_model", "dev_perplexity", nil, 1.45 },
   sine = { "forecaster", "dev_rmse", nil, 0.2 },
@@ -537,6 +538,89 @@ describe("examples", function()
     assert.equal(0, select(3, run(folder, "forecast", "--quick --epochs 1 --model " .. path)))
     refuses(1, path .. ": its model reads 1 columns, the series has 2",
       common .. "--load " .. path)
+  end)
+
+  it("speech --ctc reads strings, shows where it has read what, and draws it", function()
+    local path, picture = folder.path .. "/strings.safetensors", folder.path .. "/strings.svg"
+    local text, errors, status = run(folder, "speech", "--quick --ctc --model " .. path)
+    assert.equal(0, status, errors)
+    local _, values = result_of(text)
+    assert.is_true(values.dev_error < 0.1 and values.dev_error_greedy < 0.2, text)
+    assert.matches("likeliest readings of [%d ]+, and their ln P:\n +%-%d+%.%d%d  %d", text)
+    assert.matches("\n +said |[%d ]+|\n", text)
+    assert.matches("\n +%d |[ .:=+*#%%@-]+|\n", text)
+    assert.equal("ctc", assert(neap.load(path)).loss_name)
+
+    local again
+    again, errors, status = run(folder, "speech", ("--quick --ctc --load %s --picture %s"):format(path,
+      picture))
+    if os.execute "command -v gnuplot >/dev/null" then
+      assert.equal("", errors)
+      assert.equal(0, status)
+      local file <close> = assert(io.open(picture))
+      assert.matches("^<%?xml.*</svg>%s*$", file:read "a")
+    end
+    local _, loaded = result_of(again)
+    for key, value in pairs(values) do
+      if key ~= "seconds" then assert.equal(value, loaded[key], key) end
+    end
+    _, errors, status = run(folder, "speech", ("--quick --ctc --load %s --picture %s/no/x.png"):format(
+      path, folder.path))
+    assert.equal(1, status)
+    assert.matches("^speech: no picture: [^\n]*/no/x.png cannot be written, or [^\n]*\n$", errors)
+    _, errors, status = run(folder, "speech", "--quick --load " .. path)
+    assert.equal(1, status)
+    assert.equal(("speech: %s: expected a seq2class, came a synced_seq2seq\n"):format(path), errors)
+  end)
+
+  it("speech learns from sound files and hears others", function()
+    local lines, rng = {}, neap.rng(1)
+    for i = 1, 40 do
+      local word, samples = i % 2 == 0 and "low" or "high", {}
+      for t = 1, 700 + rng:int(400) do
+        samples[t] = 0.3 * math.sin(t * (i % 2 == 0 and 0.3 or 1.5)) + 0.01 * rng:uniform()
+      end
+      assert(neap.audio.write(("%s/%d.wav"):format(folder.path, i), samples, 8000))
+      lines[i] = ("%d.wav\t%s\tspeaker\n"):format(i, word)
+    end
+    local train = folder.write("sounds.tsv", table.concat(lines))
+    local path = folder.path .. "/heard.safetensors"
+    local text, errors, status = run(folder, "speech",
+      ("--train %s --epochs 4 --threads 1 --model %s"):format(train, path))
+    assert.equal(0, status, errors)
+    assert.equal(1, select(2, result_of(text)).dev_accuracy)
+    local file = folder.path .. "/1.wav"
+    text, errors, status = run(folder, "speech", ("--load %s %s"):format(path, file))
+    assert.same({ "", 0 }, { errors, status })
+    assert.matches("^" .. file .. " +high +[01]%.%d%d\nresult task=speech ", text)
+    local pipe <close> = assert(io.popen(("scripts/neap apply %s %s"):format(path, file)))
+    assert.matches("^high\t[01]%.%d+\n$", pipe:read "a")
+
+    local function says(args, message)
+      local out, said, code = run(folder, "speech", args)
+      assert.same({ "", 1 }, { out, code })
+      assert.equal("speech: " .. message .. "\n", said)
+    end
+    local fast, tones = folder.path .. "/fast.wav", {}
+    for t = 1, 3200 do tones[t] = 0.3 * math.sin(t * 0.15) end
+    assert(neap.audio.write(fast, tones, 16000)) -- 0.3 at 8000
+    text = run(folder, "speech", ("--load %s %s"):format(path, fast))
+    assert.matches("^" .. fast .. " +low +[01]%.%d%d\n", text)
+    assert(neap.audio.write(fast, tones, 7919))
+    says(("--load %s %s"):format(path, fast), ("audio: %s: expected a rate in a ratio of smaller "
+      .. "numbers to 8000, came 7919 (a script, sequence 1)"):format(fast))
+    local more = folder.write("more.tsv", "1.wav\thigh\nfast.wav\tlow\n")
+    says(("--train %s --dev %s"):format(train, more), ("audio: %s: expected a rate in a ratio of "
+      .. "smaller numbers to 8000, came 7919 (%s, sequence 2 (line 2))"):format(fast, more))
+    local gone = folder.write("gone.tsv", "1.wav\thigh\n/no/such.wav\tlow\n")
+    says("--train " .. gone, ("audio: cannot open /no/such.wav: No such file or directory (%s, "
+      .. "sequence 2 (line 2))"):format(gone))
+    local new = folder.write("new.tsv", "1.wav\tmiddle\n")
+    says(("--ctc --train %s --dev %s"):format(train, new),
+      new .. ": the model has not learned the word middle")
+    local other = folder.path .. "/names.safetensors"
+    assert.equal(0, select(3, run(folder, "classify", "--quick --epochs 1 --model " .. other)))
+    says("--quick --load " .. other, other .. ": its model does not hear sound")
   end)
 
   it("stress prints the usual pattern's score beside its own", function()

@@ -450,6 +450,70 @@ describe("sound", function()
     end)
   end)
 
+  it("is brought to another rate", function()
+    local function tone(pitch, rate, n)
+      local x = {}
+      for t = 1, n do x[t] = math.sin(2 * math.pi * pitch * (t - 1) / rate) end
+      return x
+    end
+    -- within the band the curve is the same, beyond it nothing is left
+    for _, r in ipairs { { 16000, 8000 }, { 8000, 16000 }, { 11025, 8000 }, { 44100, 8000 },
+      { 8000, 44100 } } do
+      local from, to = r[1], r[2]
+      for _, pitch in ipairs { 100, 1000, 0.38 * math.min(from, to), 0.55 * to } do
+        if pitch < from / 2 then
+          local y = neap.audio.resample(tone(pitch, from, from // 4), from, to)
+          assert.equal(math.ceil(from // 4 * to / from), #y)
+          local truth = tone(pitch, to, #y)
+          for t = 300, #y - 300 do
+            local d = math.abs(y:get(t) - (pitch < to / 2 and truth[t] or 0))
+            assert.is_true(d < 2e-3, ("%d to %d, %g Hz, at %d: off by %g"):format(from, to, pitch, t,
+              d))
+          end
+        end
+      end
+    end
+    -- by the formula, short ones and their ends too
+    for _, n in ipairs { 1, 2, 7, 300 } do
+      local x, c = tone(900, 12000, n), 0.95 * 8000 / 12000
+      x[1] = 0.5
+      local y = neap.audio.resample(core.tensor(x), 12000, 8000)
+      assert.equal(math.ceil(n * 2 / 3), #y)
+      for i = 0, #y - 1 do
+        local sum = 0
+        for k = 0, n - 1 do
+          local t = c * (i * 1.5 - k)
+          if math.abs(t) < 16 then
+            sum = sum + x[k + 1] * c * (t == 0 and 1 or math.sin(math.pi * t) / (math.pi * t))
+              * math.cos(math.pi * t / 32) ^ 2
+          end
+        end
+        assert.near(sum, y:get(i + 1), 1e-6)
+      end
+    end
+    assert.same({ 1, 2 }, neap.audio.resample({ 1, 2 }, 8000, 8000):totable())
+    raises("audio.resample: expected rates in a ratio of smaller numbers, came 7919 and 8000",
+      function() neap.audio.resample({ 1, 2 }, 7919, 8000) end)
+    raises("audio.resample: to: expected an integer from 1, came 0", function()
+      neap.audio.resample({ 1, 2 }, 8000, 0)
+    end)
+
+    local path = folder.path .. "/fast.wav"
+    assert(neap.audio.write(path, tone(500, 16000, 1600), 16000))
+    local x, rate = neap.audio.read(path, { rate = 8000, resample = true })
+    assert.same({ 800, 8000 }, { #x, rate })
+    assert.same(neap.audio.resample(neap.audio.read(path), 16000, 8000):totable(), x:totable())
+    local c = assert(corpus.from({ file = { path } }):sounds("file", { hop = 1, rate = 8000,
+      resample = true }))
+    assert.equal(800, c:length("sound", 1))
+    assert(neap.audio.write(path, { 1 }, 7919))
+    fails("EFORMAT", "fast.wav: expected a rate in a ratio of smaller numbers to 8000, came 7919",
+      neap.audio.read(path, { rate = 8000, resample = true }))
+    raises("audio.read: resample: expected true or false, came 1", function()
+      neap.audio.read(path, { resample = 1 })
+    end)
+  end)
+
   describe("of a corpus", function()
     local c
     before_each(function()
