@@ -1,5 +1,5 @@
---- Speech to class: which word was said, of ten digits or any others. With --ctc speech to text: the
--- words of a whole recording, whose places in it nobody has marked.
+--- Speech to class: which word was said, of ten digits or any others. With --ctc speech to text:
+-- several words one after the other, whose places in the recording nobody has marked.
 local neap = require "neap"
 local features = neap.features
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
@@ -73,14 +73,13 @@ local given = #options.sound > 0
   and common.need(hear(neap.corpus.from { file = options.sound })) or nil
 local hop = model and model.inputs[1].size or math.ceil(samples / 80) -- 12.5 ms
 
--- Strings of three to seven recordings, in pauses of up to half a second, silent or with some noise;
+-- Strings of three to seven recordings, with pauses of up to half a second, silent or with noise;
 -- and for each where its words are: `{ word, from, to }`, in samples.
-local longest = options.quick and 0.1 or 0.5
 local function strings(corpus, n, chance)
-  local pause = { sound = {}, word = {} }
+  local pause, longest = { sound = {}, word = {} }, samples // (options.quick and 10 or 2)
   for i = 1, 100 do
     local noise, loud = {}, 10 ^ (-4 + 2.5 * chance:uniform())
-    for t = 1, chance:int(math.ceil(samples * longest)) do noise[t] = loud * (chance:uniform() - 0.5) end
+    for t = 1, chance:int(longest) do noise[t] = loud * (chance:uniform() - 0.5) end
     pause.sound[i], pause.word[i] = noise, {}
   end
   local pool = neap.corpus.concat { corpus:only { "sound", "word" }, neap.corpus.from(pause) }
@@ -172,6 +171,7 @@ common.save(options, model)
 
 -- What came of it. The pitches of a recording at each step, from 0 to 1: the upper 60 dB.
 local function draw_sound(corpus, i)
+  print("how " .. corpus:string("word", i) .. " sounded:")
   local rows = corpus:select { i }:fold("sound", hop):compute("sound", front, { as = "energies" })
     :get("energies", 1):totable()
   local top = -math.huge
@@ -211,9 +211,18 @@ local function draw_reading(r)
   end)
 end
 
+-- What the model answers to each of the recordings.
+local function answers(corpus, how)
+  local list = {}
+  for part in neap.batches(inputs(corpus), { size = 64, bucket = false }) do
+    for _, answer in ipairs(model:predict(part, how)) do list[#list + 1] = answer end
+  end
+  return list
+end
+
 local result, puzzle = { parameters = model:parameters() }, nil
 if held and not options.ctc then
-  local guesses = model:predict(neap.batches(inputs(held), { size = #held, bucket = false })())
+  local guesses = answers(held)
   common.show(#guesses, function(i)
     local guess, word = guesses[i], held:string("word", i)
     local right = guess.class == word
@@ -231,14 +240,14 @@ if held and not options.ctc then
       guesses[puzzle].class), "seconds", { sound })
   end
 elseif held then
-  local batch = neap.batches(inputs(held), { size = #held, bucket = false })()
-  local all = model:predict(batch, { beam = options.beam, all = true })
+  local all = answers(held, { beam = options.beam, all = true })
   local said, best = {}, {}
   for i, words in ipairs(held:lists "word") do said[i], best[i] = { words }, all[i][1].symbols end
   common.show(#best, function(i)
     local heard, wanted = table.concat(best[i], " "), table.concat(said[i][1], " ")
     if heard ~= wanted then puzzle = puzzle or i end
-    return heard == wanted, common.column(heard, 20) .. (heard == wanted and "" or "is " .. wanted)
+    return heard == wanted,
+      heard == wanted and heard or common.column(heard, 20) .. "is " .. wanted
   end)
   puzzle = puzzle or 1
   local wanted = table.concat(said[puzzle][1], " ")
@@ -256,15 +265,12 @@ elseif held then
   end
   local metrics = neap.metrics
   result.dev_error = metrics.symbol_error_rate(best, said)
-  result.dev_error_greedy = metrics.symbol_error_rate(model:predict(batch, { beam = 0 }), said)
+  result.dev_error_greedy = metrics.symbol_error_rate(answers(held, { beam = 0 }), said)
   result.dev_strings_wrong = metrics.sequence_error_rate(best, said)
 end
-if given then
-  for i, answer in ipairs(model:predict(neap.batches(inputs(given), { size = #given, bucket = false })()))
-  do
-    print(common.column(options.sound[i], 24) .. (options.ctc and table.concat(answer, " ")
-      or ("%-8s %.2f"):format(answer.class, answer.probability)))
-  end
+for i, answer in ipairs(given and answers(given) or {}) do
+  print(common.column(options.sound[i], 24) .. (options.ctc and table.concat(answer, " ")
+    or ("%-8s %.2f"):format(answer.class, answer.probability)))
 end
 if test then
   local scores = model:score(fields(options.ctc and for_dev(test) or test))
