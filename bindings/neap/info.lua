@@ -132,16 +132,19 @@ end
 
 local function show_vocabularies(config, write)
   local list = {}
-  local function add(name, plain)
+  local function add(name, plain, rate)
     if type(plain) == "table" and type(plain.symbols) == "table" then
       list[#list + 1] = ("  %-12s%-16s %s\n"):format(name, plural(#plain.symbols, "symbol"),
         symbols_text(plain.symbols))
     elseif math.tointeger(plain) then
-      list[#list + 1] = ("  %-12s%s a step\n"):format(name, plural(math.tointeger(plain), "number"))
+      list[#list + 1] = ("  %-12s%s a step%s\n"):format(name, plural(math.tointeger(plain),
+        rate and "sample" or "number"), rate and (", %d a second"):format(rate) or "")
     end
   end
   if type(config.input) == "table" and type(config.input.list) == "table" then
-    for _, input in ipairs(config.input.list) do add(input.name, input.vocab or input.size) end
+    for _, input in ipairs(config.input.list) do
+      add(input.name, input.vocab or input.size, math.tointeger(input.rate))
+    end
   end
   add("output", config.output)
   add("vocab", config.vocab)

@@ -63,6 +63,9 @@ parameters
     assert(model:save(path))
     local text = info(path)
     assert.matches("\n  size        2 numbers a step\n", text, 1, true)
+    assert(neap.seq2class { input = { rate = 8000, hop = 2 }, output = neap.vocab.new { "a" },
+      net = neap.gru { size = 3 } }:save(path))
+    assert.matches("\n  input       2 samples a step, 8000 a second\n", info(path), 1, true)
     assert.matches("\n  predict\n    takes   input                        [T,B,2]\n", text, 1, true)
     assert.matches("\n    streams yes, step by step\n", text, 1, true)
     assert.matches("\n  net.chain.elman1  (elman)\n", text, 1, true)
