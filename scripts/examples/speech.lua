@@ -15,8 +15,7 @@ local options = common.options {
       "With --ctc: strings in an epoch, each time others.")
     common.number(parser, "--beam", "K", { low = 1, high = 1000, whole = true, preset = 8 },
       "With --ctc: beginnings that are kept while reading.")
-    parser:option "--picture":argname "FILE"
-      :description "Draw what is wrong first, by gnuplot: SVG, or PNG if FILE ends so."
+    common.picture_option(parser)
   end,
 }
 local rng = neap.rng(options.seed)
@@ -169,46 +168,46 @@ if not options.load then
 end
 common.save(options, model)
 
--- What came of it. The pitches of a recording at each step, from 0 to 1: the upper 60 dB.
+-- What came of it. The pitches of a recording over time, the highest first, from 0 to 1: the upper
+-- 60 dB.
 local function draw_sound(corpus, i)
   print("how " .. corpus:string("word", i) .. " sounded:")
-  local rows = corpus:select { i }:fold("sound", hop):compute("sound", front, { as = "energies" })
+  local y = corpus:select { i }:fold("sound", hop):compute("sound", front, { as = "energies" })
     :get("energies", 1):totable()
-  local top = -math.huge
-  for _, row in ipairs(rows) do top = math.max(top, table.unpack(row)) end
-  for _, row in ipairs(rows) do
-    for k, x in ipairs(row) do row[k] = math.max(1 + (x - top) / math.log(1e6), 0) end
+  local top, pitches = -math.huge, {}
+  for _, row in ipairs(y) do top = math.max(top, table.unpack(row)) end
+  for k = 1, #y[1] do
+    pitches[k] = {}
+    for t, row in ipairs(y) do
+      pitches[k][t] = math.max(1 + (row[#row - k + 1] - top) / math.log(1e6), 0)
+    end
   end
-  common.draw({ "high", "", "", "", "", "", "", "low" }, #rows, function(line, t)
-    return rows[t][#rows[t] - (line - 1) * #rows[t] // 8]
+  common.draw({ "high", "", "", "", "", "", "", "low" }, #y, function(line, t)
+    return pitches[1 + (line - 1) * #pitches // 8][t]
   end)
-  return { rows = rows, step = hop / samples, label = "mel filter" }
+  return pitches
 end
 
--- The words of a string, where they are said, and their probabilities at the steps of the network.
-local function reading(place, p)
-  local words, seen, rows, marks = {}, {}, {}, {}
+-- The words of a string, where they are said, and below it how probable they are at each step.
+local function draw_words(place, p)
+  local step, words, seen, curves, marks = 2 * hop / samples, {}, {}, {}, {}
   for k, one in ipairs(place) do
-    if not seen[one.word] then words[#words + 1] = one.word end
-    seen[one.word], marks[k] = true, { name = one.word, from = one.from / samples,
-      to = one.to / samples }
+    if not seen[one.word] then
+      seen[one.word], words[#words + 1] = true, one.word
+      local curve = {}
+      for t = 1, #p do curve[t] = { (t - 0.5) * step, p:get(t, model.output:id(one.word)) } end
+      curves[#curves + 1] = { one.word, curve }
+    end
+    marks[k] = { one.word, one.from / samples, one.to / samples }
   end
-  for t = 1, #p do
-    rows[t] = {}
-    for k, word in ipairs(words) do rows[t][k] = p:get(t, model.output:id(word)) end
-  end
-  return { rows = rows, names = words, marks = marks, step = 2 * hop / samples,
-    label = "probability" }
-end
-
-local function draw_reading(r)
-  common.draw({ "said", table.unpack(r.names) }, #r.rows, function(line, t)
-    if line > 1 then return r.rows[t][line - 1] end
-    for _, mark in ipairs(r.marks) do
-      if t * r.step >= mark.from and t * r.step <= mark.to then return mark.name:sub(1, 1) end
+  common.draw({ "said", table.unpack(words) }, #p, function(line, t)
+    if line > 1 then return curves[line - 1][2][t][2] end
+    for _, mark in ipairs(marks) do
+      if t * step >= mark[2] and t * step <= mark[3] then return mark[1]:sub(1, 1) end
     end
     return 0
   end)
+  return curves, marks
 end
 
 -- What the model answers to each of the recordings.
@@ -231,14 +230,12 @@ if held and not options.ctc then
       .. ("%-8s %.2f%s"):format(guess.class, guess.probability, right and "" or "  is " .. word)
   end)
   puzzle = puzzle or 1
-  local sound = draw_sound(held, puzzle)
+  local pitches = draw_sound(held, puzzle)
   local scores = model:score(fields(held))
   print(scores.confusion)
   result.dev_accuracy, result.dev_macro_f1 = scores.accuracy, scores.macro_f1
-  if options.picture then
-    common.picture(options.picture, ("%s, heard as %s"):format(held:string("word", puzzle),
-      guesses[puzzle].class), "seconds", { sound })
-  end
+  common.plot(options, { title = "heard as " .. guesses[puzzle].class, x = "seconds",
+    step = hop / samples, maps = { { "said: " .. held:string("word", puzzle), pitches } } })
 elseif held then
   local all = answers(held, { beam = options.beam, all = true })
   local said, best = {}, {}
@@ -256,13 +253,12 @@ elseif held then
     local h = all[puzzle][k]
     print(("  %7.2f  %s"):format(h.log_probability, table.concat(h.symbols, " ")))
   end
-  local sound, read_so = draw_sound(held, puzzle), reading(places[puzzle],
+  local pitches = draw_sound(held, puzzle)
+  local curves, marks = draw_words(places[puzzle],
     model:posteriors(neap.batches(inputs(held:select { puzzle }))())[1])
-  draw_reading(read_so)
-  if options.picture then
-    common.picture(options.picture, ("%s, read as %s"):format(wanted,
-      table.concat(best[puzzle], " ")), "seconds", { sound, read_so })
-  end
+  common.plot(options, { title = "read as " .. table.concat(best[puzzle], " "), x = "seconds",
+    step = hop / samples, maps = { { "said: " .. wanted, pitches } }, curves = curves,
+    marks = marks })
   local metrics = neap.metrics
   result.dev_error = metrics.symbol_error_rate(best, said)
   result.dev_error_greedy = metrics.symbol_error_rate(answers(held, { beam = 0 }), said)
