@@ -392,7 +392,7 @@ local function gnuplot(file, picture)
     add("set cbrange [0:1]\nset autoscale fix\nset yrange [*:*] reverse")
     add("set tics out nomirror\nset xlabel '%s'", step and picture.x or "step")
     if step then
-      add("unset ytics\nset lmargin 8\nset xrange [0:%g]", #map[2][1] * step)
+      add("unset ytics\nset lmargin 8\nset rmargin 3\nset xrange [0:%g]", #map[2][1] * step)
       add("plot '-' using (($1+0.5)*%g):($2+1):3 matrix with image pixels", step)
     else
       add("plot '-' using ($1+1):($2+1):3 matrix with image pixels")
