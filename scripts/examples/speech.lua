@@ -188,18 +188,22 @@ local function draw_sound(corpus, i)
   return pitches
 end
 
--- The words of a string, where they are said, and below it how probable they are at each step.
-local function draw_words(place, p)
-  local step, words, seen, curves, marks = 2 * hop / samples, {}, {}, {}, {}
+-- The words of a string, where they are said, and below it how probable they are at each step, and
+-- so for words that were read.
+local function draw_words(place, read_as, p)
+  local step, words, curves, marks = 2 * hop / samples, {}, {}, {}
+  local function curve(word)
+    if words[word] then return end
+    words[word], words[#words + 1] = true, word
+    local points = {}
+    for t = 1, #p do points[t] = { (t - 0.5) * step, p:get(t, model.output:id(word)) } end
+    curves[#curves + 1] = { word, points }
+  end
   for k, one in ipairs(place) do
-    if not seen[one.word] then
-      seen[one.word], words[#words + 1] = true, one.word
-      local curve = {}
-      for t = 1, #p do curve[t] = { (t - 0.5) * step, p:get(t, model.output:id(one.word)) } end
-      curves[#curves + 1] = { one.word, curve }
-    end
+    curve(one.word)
     marks[k] = { one.word, one.from / samples, one.to / samples }
   end
+  for _, word in ipairs(read_as) do curve(word) end
   common.draw({ "said", table.unpack(words) }, #p, function(line, t)
     if line > 1 then return curves[line - 1][2][t][2] end
     for _, mark in ipairs(marks) do
@@ -254,7 +258,7 @@ elseif held then
     print(("  %7.2f  %s"):format(h.log_probability, table.concat(h.symbols, " ")))
   end
   local pitches = draw_sound(held, puzzle)
-  local curves, marks = draw_words(places[puzzle],
+  local curves, marks = draw_words(places[puzzle], best[puzzle],
     model:posteriors(neap.batches(inputs(held:select { puzzle }))())[1])
   common.plot(options, { title = "read as " .. table.concat(best[puzzle], " "), x = "seconds",
     step = hop / samples, maps = { { "said: " .. wanted, pitches } }, curves = curves,
