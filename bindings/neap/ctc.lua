@@ -46,7 +46,7 @@ function ctc.beam(log_p, beam)
   local now = { root }
   root.blank, root.label, root.total = 0, NONE, 0
   for _, row in ipairs(log_p) do
-    local blank, sums, order = #row, {}, {}
+    local blank, sums, order, least = #row, {}, {}, math.huge
     local function add(prefix, in_blank, in_label)
       local sum = sums[prefix]
       if not sum then
@@ -55,17 +55,23 @@ function ctc.beam(log_p, beam)
       end
       sum[1], sum[2] = both(sum[1], in_blank), both(sum[2], in_label)
     end
-    for _, prefix in ipairs(now) do
-      add(prefix, prefix.total + row[blank], prefix.id and prefix.label + row[prefix.id] or NONE)
+    for _, prefix in ipairs(now) do -- as they are: a blank, or the last label again
+      local in_blank, in_label = prefix.total + row[blank],
+        prefix.id and prefix.label + row[prefix.id] or NONE
+      add(prefix, in_blank, in_label)
+      least = math.min(least, both(in_blank, in_label))
+    end
+    if #now < beam then least = NONE end -- what is less likely than all of these has no place
+    for _, prefix in ipairs(now) do -- longer by a label
       for id = 1, blank - 1 do
-        local from = id == prefix.id and prefix.blank or prefix.total
-        if from + row[id] > NONE then
-          local longer = prefix.next[id]
+        local p = (id == prefix.id and prefix.blank or prefix.total) + row[id]
+        local longer = prefix.next[id]
+        if p > least or p > NONE and longer and sums[longer] then
           if not longer then
             longer = { id = id, before = prefix, length = prefix.length + 1, next = {} }
             prefix.next[id] = longer
           end
-          add(longer, NONE, from + row[id])
+          add(longer, NONE, p)
         end
       end
     end
