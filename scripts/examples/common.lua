@@ -337,7 +337,7 @@ end
 -- @tab names of the lines
 -- @int steps
 -- @func x function(line, step) that gives the number, or a character that stands for itself
-function common.draw(names, steps, x)
+function common.lines(names, steps, x)
   local several = math.ceil(steps / 70)
   for i, name in ipairs(names) do
     local line = {}

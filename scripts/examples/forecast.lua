@@ -331,7 +331,7 @@ local function picture(s, model, ahead)
       end
       lines[#curves + 1 - i] = { curve[3], points, color = curve[4] }
     end
-    if k == 1 then common.plot(options, { title = title:gsub("'", "''"), x = "step", curves = lines }) end
+    if k == 1 then common.plot(options, { title = title, x = "step", curves = lines }) end
   end
 end
 

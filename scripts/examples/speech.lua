@@ -182,7 +182,7 @@ local function draw_sound(corpus, i)
       pitches[k][t] = math.max(1 + (row[#row - k + 1] - top) / math.log(1e6), 0)
     end
   end
-  common.draw({ "high", "", "", "", "", "", "", "low" }, #y, function(line, t)
+  common.lines({ "high", "", "", "", "", "", "", "low" }, #y, function(line, t)
     return pitches[1 + (line - 1) * #pitches // 8][t]
   end)
   return pitches
@@ -204,7 +204,7 @@ local function draw_words(place, read_as, p)
     marks[k] = { one.word, one.from / samples, one.to / samples }
   end
   for _, word in ipairs(read_as) do curve(word) end
-  common.draw({ "said", table.unpack(words) }, #p, function(line, t)
+  common.lines({ "said", table.unpack(words) }, #p, function(line, t)
     if line > 1 then return curves[line - 1][2][t][2] end
     for _, mark in ipairs(marks) do
       if t * step >= mark[2] and t * step <= mark[3] then return mark[1]:sub(1, 1) end
