@@ -23,6 +23,9 @@ local options = common.options {
       others = { languages = 16 } }, "Words in a batch.")
     option("--rate", "R", { low = 0, preset = 0.002, quick = 0.01, others = { languages = 0.004 } },
       "Learning rate, before it falls.")
+    option("--hold", "P", { low = 0, below = 1, preset = 0.5, quick = 0,
+      others = { languages = 0 } },
+      "Share of the training before the rate falls.")
     option("--average", "D", { low = 0, below = 1, preset = 0.999, quick = 0.9,
       others = { languages = 0.99 } },
       "Decay of the moving average of the parameters, which is scored and kept.")
@@ -96,13 +99,15 @@ local function network(corpus)
   }
 end
 
--- The rate rises in the first fiftieth and falls to nothing; what counts is the moving average.
+-- The rate rises in the first fiftieth, stays, falls to nothing; the moving average is what counts.
 local function learn(model, corpus, words, said)
   local data = model:fields(corpus, "word", "phonemes")
   model.mix = options.mix
   return neap.fit(model, {
     optim = neap.adam { rate = options.rate, clip = 2 },
-    rate = function(_, first, done) return first * math.min(done * 50 + 0.05, 1 - done) end,
+    rate = function(_, first, done)
+      return first * math.min(done * 50 + 0.05, 1, (1 - done) / (1 - options.hold))
+    end,
     average = neap.average { decay = options.average },
     epochs = options.epochs, minutes = options.minutes, key = "wer", lower = true,
     train = function() return neap.batches(data, { size = options.batch, rng = rng }) end,
