@@ -1315,6 +1315,33 @@ function methods:patches(name, how, options)
     offsets = offsets:tensor() })
 end
 
+--- Pictures moved a little, each its own way by chance: a corpus in which every picture stands up to
+-- so many rows and columns away from where it stood. Zeros come in where nothing was. Anew in each
+-- epoch it is more to learn from than there is (Simard et al. 2003).
+-- @string name the field of pictures, whose sequences are their rows
+-- @tab options `most`: rows and columns at most (1); `rng`: the source of chance
+-- @treturn corpus
+function methods:shift(name, options)
+  options = check.options("corpus:shift", options, { "most", "rng" })
+  local most = check.integer("corpus:shift", "most", options.most or 1, 0)
+  local rng = check.type("corpus:shift", "rng", options.rng, "table")
+  check.rng("corpus:shift", rng)
+  local field = find(self, "corpus:shift", name, "numbers")
+  local bytes, out = field.data:tobytes(), {}
+  local width = 4 * field.data:shape()[2]
+  local blank, side = ("\0"):rep(width), ("\0"):rep(4 * most)
+  for i = 1, self.n do
+    local first, last = field.offsets[i], field.offsets[i + 1]
+    local down, right = rng:int(2 * most + 1) - most - 1, 4 * (rng:int(2 * most + 1) - most - 1)
+    for y = first - down, last - down - 1 do
+      local row = y >= first and y < last and bytes:sub(y * width + 1, (y + 1) * width) or blank
+      out[#out + 1] = (side .. row .. side):sub(#side - right + 1, #side - right + width)
+    end
+  end
+  return with(self, name, { data = core.tensor_from_string(table.concat(out), field.data:shape()),
+    offsets = field.offsets })
+end
+
 --- What a layer or network makes of a field of numbers, computed once and kept: a corpus with one
 -- more field.
 -- @string name the field of numbers

@@ -297,6 +297,51 @@ describe("a corpus", function()
         function() odd:patches("image", "rows") end)
     end)
 
+    it("are moved by a few pixels each its own way", function()
+      local image, label = {}, {}
+      for i = 1, 200 do
+        image[i], label[i] = { { 0, 1, 0 }, { 2, 3, 4 }, { 0, 5, 0 }, { 6, 7, 8 } }, "a"
+      end
+      local c = corpus.from { image = image, label = label }
+      local moved, seen, ways = c:shift("image", { most = 1, rng = rng.new(1) }), {}, 0
+      for i = 1, #moved do
+        local there, found = moved:get("image", i):totable(), nil
+        for down = -1, 1 do
+          for right = -1, 1 do
+            local wanted = {}
+            for y = 1, 4 do
+              wanted[y] = {}
+              for x = 1, 3 do wanted[y][x] = (image[1][y - down] or {})[x - right] or 0 end
+            end
+            local same = true
+            for y = 1, 4 do
+              for x = 1, 3 do same = same and wanted[y][x] == there[y][x] end
+            end
+            found = same and 3 * down + right or found
+          end
+        end
+        assert.is_number(found)
+        if not seen[found] then seen[found], ways = true, ways + 1 end
+      end
+      assert.equal(9, ways)
+      assert.same({ "a" }, moved:get("label", 200))
+      assert.same(image[1], c:get("image", 1):totable())
+      assert.same(image[1], c:shift("image", { most = 0, rng = rng.new(1) }):get("image", 7)
+        :totable())
+      local far = c:shift("image", { most = 9, rng = rng.new(2) }) -- out of the picture, too
+      assert.same({ 4, 3 }, far:get("image", 1):shape())
+      local ragged = corpus.from { image = { { { 1 }, { 2 } }, { { 3 } } } }
+      assert.equal(2, ragged:shift("image", { rng = rng.new(1) }):length("image", 1))
+      raises("corpus:shift: field label: expected a field of numbers", function()
+        c:shift("label", { rng = rng.new(1) })
+      end)
+      raises("corpus:shift: most: expected an integer from 0, came -1", function()
+        c:shift("image", { most = -1, rng = rng.new(1) })
+      end)
+      raises("corpus:shift: rng: expected", function() c:shift("image", { most = 1 }) end)
+      raises("corpus:shift", function() c:shift("image", { far = 1 }) end)
+    end)
+
     it("holds the digits", function()
       local path = help.shared "mnist/dev-images-idx3-ubyte"
       if not path then return pending "the data sets are not there" end
