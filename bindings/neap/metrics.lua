@@ -268,6 +268,39 @@ metrics.wer = metric(function(hypotheses, references)
   return count_edits("wer", in_words("wer", hypotheses, references))
 end, error_rate)
 
+-- How many words two lists share, each as often as it is in both.
+local function shared(a, b)
+  local left, n = {}, 0
+  for _, word in ipairs(a) do left[word] = (left[word] or 0) + 1 end
+  for _, word in ipairs(b) do
+    if (left[word] or 0) > 0 then left[word], n = left[word] - 1, n + 1 end
+  end
+  return n
+end
+
+--- F1 of words: the harmonic mean of precision and recall of an output's words, whatever their order,
+-- against those of the closest reference; the mean over the outputs (Rajpurkar et al. 2016,
+-- "SQuAD", 6.1, words as given). Two without any word are alike, 1.
+-- @function word_f1
+-- @tab hypotheses a list of strings, which are cut at blanks, or of lists of words
+-- @tab references for each hypothesis a string, or the list of its references: strings or lists of
+--   words
+-- @treturn number 0 to 1; 0 for no outputs
+metrics.word_f1 = metric(function(hypotheses, references)
+  local h, r = in_words("word_f1", hypotheses, references)
+  with_references("word_f1", h, r)
+  local counts = {}
+  for i, hypothesis in ipairs(h) do
+    local best = 0
+    for _, reference in ipairs(r[i]) do
+      local all = #hypothesis + #reference
+      best = math.max(best, all == 0 and 1 or 2 * shared(hypothesis, reference) / all)
+    end
+    counts[i] = { best, 1 }
+  end
+  return counts
+end, share)
+
 --- The share of equal entries.
 -- @function accuracy
 -- @tab predicted a list

@@ -94,6 +94,26 @@ describe("metrics", function()
     raises("wer: references: entry 1 has no reference", function() metrics.wer({ "a" }, { {} }) end)
   end)
 
+  it("word_f1 counts shared words in any order", function()
+    assert.equal(2 * 2 / (3 + 4), metrics.word_f1({ "the cat sat" }, { "cat the down sits" }))
+    assert.equal(1, metrics.word_f1({ "b a" }, { { "x", { "a", "b" } } })) -- the closest reference
+    assert.equal(2 * 1 / (3 + 2), metrics.word_f1({ "a a a" }, { "a b" })) -- each as often as in both
+    assert.equal((1 + 0) / 2, metrics.word_f1({ { "a" }, "" }, { "a", "b" }))
+    assert.equal(1, metrics.word_f1({ "" }, { "" }))
+    assert.equal(0, metrics.word_f1({}, {}))
+    raises("word_f1: references: entry 1 has no reference", function()
+      metrics.word_f1({ "a" }, { {} })
+    end)
+    raises("word_f1: 1 hypotheses for 2 entries", function()
+      metrics.word_f1({ "a" }, { "a", "b" })
+    end)
+    raises("word_f1: hypothesis 1: expected a table, came 3", function()
+      metrics.word_f1({ 3 }, { "a" })
+    end)
+    raises("word_f1: references: entry 1 is a list of references, each a list: number 1 is 3",
+      function() metrics.word_f1({ "a" }, { { 3 } }) end)
+  end)
+
   it("macro_f1 of lists is that of a confusion", function()
     local predicted, wanted = { 1, 1, 2, 2, 1 }, { 1, 1, 1, 2, 2 }
     assert.equal((2 / 3 + 0.5) / 2, metrics.macro_f1(predicted, wanted))
