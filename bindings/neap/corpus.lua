@@ -1315,9 +1315,9 @@ function methods:patches(name, how, options)
     offsets = offsets:tensor() })
 end
 
---- Pictures moved a little, each its own way by chance: a corpus in which every picture stands up to
--- so many rows and columns away from where it stood. Zeros come in where nothing was. Anew in each
--- epoch it is more to learn from than there is (Simard et al. 2003).
+--- Pictures moved a little, each its own way by chance: a corpus in which every picture stands up
+-- to so many rows and columns away from where it stood. Zeros come in where nothing was. Anew in
+-- each epoch it is more to learn from than there is (Simard et al. 2003).
 -- @string name the field of pictures, whose sequences are their rows
 -- @tab options `most`: rows and columns at most (1); `rng`: the source of chance
 -- @treturn corpus

@@ -440,6 +440,32 @@ function common.plot(options, picture)
   os.remove(path)
 end
 
+--- Pictures made here: 8 x 8, of a bar that lies, stands or leans, with noise.
+-- @int n how many
+-- @param rng
+-- @treturn corpus fields "image" and "label", which is -, | or \
+function common.bars(n, rng)
+  local image, label, kinds = {}, {}, { "-", "|", "\\" }
+  for i = 1, n do
+    local kind, at, picture = rng:int(3), rng:int(8), {}
+    for y = 1, 8 do
+      picture[y] = {}
+      for x = 1, 8 do
+        local bars = { y == at, x == at, (x - y - at) % 8 == 0 }
+        picture[y][x] = (bars[kind] and 0.6 or 0) + 0.4 * rng:uniform()
+      end
+    end
+    image[i], label[i] = picture, kinds[kind]
+  end
+  return require "neap.corpus".from { image = image, label = label }
+end
+
+--- Draws a picture in characters, every second row of it, since characters are tall.
+-- @param picture a tensor [rows,columns] of numbers from 0 to 1
+function common.print_picture(picture)
+  for y = 1, #picture, 2 do print("    " .. common.shade(picture[y]:totable())) end
+end
+
 local order = { dev = 1, test = 2, seconds = 4, parameters = 5 }
 
 --- The last line, `result task=NAME key=value ...`, and the end of the script.

@@ -17,27 +17,10 @@ local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 100, 3e-3
 if options.quick then size, batch, rate = 16, 16, 1e-2 end
 
--- --quick: 8 x 8 pictures of a bar that lies, stands or leans, with noise.
-local function invented(n)
-  local image, label, kinds = {}, {}, { "-", "|", "\\" }
-  for i = 1, n do
-    local kind, at, picture = rng:int(3), rng:int(8), {}
-    for y = 1, 8 do
-      picture[y] = {}
-      for x = 1, 8 do
-        local bars = { y == at, x == at, (x - y - at) % 8 == 0 }
-        picture[y][x] = (bars[kind] and 0.6 or 0) + 0.4 * rng:uniform()
-      end
-    end
-    image[i], label[i] = picture, kinds[kind]
-  end
-  return neap.corpus.from { image = image, label = label }
-end
-
 -- Data.
 local train, dev, test
 if options.quick then
-  train, dev = invented(600), invented(200)
+  train, dev = common.bars(600, rng), common.bars(200, rng)
 else
   train, dev, test = common.corpora(options, {
     read = function(path)
@@ -99,12 +82,6 @@ local clothes = not options.train and not options.quick and { ["0"] = "T-shirt",
   ["7"] = "sneaker", ["8"] = "bag", ["9"] = "boot" } or {}
 local function name(label) return clothes[label] or label end
 
-local function draw(picture)
-  for y = 1, #picture, 2 do
-    print("    " .. common.shade(picture[y]:totable()))
-  end
-end
-
 local guesses = model:predict(neap.batches(fields(dev), { size = 200 })())
 local puzzle
 common.show(#guesses, function(i)
@@ -114,7 +91,7 @@ common.show(#guesses, function(i)
   return right, ("%-10s %.2f%s"):format(name(guess.class), guess.probability,
     right and "" or "  is " .. name(label))
 end)
-if puzzle then draw(dev:get("image", puzzle)) end
+if puzzle then common.print_picture(dev:get("image", puzzle)) end
 local scores = model:score(fields(dev))
 print(scores.confusion)
 common.result { dev_accuracy = scores.accuracy,

@@ -31,6 +31,8 @@ end
 local scripts = {
   classify = { "seq2class", "dev_accuracy", 0.9 },
   rows = { "seq2class", "dev_accuracy", 0.6 },
+  pixels = { "seq2class", "dev_accuracy", 0.75 },
+  caption = { "async_seq2seq", "dev_f1", 0.9 },
   tag = { "synced_seq2seq", "dev_accuracy", 0.9 },
   stress = { "synced_seq2seq", "dev_accuracy", 0.9 },
   g2p = { "async_seq2seq", "dev_wer", nil, 0.9 },
@@ -622,6 +624,100 @@ describe("examples", function()
     assert.equal(0, select(3, run(folder, "classify", "--quick --epochs 1 --model " .. other)))
     says("--quick --load " .. other, other .. ": its model does not hear sound")
   end)
+
+  it("pixels reads in another order, with another cell, and shows the way it went", function()
+    local function quick(args)
+      local text, errors, status = run(folder, "pixels", "--quick --epochs 2 " .. args)
+      assert.equal(0, status, errors)
+      return text, select(2, result_of(text))
+    end
+    local text, gru = quick "--seed 2"
+    assert.matches("^accuracy by minutes, 64 steps a picture:\n    0%.%d  0%.%d%d%d  #+\n", text)
+    local _, permuted = quick "--seed 2 --permuted"
+    assert.not_equal(gru.dev_accuracy, permuted.dev_accuracy)
+    local _, mean = quick "--seed 2 --pool mean --shift 1"
+    assert.not_equal(gru.dev_accuracy, mean.dev_accuracy)
+    local _, lstm = quick "--cell lstm --size 4"
+    assert.equal(4 * 4 * (1 + 4 + 2) + 5 * 3, lstm.parameters)
+    local _, elman = quick "--cell elman --size 4"
+    assert.equal(4 * (1 + 4 + 2) + 5 * 3, elman.parameters)
+    local _, errors, status = run(folder, "pixels", "--quick --cell lstn")
+    assert.equal(2, status)
+    assert.matches("^pixels: [^\n]*must be one of 'elman', 'gru', 'lstm'[^\n]*\n$", errors)
+
+    -- IDX files of 40 pictures, 2 x 2, whose first pixel tells
+    local images, labels = { "\0\0\8\3\0\0\0\40\0\0\0\2\0\0\0\2" }, { "\0\0\8\1\0\0\0\40" }
+    for i = 1, 40 do
+      images[i + 1] = i % 2 == 0 and "\0\9\0\0" or "\255\0\0\9"
+      labels[i + 1] = string.char(i % 2)
+    end
+    local train = folder.write("train-images-idx3", table.concat(images))
+    folder.write("train-labels-idx1", table.concat(labels))
+    text, errors, status = run(folder, "pixels",
+      ("--train %s --test %s --size 4 --batch 8 --epochs 20 --rate 0.1"):format(train, train))
+    assert.equal(0, status, errors)
+    local _, values = result_of(text)
+    assert.equal(1, values.test_accuracy)
+    assert.is_number(values.minutes_to_95)
+
+    local path = folder.path .. "/rows.safetensors"
+    assert.equal(0, select(3, run(folder, "rows", "--quick --epochs 1 --model " .. path)))
+    text, errors, status = run(folder, "pixels", "--quick --load " .. path)
+    assert.same({ "", 1 }, { text, status })
+    assert.equal(("pixels: %s: its model does not read one pixel a step\n"):format(path), errors)
+  end)
+
+  it("caption beats the nearest picture, reads files and fonts, and says where they are wrong",
+    function()
+      local text = run(folder, "caption", "--quick")
+      local _, values = result_of(text)
+      assert.is_true(values.dev_f1 > values.nearest_f1, text)
+      assert.is_true(values.gain_low > 0 and values.gain_high > values.gain_low, text)
+      assert.matches("\n  [ \u{2580}\u{2584}\u{2588}]+  %u+ %u+ OVER %u+ %u+\n", text)
+
+      local function glyph(digit, width) return (digit):rep(width // 4 * 16) end
+      local lines, hex, list = {}, {}, {}
+      for i = 1, 30 do
+        local width, code = i % 3 == 0 and 16 or 8, ("%04X"):format(0x40 + i)
+        local rows = glyph(i % 2 == 0 and "F" or "0", width)
+        local name = i % 2 == 0 and "FULL BLOCK" or "NO BLOCK"
+        lines[i] = ("%s\t%d\t%s\t%s\n"):format(code, width, rows, name)
+        hex[i] = ("%s:%s\n"):format(code, rows)
+        list[i] = ("%s;%s;So;0;ON;;;;;N;;;;;\n"):format(code, name)
+      end
+      list[31] = "0080;<control>;Cc;0;BN;;;;;N;;;;;\n"
+      hex[31] = "0080:" .. glyph("0", 8) .. "\n"
+      local tsv = folder.write("glyphs.tsv", table.concat(lines))
+      local font = folder.write("font.hex", table.concat(hex))
+      local names = folder.write("names.txt", table.concat(list))
+      local function reads(args)
+        local out, errors, status = run(folder, "caption",
+          args .. " --subwords 20 --size 8 --batch 4 --epochs 50 --rate 0.02 --dropout 0")
+        assert.equal(0, status, errors)
+        local _, result = result_of(out)
+        assert.equal(1, result.dev_exact, out)
+        return result
+      end
+      assert.equal(1, reads(("--train %s --dev %s --test %s"):format(tsv, tsv, tsv)).test_f1)
+      reads(("--train %s --names %s --dev %s"):format(font, names, tsv))
+      reads("--train " .. tsv) -- a part of it is kept apart
+
+      local function says(message, args)
+        local out, errors, status = run(folder, "caption", args)
+        assert.same({ "", 1 }, { out, status })
+        assert.equal("caption: " .. message .. "\n", errors)
+      end
+      local bad = folder.write("bad.tsv", lines[1] .. "0041\t8\t00ZZ\tA\n")
+      says(bad .. ", sequence 2 (line 2): expected 32 or 64 hexadecimal digits in column 3",
+        "--train " .. bad)
+      bad = folder.write("bad.hex", hex[1] .. "0041:00\n")
+      says(bad .. ":2: expected a code, a colon and 32 or 64 hexadecimal digits",
+        ("--train %s --names %s"):format(bad, names))
+      says("no/names: No such file or directory", ("--train %s --names no/names"):format(font))
+      local other = folder.write("other.txt", list[31])
+      says(("%s: no character of it is in %s"):format(font, other),
+        ("--train %s --names %s"):format(font, other))
+    end)
 
   it("stress prints the usual pattern's score beside its own", function()
     local text = run(folder, "stress", "--quick")

@@ -97,7 +97,7 @@ describe("metrics", function()
   it("word_f1 counts shared words in any order", function()
     assert.equal(2 * 2 / (3 + 4), metrics.word_f1({ "the cat sat" }, { "cat the down sits" }))
     assert.equal(1, metrics.word_f1({ "b a" }, { { "x", { "a", "b" } } })) -- the closest reference
-    assert.equal(2 * 1 / (3 + 2), metrics.word_f1({ "a a a" }, { "a b" })) -- each as often as in both
+    assert.equal(2 * 1 / (3 + 2), metrics.word_f1({ "a a a" }, { "a b" })) -- as often as in both
     assert.equal((1 + 0) / 2, metrics.word_f1({ { "a" }, "" }, { "a", "b" }))
     assert.equal(1, metrics.word_f1({ "" }, { "" }))
     assert.equal(0, metrics.word_f1({}, {}))
