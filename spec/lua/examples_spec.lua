@@ -37,6 +37,7 @@ local scripts = {
   stress = { "synced_seq2seq", "dev_accuracy", 0.9 },
   g2p = { "async_seq2seq", "dev_wer", nil, 0.9 },
   speech = { "seq2class", "dev_accuracy", 0.9 },
+  translate = { "async_seq2seq", "dev_bleu", 95 },
   charlm = { "language_model", "dev_nats", nil, 1.5 },
   wordlm = { "language_model", "dev_perplexity", nil, 1.45 },
   sine = { "forecaster", "dev_rmse", nil, 0.2 },
@@ -284,6 +285,8 @@ describe("examples", function()
     end
     answers("classify", "über dudu", "über +%l%l +0%.%d%d\ndudu +ba +[01]%.%d%d")
     answers("g2p", "--beam 1 shee", "shee\t%l[%l ]*")
+    answers("translate", "'the dog sees every fish'", "the dog sees every fish\t%l[%l ]*\n"
+      .. " +the dog sees every fish\n%l[%l ░▒▓█\n]*")
     answers("tag", "The 'muon lar'", "The/DET muon/%u+ lar/%u+")
     answers("charlm", "--prompt 'the t' --generate 4", "the t....")
   end)
@@ -300,6 +303,8 @@ describe("examples", function()
     refuses("charlm", "--prompt ''", "expected a text, came an empty one")
     refuses("classify", "$(printf '\\377')", "expected a text in UTF-8")
     refuses("g2p", "--mix 2", "--mix: expected a number from 0 to 1, came 2")
+    refuses("translate", "--smoothing 1",
+      "--smoothing: expected a number from 0 to less than 1, came 1")
     refuses("g2p", "--dropout 1", "--dropout: expected a number from 0 to less than 1, came 1")
   end)
 
@@ -314,6 +319,7 @@ describe("examples", function()
       local little = one .. ": too little to keep a part of it apart: give more, or --dev FILE"
       says("classify", "--train " .. one, little)
       says("g2p", "--train " .. one, little)
+      says("translate", "--train " .. one, little)
       says("charlm", ("--train %s --dev %s"):format(short, short),
         "--train: too little: expected at least 128 characters, came 2")
       says("wordlm", ("--train %s --dev %s"):format(short, short),
@@ -386,6 +392,49 @@ describe("examples", function()
     says(2, "g2p: --languages: not with --load\n", ("--languages %s --load x"):format(data))
     says(1, "no/such/bul_train.tsv: No such file", "--languages no/such")
     assert.matches("--languages: 20; with --quick: 3)", run(folder, "g2p", "--help"), 1, true)
+  end)
+
+  it("translate reads pairs, goes both ways, and shows what it looks at", function()
+    local lines, numbers = {}, { "one", "two", "three", "four" }
+    local letters = { one = "a", two = "b", three = "c", four = "d" }
+    for i = 0, 255 do
+      local said, written = {}, {}
+      for k = 1, 2 + i % 3 do
+        said[k] = numbers[1 + (i >> 2 * (k - 1)) % 4]
+        written[k] = letters[said[k]]
+      end
+      lines[i + 1] = ("%s\t%s\tsomeone"):format(table.concat(said, " "), table.concat(written, " "))
+    end
+    local train = folder.write("pairs.tsv", table.concat(lines, "\n") .. "\n")
+    -- two right translations of one sentence: the second is what the model writes
+    local dev = folder.write("dev.tsv",
+      "one two one two\td d d d\tx\none two one two\ta b a b\tx\n")
+    local path = folder.path .. "/numbers.safetensors"
+    local given = ("--train %s --dev %s --epochs 12 --size 32 --dropout 0 --rate 0.02 "):format(
+      train, dev) .. "--tokens 100 "
+    local text, errors, status = run(folder, "translate", given .. "--subwords 0 --test " .. dev
+      .. " --model " .. path)
+    assert.equal(0, status, errors)
+    local _, values = result_of(text)
+    assert.equal(100, values.dev_bleu, text)
+    assert.equal(100, values.test_bleu)
+    assert.matches("dev: BLEU 100.00, in 95 of 100 samples 100.00 to 100.00\n", text, 1, true)
+
+    text = run(folder, "translate", ("--load %s 'three one four'"):format(path))
+    local rows = {}
+    for row in text:gmatch "[^\n]+" do rows[#rows + 1] = row end
+    assert.equal("three one four\tc a d", rows[1])
+    assert.equal("  three one four", rows[2])
+    for i, letter in ipairs { "c", "a", "d" } do
+      assert.matches("^" .. letter .. " ", rows[2 + i])
+    end
+
+    dev = folder.write("back.tsv", "three one two one\tc a b a\tx\n")
+    text, errors, status = run(folder, "translate", given:gsub("dev%.tsv", "back.tsv")
+      .. "--subwords 5 --reverse")
+    assert.equal(0, status, errors)
+    assert.equal(100, select(2, result_of(text)).dev_bleu, text)
+    assert.matches("c a b a\n    three one two one\n", text, 1, true)
   end)
 
   it("tag scores a hidden Markov model beside it, with a saved network too", function()
