@@ -7,7 +7,7 @@ local options = common.options {
   "Learns to translate sentences (subwords, encoder, decoder, attention).",
   data = "lines of sentence, tab, translation, with words and signs between blanks",
   train = common.shared "multi30k-en-de/train.tsv", dev = common.shared "multi30k-en-de/dev.tsv",
-  epochs = 24, quick = 6,
+  epochs = 14, quick = 6,
   texts = { "say", "Sentences to translate at the end; with --load nothing else." },
   extend = function(parser)
     local function option(name, value, range, description)
@@ -15,17 +15,17 @@ local options = common.options {
     end
     parser:flag "--reverse"
       :description "The other way: from the second column to the first, with --load too."
-    option("--subwords", "N", { low = 0, whole = true, preset = 6000, quick = 20 },
+    option("--subwords", "N", { low = 0, whole = true, preset = 4000, quick = 20 },
       "Merges that make the subwords of each language; 0: whole words.")
-    option("--size", "N", { low = 1, whole = true, preset = 320, quick = 48 },
+    option("--size", "N", { low = 1, whole = true, preset = 256, quick = 48 },
       "Units of each layer.")
-    option("--dropout", "P", { low = 0, below = 1, preset = 0.3, quick = 0 },
+    option("--dropout", "P", { low = 0, below = 1, preset = 0.2, quick = 0 },
       "Share of the numbers between the layers that dropout sets to 0.")
     option("--smoothing", "P", { low = 0, below = 1, preset = 0.1 },
       "Share of the probability that all symbols get alike in what is learned.")
     option("--tokens", "N", { low = 1, whole = true, preset = 1000, quick = 300 },
       "Symbols in a batch, at most.")
-    option("--rate", "R", { low = 0, preset = 0.002, quick = 0.01 },
+    option("--rate", "R", { low = 0, preset = 0.003, quick = 0.01 },
       "Learning rate at the start; it falls evenly, to 0 at the end.")
     option("--beam", "K", { low = 1, whole = true, preset = 5 },
       "Hypotheses that are kept while writing; 1: greedy.")
