@@ -1,5 +1,5 @@
 --- Picture to words: the name of a character from its glyph. An encoder goes over the picture's
--- rows and columns, a decoder with attention writes the words.
+-- rows and columns, a decoder with attention writes the words. Row 63 of docs/notes.md.
 local neap = require "neap"
 local core = require "neap.core"
 local op, metrics = neap.op, neap.metrics

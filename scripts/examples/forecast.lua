@@ -1,5 +1,5 @@
 --- Forecasting: classic time series and others, one step ahead and rolled out, beside the naive
--- forecasts.
+-- forecasts; prices of stocks among them, beside the random walk. Row 63 of docs/notes.md.
 local neap = require "neap"
 local metrics = neap.metrics
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")

@@ -1,5 +1,6 @@
 --- Speech to class: which word was said, of ten digits or any others. With --ctc speech to text:
--- several words one after the other, whose places in the recording nobody has marked.
+-- several words one after the other, whose places in the recording nobody has marked. Row 63 of
+-- docs/notes.md.
 local neap = require "neap"
 local features = neap.features
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")

@@ -1,5 +1,5 @@
 --- Sequence to sequence of another length: sentences in another language, each word written while
--- looking at those that it comes from.
+-- looking at those that it comes from. Rows 43 and 63 of docs/notes.md.
 local neap = require "neap"
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 

@@ -526,7 +526,8 @@ describe("examples", function()
 
   it("rows 52 and 63: each use that the notes name and that is listed has a script", function()
     for use, script in pairs { ["a language model"] = "charlm", handwriting = "modes",
-      video = "modes" } do
+      video = "modes", speech = "speech", translation = "translate", stocks = "forecast",
+      ["what a picture shows"] = "caption" } do
       assert(scripts[script], use)
     end
   end)
