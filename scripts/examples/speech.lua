@@ -7,7 +7,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns to hear which word was said, or with --ctc which words one after the other.",
-  data = "lines of a sound file, tab, the word said in it", epochs = 20, quick = 8,
+  data = "lines of a sound file, tab, the word said in it", epochs = 15, quick = 8,
   train = common.shared "fsdd/train.tsv", dev = common.shared "fsdd/dev.tsv",
   texts = { "sound", "Sound files to hear at the end; with --load nothing else." },
   extend = function(parser)
