@@ -7,7 +7,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 local options = common.options {
   "Learns to tell what a picture shows, reading it pixel by pixel: MNIST takes 784 steps.",
   data = "pictures in an IDX file, perhaps .gz; labels-idx1 beside images-idx3",
-  epochs = 100, quick = 10,
+  epochs = 12, quick = 10,
   train = common.shared "mnist/train-images-idx3-ubyte",
   dev = common.shared "mnist/dev-images-idx3-ubyte",
   extend = function(parser)
