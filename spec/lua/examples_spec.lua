@@ -410,7 +410,7 @@ describe("examples", function()
     local dev = folder.write("dev.tsv",
       "one two one two\td d d d\tx\none two one two\ta b a b\tx\n")
     local path = folder.path .. "/numbers.safetensors"
-    local given = ("--train %s --dev %s --epochs 12 --size 32 --dropout 0 --rate 0.02 "):format(
+    local given = ("--train %s --dev %s --epochs 30 --size 32 --dropout 0 --rate 0.01 "):format(
       train, dev) .. "--tokens 100 "
     local text, errors, status = run(folder, "translate", given .. "--subwords 0 --test " .. dev
       .. " --model " .. path)
