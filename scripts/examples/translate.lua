@@ -25,7 +25,7 @@ local options = common.options {
       "Share of the probability that all symbols get alike in what is learned.")
     option("--tokens", "N", { low = 1, whole = true, preset = 1000, quick = 300 },
       "Symbols in a batch, at most.")
-    option("--rate", "R", { low = 0, preset = 0.003, quick = 0.01 },
+    option("--rate", "R", { low = 0, preset = 0.001, quick = 0.01 },
       "Learning rate at the start; it falls evenly, to 0 at the end.")
     option("--beam", "K", { low = 1, whole = true, preset = 5 },
       "Hypotheses that are kept while writing; 1: greedy.")
