@@ -460,6 +460,20 @@ function common.bars(n, rng)
   return require "neap.corpus".from { image = image, label = label }
 end
 
+--- Pictures to learn from, to choose by and to test on: IDX files, or with --quick made here.
+-- @tab options
+-- @param rng
+-- @string missing what to do where the preset files are absent
+function common.pictures(options, rng, missing)
+  if options.quick then return common.bars(600, rng), common.bars(200, rng) end
+  return common.corpora(options, {
+    read = function(path)
+      return require "neap.corpus".idx(path, (path:gsub("images%-idx3", "labels-idx1")))
+    end,
+    missing = missing, share = 1 / 12, rng = rng,
+  })
+end
+
 --- Draws a picture in characters, every second row of it, since characters are tall.
 -- @param picture a tensor [rows,columns] of numbers from 0 to 1
 function common.print_picture(picture)

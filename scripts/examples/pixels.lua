@@ -31,17 +31,7 @@ local options = common.options {
 local rng = neap.rng(options.seed)
 
 -- Data.
-local train, dev, test
-if options.quick then
-  train, dev = common.bars(600, rng), common.bars(200, rng)
-else
-  train, dev, test = common.corpora(options, {
-    read = function(path)
-      return neap.corpus.idx(path, (path:gsub("images%-idx3", "labels-idx1")))
-    end,
-    missing = "give --train FILE (IDX)", share = 1 / 12, rng = rng,
-  })
-end
+local train, dev, test = common.pictures(options, rng, "give --train FILE (IDX)")
 local shape = dev:get("image", 1):shape()
 local steps = shape[1] * shape[2]
 local order -- the same with each --seed, so that a saved model finds it again

@@ -18,17 +18,7 @@ local size, batch, rate = 128, 100, 3e-3
 if options.quick then size, batch, rate = 16, 16, 1e-2 end
 
 -- Data.
-local train, dev, test
-if options.quick then
-  train, dev = common.bars(600, rng), common.bars(200, rng)
-else
-  train, dev, test = common.corpora(options, {
-    read = function(path)
-      return neap.corpus.idx(path, (path:gsub("images%-idx3", "labels-idx1")))
-    end,
-    missing = "install dataset-fashion-mnist or give --train FILE (IDX)", share = 1 / 12, rng = rng,
-  })
-end
+local train, dev, test = common.pictures(options, rng, "install dataset-fashion-mnist or give --train FILE (IDX)")
 
 -- The network, or the one that was saved.
 local model
