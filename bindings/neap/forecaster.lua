@@ -289,9 +289,9 @@ function class:residuals(list, options)
   return out
 end
 
---- Rolls out many times, each time with chance in each step: a residual, drawn anew. So errors add
--- up over the steps as they do in earnest (Hyndman and Athanasopoulos 2021, "Forecasting: principles
--- and practice", section 12.4).
+--- Rolls out many times, each time with chance in each step: a residual, drawn anew, less the mean
+-- of all. So errors add up over the steps as they do in earnest (Hyndman and Athanasopoulos 2021,
+-- "Forecasting: principles and practice", section 12.4).
 -- @tab series
 -- @int n
 -- @tab options `residuals`: of @{residuals}; `rng`; `paths`: how many times (200); `level`: the
@@ -315,6 +315,11 @@ function class:intervals(series, n, options)
   local steps, flat = read(self, "intervals", series)
   if steps == 0 then check.fail("intervals: the series is empty: at least one step is needed") end
   local size, stream = self.size, self:program "simulate":stream { rows = paths }
+  local mean = {} -- left in, it would pile up where the network sees differences
+  for c = 1, size do
+    mean[c] = 0
+    for _, row in ipairs(residuals) do mean[c] = mean[c] + row[c] / #residuals end
+  end
   local none = core.zeros { paths, size }
   local function step(x, noise)
     stream:input("input", x)
@@ -336,7 +341,8 @@ function class:intervals(series, n, options)
   for k = 1, n do
     local noise = {}
     for b = 1, paths do
-      table.move(residuals[rng:int(#residuals)], 1, size, (b - 1) * size + 1, noise)
+      local row = residuals[rng:int(#residuals)]
+      for c = 1, size do noise[(b - 1) * size + c] = row[c] - mean[c] end
     end
     x = step(x, core.tensor(noise):reshape { paths, size }):clone()
     local rows = x:totable()

@@ -340,6 +340,10 @@ describe("intervals of a forecaster", function()
     end
     assert.same(got, model:intervals(x, 25, { residuals = residuals, rng = neap.rng(2),
       paths = 2000 }))
+    for _, row in ipairs(residuals) do row[1] = row[1] + 1 end -- their mean piles up no drift
+    local shifted = model:intervals(x, 25, { residuals = residuals, rng = neap.rng(2),
+      paths = 2000 })
+    for k = 1, 25 do assert.near(got.mean[k], shifted.mean[k], 1e-2) end
   end)
 
   it("are the rolled out forecast where nothing was missed, in rows too", function()
