@@ -35,6 +35,7 @@ local train, dev, test = common.pictures(options, rng, "give --train FILE (IDX)"
 local shape = dev:get("image", 1):shape()
 local steps = shape[1] * shape[2]
 local order -- the same with each --seed, so that a saved model finds it again
+options.permuted = options.permuted or false
 if options.permuted then
   order = {}
   for t = 1, steps do order[t] = t end
@@ -65,11 +66,17 @@ if options.load then
   if model.inputs[1].size ~= 1 then
     common.fail(1, options.load .. ": its model does not read one pixel a step")
   end
+  local there = model.params:names()[1]:find "permuted" ~= nil
+  if there ~= options.permuted then
+    common.fail(1, ("%s: its model learned from pixels %s: expected %s--permuted"):format(
+      options.load, there and "in another order" or "as they stand", there and "" or "no "))
+  end
   common.known(options, dev, "label", model.output)
 else
   model = neap.seq2class {
     input = 1, output = neap.vocab(train, "label"), rng = rng, threads = options.threads,
     net = neap[options.cell] { size = options.size,
+      name = options.permuted and "permuted" or nil, -- the file tells by it what was learned from
       init = { weight_ih = { "normal", 0, 1 }, weight_hh = "orthogonal" } },
     pool = options.pool,
   }
