@@ -360,6 +360,11 @@ void nb_outside(lua_State *L, size_t bytes) {
     lua_gc(L, LUA_GCSTEP, kb < 1 << 30 ? (int)kb : 1 << 30);
 }
 
+void nb_outside_since(lua_State *L, size_t before) {
+  size_t now = neap_memory_live();
+  if (now > before) nb_outside(L, now - before); /* less: another thread has let go of some */
+}
+
 /* ---- the module ---- */
 
 /* library(prefix): Lua files whose source begins so are the library's, not the script's. */

@@ -97,8 +97,10 @@ void **nb_box(lua_State *L, const nb_type *type);
 void *nb_object(lua_State *L, int arg, const nb_type *type);
 /* The same; NULL for nil or nothing. */
 void *nb_object_or_null(lua_State *L, int arg, const nb_type *type);
-/* Tells Lua's collector of memory that hangs on the object just made. */
+/* Tells Lua's collector of memory that hangs on the object just made. It may run. */
 void nb_outside(lua_State *L, size_t bytes);
+/* The same of what the library has taken since neap_memory_live() gave `before`. */
+void nb_outside_since(lua_State *L, size_t before);
 
 /* ---- tensors (tensor.c) ---- */
 
@@ -122,8 +124,6 @@ const char *nb_push_shape(lua_State *L, const neap_tensor *t);
 extern const nb_type nb_params_type, nb_program_type, nb_state_type;
 neap_program *nb_program(lua_State *L, int arg);
 neap_state *nb_state_or_null(lua_State *L, int arg);
-/* Push a box with a reference of its own; nb_state_push takes over the caller's. */
-void nb_state_push(lua_State *L, neap_state *s);
 /* A table of row numbers from 1 as int32 from 0, kept alive on the stack. */
 int32_t *nb_row_list(lua_State *L, int arg, const char *who, size_t most, size_t *n);
 

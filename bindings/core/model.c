@@ -31,9 +31,10 @@ static int model_new(lua_State *L) {
 static int model_load(lua_State *L) {
   const char *path = nb_string(L, 1, NULL);
   void **box = nb_box(L, &model_type);
+  size_t before = neap_memory_live();
   neap_model *m;
   neap_status rc = neap_model_load(&m, path);
-  if (!rc) *box = m;
+  if (!rc) *box = m, nb_outside_since(L, before);
   return nb_result(L, rc);
 }
 
@@ -41,9 +42,10 @@ static int model_load_string(lua_State *L) {
   size_t n;
   const char *data = nb_string(L, 1, &n);
   void **box = nb_box(L, &model_type);
+  size_t before = neap_memory_live();
   neap_model *m;
   neap_status rc = neap_model_load_memory(&m, data, n);
-  if (!rc) *box = m;
+  if (!rc) *box = m, nb_outside_since(L, before);
   return nb_result(L, rc);
 }
 

@@ -165,6 +165,7 @@ static int params_mix(lua_State *L) {
 
 /* clone() -> params with the same names, shapes and values */
 static int params_clone(lua_State *L) {
+  size_t before = neap_memory_live();
   params_of(L, 1);
   params_new(L);
   neap_params *p = params_of(L, 1), *q = params_of(L, lua_gettop(L));
@@ -174,6 +175,7 @@ static int params_clone(lua_State *L) {
     nb_check(L, neap_params_add(NULL, q, neap_params_name(p, i), neap_params_rank(p, i), dims));
   }
   nb_check(L, neap_params_copy(q, p));
+  nb_outside_since(L, before);
   return 1;
 }
 
@@ -458,27 +460,27 @@ neap_state *nb_state_or_null(lua_State *L, int arg) {
   return nb_object_or_null(L, arg, &nb_state_type);
 }
 
-void nb_state_push(lua_State *L, neap_state *s) {
-  void **box = nb_box(L, &nb_state_type);
-  *box = s;
-}
 
 static int state_new(lua_State *L) {
   nb_program(L, 1);
   lua_Integer rows = nb_integer_in(L, 2, 0, 0x7fffffff);
   void **box = nb_box(L, &nb_state_type);
+  size_t before = neap_memory_live();
   neap_state *s;
   nb_check(L, neap_state_new(&s, nb_program(L, 1), (size_t)rows));
   *box = s;
+  nb_outside_since(L, before);
   return 1;
 }
 
 static int state_clone(lua_State *L) {
   state_of(L, 1);
   void **box = nb_box(L, &nb_state_type);
+  size_t before = neap_memory_live();
   neap_state *s;
   nb_check(L, neap_state_clone(&s, state_of(L, 1)));
   *box = s;
+  nb_outside_since(L, before);
   return 1;
 }
 

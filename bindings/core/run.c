@@ -94,10 +94,12 @@ static int run_new(lua_State *L) {
   void **box = nb_box(L, &run_type);
   push_program(L);
   if (lua_istable(L, 2)) o.pool = nb_object_or_null(L, 3, &pool_type);
+  size_t before = neap_memory_live();
   neap_run *run;
   nb_check(L, neap_run_open(&run, nb_program(L, 1), &o));
   *box = run;
   lua_setiuservalue(L, -2, 1);
+  nb_outside_since(L, before);
   return 1;
 }
 
@@ -123,10 +125,12 @@ static int run_input(lua_State *L) {
   int value = nb_id(L, 2);
   neap_tensor *t = nb_tensor(L, 3);
   neap_layout layout = layout_of(L, 4);
+  size_t before = neap_memory_live(); /* the first input of new shapes plans them */
   if (neap_tensor_dtype(t) == NEAP_F32)
     nb_check(L, neap_run_input_f32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
   else
     nb_check(L, neap_run_input_i32(run, value, layout, neap_tensor_data(t), neap_tensor_size(t)));
+  nb_outside_since(L, before);
   return 0;
 }
 
@@ -152,8 +156,10 @@ static int run_learning(lua_State *L) {
 
 static int run_forward(lua_State *L) {
   neap_run *run = run_of(L, 1);
+  size_t before = neap_memory_live(); /* nothing was planned yet if nothing is read */
   compute_begin(run);
   compute_end(L, neap_run_forward(run));
+  nb_outside_since(L, before);
   return 0;
 }
 
@@ -384,9 +390,11 @@ static int stream_new(lua_State *L) {
     o.lookahead = (size_t)ahead;
   }
   void **box = nb_box(L, &stream_type);
+  size_t before = neap_memory_live();
   neap_stream *s;
   nb_check(L, neap_stream_open_program(&s, nb_program(L, 1), &o));
   *box = s;
+  nb_outside_since(L, before);
   return 1;
 }
 
@@ -609,10 +617,13 @@ static int stream_reset(lua_State *L) {
 
 /* state() -> a copy */
 static int stream_state(lua_State *L) {
-  neap_stream *stream = stream_of(L, 1);
+  stream_of(L, 1);
+  void **box = nb_box(L, &nb_state_type);
+  size_t before = neap_memory_live();
   neap_state *s;
-  nb_check(L, neap_state_clone(&s, neap_stream_state(stream)));
-  nb_state_push(L, s);
+  nb_check(L, neap_state_clone(&s, neap_stream_state(stream_of(L, 1))));
+  *box = s;
+  nb_outside_since(L, before);
   return 1;
 }
 

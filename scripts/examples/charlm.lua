@@ -4,7 +4,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns a text character by character, and writes in its manner.",
-  data = "a text in UTF-8", whole = true, epochs = 16, quick = 3,
+  data = "a text in UTF-8", whole = true, epochs = 24, quick = 8,
   train = common.shared "tinyshakespeare/train.txt", dev = common.shared "tinyshakespeare/dev.txt",
   extend = function(parser)
     common.number(parser, "--generate", "N", { low = 1, whole = true },
@@ -16,8 +16,8 @@ local options = common.options {
   end,
 }
 local rng = neap.rng(options.seed)
-local size, columns, rate = 384, 64, 2e-3
-if options.quick then size, columns, rate = 32, 16, 1e-2 end
+local size, columns, rate, dropout = 384, 32, 1.5e-3, 0.5
+if options.quick then size, columns, rate, dropout = 32, 16, 1e-2, 0.3 end
 
 -- --quick: sentences of few words.
 local function invented(n)
@@ -46,9 +46,9 @@ else
     net = neap.chain {
       neap.embed { size = 64 },                       -- [T,B] ids -> [T,B,64]
       neap.lstm { size = size },                      -- -> [T,B,384]
-      neap.dropout { rate = 0.3 },
+      neap.dropout { rate = dropout },
       neap.lstm { size = size },
-      neap.dropout { rate = 0.3 },
+      neap.dropout { rate = dropout },
       neap.linear {},                                 -- -> [T,B,characters]
     },
   }
@@ -62,12 +62,16 @@ enough("--train", not options.load and train, 2 * columns)
 enough("--dev", dev, options.load and 2 or 32)
 enough("--test", test, 2)
 
--- Learning: 64 columns of the text side by side, 100 characters at a time, the state carried on.
+-- Learning: 32 columns of the text side by side, 100 characters at a time, the state carried on. The
+-- rate stays for the first half, then falls to nothing; the moving average is what counts.
 if not options.load then
   local data, held = ids(train), ids(dev)
   neap.fit(model, {
     optim = neap.adam { rate = rate, clip = 1 },
-    rate = function(epoch) return rate * 0.93 ^ (epoch - 1) end,
+    rate = function(_, first, done)
+      return first * math.min(done * 100 + 0.05, 1, 2 * (1 - done))
+    end,
+    average = neap.average { decay = options.quick and 0.9 or 0.999 },
     epochs = options.epochs, minutes = options.minutes,
     train = function() return neap.batches.stream(data, { batch = columns, steps = 100 }) end,
     dev = function() -- 16 columns, each begun anew: quick, and a little too high

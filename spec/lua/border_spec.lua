@@ -492,6 +492,51 @@ describe("the Lua border", function()
     assert.equal(expected, came)
   end)
 
+  it("lets go of what nobody reaches before it piles up", function()
+    local params = core.params()
+    params:add("w", { 4 * 64, 64 })
+    params:add("u", { 4 * 64, 64 })
+    local pr = core.program(params)
+    local x = pr:input("x", "f32", pr:space("T", 0), { 64 })
+    pr:output("y", pr:add("lstm", { x, pr:param "w", pr:param "u" }, {}))
+    local function most_of(make) -- bytes at once, of 200 things that are let go of
+      make() -- what stays, such as packed weights
+      collectgarbage()
+      local before, most = core.memory_live(), 0
+      for _ = 1, 200 do
+        make()
+        most = math.max(most, core.memory_live() - before)
+      end
+      return most
+    end
+    local state, stream = core.state(pr, 256), core.stream(pr, { rows = 64 })
+    local data, lengths = core.zeros { 50, 8, 64 }, neap.tensor({ 50, 50, 50, 50, 50, 50, 50, 50 },
+      "i32")
+    for name, make in pairs {
+      clone = function() return params:clone() end,
+      state = function() return core.state(pr, 256) end,
+      copy = function() return state:clone() end,
+      stream = function() return core.stream(pr, { rows = 64 }) end,
+      kept = function() return stream:state() end,
+      run = function()
+        local run = core.run(pr)
+        run:batch(8)
+        run:lengths(1, lengths)
+        run:input(x, data)
+        run:forward()
+        return run
+      end,
+    } do
+      collectgarbage()
+      local before = core.memory_live()
+      local one = make()
+      local bytes = core.memory_live() - before
+      one:close()
+      local most = most_of(make)
+      assert.is_true(most < 20 * bytes, ("%s: %d bytes, %d at once"):format(name, bytes, most))
+    end
+  end)
+
   it("survives finalizers that close what is in use", function()
     local big = core.params()
     for i = 1, 300 do big:add(("parameter %d"):format(i), { 40 }) end
