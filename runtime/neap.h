@@ -110,6 +110,13 @@ NEAP_API size_t neap_tensor_size(const neap_tensor *t);
 ** never among them: where a row has too few others, its last ids are -1 and values -infinity. What
 ** a search needs of the scores of all symbols. EARG, ETYPE, ESHAPE. */
 NEAP_API neap_status neap_tensor_top(neap_tensor *ids, neap_tensor *values, const neap_tensor *x);
+/* One of each row of x [R,V], ln P or logits, by chance: where it stands, from 0, into ids i32 [R].
+** Its chance is that of softmax(x / temperature), among the top_k largest (0: all; Fan et al. 2018)
+** and of these the fewest that have the share top_p of the probability (1: all; Holtzman et al.
+** 2020). random: R numbers from [0,1). NaN and -infinity are never drawn; -1 where there is nothing
+** else. EARG, EMEM, ETYPE, ESHAPE. */
+NEAP_API neap_status neap_tensor_draw(neap_tensor *ids, const neap_tensor *x, double temperature,
+                                      size_t top_k, double top_p, const double *random);
 /* The elements: float or int32_t by dtype. */
 NEAP_API void *neap_tensor_data(neap_tensor *t);
 

@@ -480,6 +480,34 @@ static int top(lua_State *L) {
   return 2;
 }
 
+/* draw(x, temperature, top_k or nil, top_p or nil, random) -> ids, from 0, [R]; random: a list of R
+** numbers from 0 to below 1; -1 where nothing can be drawn */
+static int draw(lua_State *L) {
+  neap_tensor *x = nb_tensor_of(L, 1, NEAP_F32);
+  if (neap_tensor_rank(x) != 2)
+    return nb_raise_argument(L, 1, lua_pushfstring(L, "[R,V] expected, got %s",
+                                                   nb_push_shape(L, x)));
+  size_t rows = neap_tensor_dim(x, 0);
+  double temperature = nb_number(L, 2), top_p = lua_isnoneornil(L, 4) ? 1 : nb_number(L, 4);
+  size_t top_k = lua_isnoneornil(L, 3) ? 0 : (size_t)nb_integer_in(L, 3, 1, INT32_MAX);
+  if (!lua_istable(L, 5))
+    return nb_raise_type(L, 5, "table of numbers");
+  if (lua_rawlen(L, 5) != rows)
+    return nb_raise_argument(L, 5, lua_pushfstring(L, "%I numbers expected, got %I",
+                                                   (LUAI_UACINT)rows,
+                                                   (LUAI_UACINT)lua_rawlen(L, 5)));
+  lua_settop(L, 5);
+  double *random = lua_newuserdatauv(L, (rows + 1) * sizeof *random, 0);
+  for (size_t r = 0; r < rows; r++) {
+    lua_rawgeti(L, 5, (lua_Integer)r + 1);
+    random[r] = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+  }
+  nb_tensor_new(L, NEAP_I32, 1, &rows);
+  nb_check(L, neap_tensor_draw(nb_tensor(L, 7), nb_tensor(L, 1), temperature, top_k, top_p, random));
+  return 1;
+}
+
 static const luaL_Reg methods[] = {
   {"shape", shape}, {"rank", rank}, {"size", size}, {"dtype", dtype}, {"get", get},
   {"set", set}, {"item", item}, {"totable", totable}, {"tobytes", tobytes}, {"clone", clone},
@@ -492,7 +520,7 @@ static const luaL_Reg meta[] = {
 
 static const luaL_Reg functions[] = {
   {"tensor", tensor}, {"zeros", zeros}, {"tensor_from_string", tensor_from_string},
-  {"top", top}, {NULL, NULL},
+  {"top", top}, {"draw", draw}, {NULL, NULL},
 };
 
 void nb_open_tensor(lua_State *L) {

@@ -203,32 +203,6 @@ local function symbols_of(how, h)
   return out
 end
 
--- One of them by chance, best first.
-local function draw(how, list)
-  local top, total, share = list[1].weight, 0, {}
-  for i = 1, math.min(#list, how.top_k or #list) do
-    share[i] = math.exp((list[i].weight - top) / how.temperature)
-    total = total + share[i]
-  end
-  if how.top_p then
-    local wanted, sum = how.top_p * total, 0
-    for i, x in ipairs(share) do
-      sum = sum + x
-      if sum >= wanted then
-        for k = #share, i + 1, -1 do share[k] = nil end
-        total = sum
-        break
-      end
-    end
-  end
-  local u = how.rng:uniform() * total
-  for i, x in ipairs(share) do
-    u = u - x
-    if u < 0 then return list[i] end
-  end
-  return list[#share]
-end
-
 -- The scores of a row after the script's own function.
 local function filtered(how, h, scores)
   for id in pairs(how.banned) do scores[id + 1] = -math.huge end
@@ -243,16 +217,53 @@ local function filtered(how, h, scores)
   return core.tensor { table.move(scores, 1, n, 1, {}) }
 end
 
--- For each row of the scores [R,V] the symbols that may follow, as many as matter, best first:
--- { id (from 0), weight }. Where the script's function has changed scores, its own count. likeliest:
--- of each row the model's own choice, which is that of its scores but for what rounding makes equal.
+-- The scores without what is banned.
+local function allowed(how, scores)
+  if how.bans == 0 then return scores end
+  scores = scores:clone()
+  for r = 1, scores:shape()[1] do
+    for id in pairs(how.banned) do scores:set(r, id + 1, -math.huge) end
+  end
+  return scores
+end
+
+-- The symbols by chance, one for each row of the scores [R,V]: a list of { id (from 0), weight } of
+-- at most one. Where the script's function has changed scores, its own count.
+local function drawn(how, scores, rows)
+  local chance, out, ids = {}, {}, nil
+  local function draw(from, list)
+    return core.draw(from, how.temperature, how.top_k, how.top_p, list):totable()
+  end
+  for r, h in ipairs(rows) do
+    local forced = how.prefix(h.b)[h.length + 1]
+    chance[r] = forced and 0 or how.rng:uniform()
+    if forced then
+      out[r] = { { id = forced, weight = scores[r][forced + 1] } }
+    elseif how.filter then
+      local own = filtered(how, h, scores[r]:totable())
+      local id = draw(own, { chance[r] })[1]
+      out[r] = id >= 0 and { { id = id, weight = own:get(1, id + 1) } } or {}
+    end
+  end
+  if not how.filter then ids = draw(allowed(how, scores), chance) end
+  for r in ipairs(rows) do
+    if not out[r] then
+      out[r] = ids[r] >= 0 and { { id = ids[r], weight = scores[r][ids[r] + 1] } } or {}
+    end
+  end
+  return out
+end
+
+-- For each row of the scores [R,V] the symbols that may follow, as many as the beam is wide, best
+-- first: { id (from 0), weight }. Where the script's function has changed scores, its own count.
+-- likeliest: of each row the model's own choice, which is that of its scores but for what rounding
+-- makes equal.
 local function best(how, scores, likeliest, rows)
   local width = scores:shape()[2]
-  local most = how.temperature == 0 and how.beam or how.top_k or width
   local function list(ids, values)
     local out = {}
     for i, id in ipairs(ids) do
-      if id < 0 or #out == most then break end
+      if id < 0 or #out == how.beam then break end
       if not how.banned[id] then out[#out + 1] = { id = id, weight = values[i] } end
     end
     return out
@@ -260,17 +271,17 @@ local function best(how, scores, likeliest, rows)
   local out, ids, values = {}, nil, nil
   for r, h in ipairs(rows) do
     local forced = how.prefix(h.b)[h.length + 1]
-    local own = most == 1 and likeliest and not how.filter and likeliest[r]
+    local own = how.beam == 1 and likeliest and not how.filter and likeliest[r]
     if own and how.banned[own] then own = nil end
     if forced or own then
       local id = forced or own
       out[r] = { { id = id, weight = scores[r][id + 1] } }
     elseif how.filter then
-      local i, x = core.top(filtered(how, h, scores[r]:totable()), math.min(most, width))
+      local i, x = core.top(filtered(how, h, scores[r]:totable()), math.min(how.beam, width))
       out[r] = list(i:totable()[1], x:totable()[1])
     else
       if not ids then
-        ids, values = core.top(scores, math.min(most + how.bans, width))
+        ids, values = core.top(scores, math.min(how.beam + how.bans, width))
         ids, values = ids:totable(), values:totable()
       end
       out[r] = list(ids[r], values[r])
@@ -339,9 +350,10 @@ function search.run(source, how)
     local scores, likeliest = source.step(input)
     local weights = source.look and source.look()
     local candidates = {}
-    for r, list in ipairs(best(how, scores, likeliest, rows)) do
+    local lists = how.temperature > 0 and drawn(how, scores, rows)
+      or best(how, scores, likeliest, rows)
+    for r, list in ipairs(lists) do
       local h = rows[r]
-      if how.temperature > 0 and #list > 0 then list = { draw(how, list) } end
       candidates[h.b] = candidates[h.b] or {}
       for _, c in ipairs(list) do
         table.insert(candidates[h.b], { b = h.b, parent = h, from = r, id = c.id,

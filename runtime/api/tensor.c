@@ -28,6 +28,13 @@ NEAP_API neap_status neap_tensor_top(neap_tensor *ids, neap_tensor *values, cons
   return ni_tensor_top(ids, values, x);
 }
 
+NEAP_API neap_status neap_tensor_draw(neap_tensor *ids, const neap_tensor *x, double temperature,
+                                      size_t top_k, double top_p, const double *random) {
+  if (!ids || !x || !random)
+    return ni_fail(NEAP_EARG, "tensor draw: expected two tensors and numbers, came NULL");
+  return ni_tensor_draw(ids, x, temperature, top_k, top_p, random);
+}
+
 NEAP_API void neap_tensor_retain(neap_tensor *t) { ni_tensor_retain(t); }
 
 NEAP_API void neap_tensor_release(neap_tensor *t) { ni_tensor_release(t); }

@@ -131,6 +131,78 @@ neap_status ni_tensor_top(neap_tensor *ids, neap_tensor *values, const neap_tens
   return NEAP_OK;
 }
 
+/* A share of the probability: exp((x - most) / temperature), also where both are infinite. */
+static double weight(float x, float most, double temperature) {
+  if (x == most)
+    return 1;
+  return x > -INFINITY ? exp(((double)x - (double)most) / temperature) : 0.0;
+}
+
+/* Of n numbers (NaN and -infinity weigh nothing); -1 where none weighs. */
+static int32_t draw_of(const float *x, size_t n, double temperature, double top_p, double random) {
+  float most = -INFINITY;
+  for (size_t v = 0; v < n; v++)
+    if (x[v] > most)
+      most = x[v];
+  double total = 0, sum = 0;
+  for (size_t v = 0; v < n; v++)
+    total += weight(x[v], most, temperature);
+  if (top_p < 1) { /* the largest come first */
+    double wanted = top_p * total;
+    for (n = 0; n == 0 || sum < wanted; n++)
+      sum += weight(x[n], most, temperature);
+    total = sum;
+  }
+  int32_t last = -1;
+  random *= total;
+  sum = 0;
+  for (size_t v = 0; v < n && most > -INFINITY; v++) {
+    double w = weight(x[v], most, temperature);
+    if (w == 0)
+      continue;
+    last = (int32_t)v;
+    if (random < (sum += w))
+      break;
+  }
+  return last;
+}
+
+neap_status ni_tensor_draw(neap_tensor *ids, const neap_tensor *x, double temperature,
+                           size_t top_k, double top_p, const double *random) {
+  if (x->dtype != NEAP_F32 || ids->dtype != NEAP_I32)
+    return ni_fail(NEAP_ETYPE, "tensor draw: expected ids i32 and x f32");
+  if (x->rank != 2 || ids->rank != 1 || ids->dims[0] != x->dims[0] || x->dims[1] > INT32_MAX)
+    return ni_fail(NEAP_ESHAPE, "tensor draw: expected ids [R] and x [R,V]");
+  if (!(temperature > 0) || isinf(temperature))
+    return ni_fail(NEAP_EARG, "tensor draw: expected a temperature above 0, came %g", temperature);
+  if (!(top_p > 0 && top_p <= 1))
+    return ni_fail(NEAP_EARG, "tensor draw: expected top_p above 0 and up to 1, came %g", top_p);
+  size_t rows = x->dims[0], width = x->dims[1];
+  for (size_t r = 0; r < rows; r++)
+    if (!(random[r] >= 0 && random[r] < 1))
+      return ni_fail(NEAP_EARG, "tensor draw: row %zu: expected a number from 0 to below 1, came %g",
+                     r, random[r]);
+  size_t k = top_k > 0 && top_k < width ? top_k : top_p < 1 ? width : 0;
+  int32_t *order = NULL;
+  if (k > 0 && !(order = ni_alloc(k * (sizeof *order + sizeof(float)))))
+    return NEAP_EMEM;
+  for (size_t r = 0; r < rows; r++) {
+    const float *row = (const float *)x->data + r * width;
+    int32_t *id = (int32_t *)ids->data + r;
+    if (k > 0) { /* of some, or with the largest first */
+      float *values = (float *)(order + k);
+      top_of_row(row, width, k, order, values);
+      *id = draw_of(values, k, temperature, top_p, random[r]);
+      if (*id >= 0)
+        *id = order[*id];
+    } else {
+      *id = draw_of(row, width, temperature, 1, random[r]);
+    }
+  }
+  ni_free(order);
+  return NEAP_OK;
+}
+
 void ni_tensor_retain(neap_tensor *t) {
   if (t)
     atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);

@@ -24,6 +24,8 @@ neap_status ni_tensor_new(neap_tensor **t, neap_dtype dtype, int rank, const siz
 /* Part `index` along the first axis, one rank less, in the same memory. */
 neap_status ni_tensor_part(neap_tensor **t, neap_tensor *of, size_t index);
 neap_status ni_tensor_top(neap_tensor *ids, neap_tensor *values, const neap_tensor *x);
+neap_status ni_tensor_draw(neap_tensor *ids, const neap_tensor *x, double temperature,
+                           size_t top_k, double top_p, const double *random);
 void ni_tensor_retain(neap_tensor *t);
 void ni_tensor_release(neap_tensor *t);
 

@@ -1420,11 +1420,90 @@ static void test_top(fixture *f) {
   (void)f;
 }
 
+/* How often each of V is drawn as the random number goes from 0 to 1. */
+static void drawn(double *share, int v, const float *x, double temperature, size_t top_k,
+                  double top_p) {
+  enum { N = 4000 };
+  neap_tensor *rows, *ids;
+  double random[N];
+  CHECK(neap_tensor_new(&rows, NEAP_F32, 2, (const size_t[]){N, (size_t)v}) == NEAP_OK);
+  CHECK(neap_tensor_new(&ids, NEAP_I32, 1, (const size_t[]){N}) == NEAP_OK);
+  for (int r = 0; r < N; r++) {
+    memcpy((float *)neap_tensor_data(rows) + (size_t)r * (size_t)v, x, (size_t)v * sizeof *x);
+    random[r] = (r + 0.5) / N;
+  }
+  CHECK(neap_tensor_draw(ids, rows, temperature, top_k, top_p, random) == NEAP_OK);
+  for (int i = 0; i <= v; i++) share[i] = 0; /* the last: nothing could be drawn */
+  for (int r = 0; r < N; r++) {
+    int32_t id = ((int32_t *)neap_tensor_data(ids))[r];
+    share[id < 0 ? v : id] += 1.0 / N;
+  }
+  neap_tensor_release(rows);
+  neap_tensor_release(ids);
+}
+
+static void test_draw(fixture *f) {
+  enum { V = 7 };
+  const float x[V] = {0.5f, 2, -INFINITY, 1, NAN, 2, -3};
+  double share[V + 1];
+  const struct {
+    double temperature;
+    size_t top_k;
+    double top_p;
+    bool among[V];
+  } cases[] = {
+      {1, 0, 1, {1, 1, 0, 1, 0, 1, 1}},   {0.5, 0, 1, {1, 1, 0, 1, 0, 1, 1}},
+      {3, 100, 1, {1, 1, 0, 1, 0, 1, 1}}, {1, 3, 1, {0, 1, 0, 1, 0, 1, 0}},
+      {1, 1, 1, {0, 1, 0, 0, 0, 0, 0}},   {1, 0, 0.5, {0, 1, 0, 0, 0, 1, 0}},
+      {1, 0, 0.01, {0, 1, 0, 0, 0, 0, 0}}, {1, 3, 0.9, {0, 1, 0, 1, 0, 1, 0}},
+      {1, 3, 0.8, {0, 1, 0, 0, 0, 1, 0}},
+  };
+  for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+    double total = 0;
+    for (int v = 0; v < V; v++)
+      if (cases[c].among[v]) total += exp((double)x[v] / cases[c].temperature);
+    drawn(share, V, x, cases[c].temperature, cases[c].top_k, cases[c].top_p);
+    for (int v = 0; v <= V; v++) {
+      double p = v < V && cases[c].among[v] ? exp((double)x[v] / cases[c].temperature) / total : 0;
+      CHECK(fabs(share[v] - p) < 1e-3);
+    }
+  }
+  const float none[] = {NAN, -INFINITY}, sure[] = {1, INFINITY, 5};
+  for (size_t k = 0; k < 3; k++) {
+    drawn(share, 2, none, 1, k, 1 - 0.2 * (double)k);
+    CHECK(fabs(share[2] - 1) < 1e-9);
+    drawn(share, 3, sure, 1, k, 1 - 0.2 * (double)k);
+    CHECK(fabs(share[1] - 1) < 1e-9);
+  }
+
+  neap_tensor *rows, *ids;
+  const double random[] = {0, 0.5}, wrong[] = {0, 1};
+  CHECK(neap_tensor_new(&rows, NEAP_F32, 2, (const size_t[]){2, 3}) == NEAP_OK);
+  CHECK(neap_tensor_new(&ids, NEAP_I32, 1, (const size_t[]){2}) == NEAP_OK);
+  memset(neap_tensor_data(rows), 0, 6 * sizeof(float));
+  CHECK_FAILS(NEAP_EARG, "NULL", neap_tensor_draw(NULL, rows, 1, 0, 1, random));
+  CHECK_FAILS(NEAP_EARG, "NULL", neap_tensor_draw(ids, NULL, 1, 0, 1, random));
+  CHECK_FAILS(NEAP_EARG, "NULL", neap_tensor_draw(ids, rows, 1, 0, 1, NULL));
+  CHECK_FAILS(NEAP_ETYPE, "ids i32", neap_tensor_draw(rows, rows, 1, 0, 1, random));
+  CHECK_FAILS(NEAP_ETYPE, "x f32", neap_tensor_draw(ids, ids, 1, 0, 1, random));
+  CHECK_FAILS(NEAP_ESHAPE, "x [R,V]",
+              neap_tensor_draw(ids, f->tensor, 1, 0, 1, random));
+  CHECK_FAILS(NEAP_EARG, "above 0, came 0", neap_tensor_draw(ids, rows, 0, 0, 1, random));
+  CHECK_FAILS(NEAP_EARG, "came nan", neap_tensor_draw(ids, rows, NAN, 0, 1, random));
+  CHECK_FAILS(NEAP_EARG, "came inf", neap_tensor_draw(ids, rows, INFINITY, 0, 1, random));
+  CHECK_FAILS(NEAP_EARG, "top_p above 0", neap_tensor_draw(ids, rows, 1, 0, 0, random));
+  CHECK_FAILS(NEAP_EARG, "came 1.5", neap_tensor_draw(ids, rows, 1, 0, 1.5, random));
+  CHECK_FAILS(NEAP_EARG, "row 1: expected", neap_tensor_draw(ids, rows, 1, 0, 1, wrong));
+  neap_tensor_release(rows);
+  neap_tensor_release(ids);
+}
+
 int main(void) {
   int fd = mkstemp(path);
   neap_allocator_set(rationed, NULL);
   void (*const tests[])(fixture *) = {test_null, test_wrong, test_unneeded, test_none_stream,
-                                      test_segments, test_cancel, test_state, test_part, test_top};
+                                      test_segments, test_cancel, test_state, test_part, test_top,
+                                      test_draw};
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
     fixture f;
     CHECK(build(&f) == NEAP_OK && works(&f));
