@@ -301,6 +301,51 @@ metrics.word_f1 = metric(function(hypotheses, references)
   return counts
 end, share)
 
+--- The one of several outputs for the same input that is most like them all, by a metric: what is
+-- least wrong on average, if they are drawn from a model by chance (minimum Bayes risk; Kumar and
+-- Byrne 2004; with outputs by chance Eikema and Aziz 2020).
+-- @tab outputs a list, not empty: strings or lists of strings, each as often as it was drawn
+-- @func gain what an output is worth where another is right: a function of metrics such as word_f1,
+--   or function({ output }, { { right } }) -> number, more is better
+-- @treturn int which, from 1; of equally good ones the first
+-- @treturn number the mean of what it is worth
+function metrics.consensus(outputs, gain)
+  if type(outputs) ~= "table" or #outputs == 0 then
+    check.fail("consensus: outputs: expected a list, not empty, came %s",
+      type(outputs) == "table" and "none" or check.came(outputs))
+  end
+  check.type("consensus", "gain", gain, "function")
+  local kinds, known = {}, {} -- those that differ: { first, count }
+  for i, output in ipairs(outputs) do
+    local key = output
+    if type(output) == "table" then
+      for k, x in ipairs(output) do
+        if type(x) ~= "string" then
+          check.fail("consensus: output %d: expected strings, came %s at %d", i, check.came(x), k)
+        end
+      end
+      key = "\0" .. table.concat(output, "\0")
+    elseif type(output) ~= "string" then
+      check.fail("consensus: output %d: expected a string or a list of strings, came %s", i,
+        check.came(output))
+    end
+    if not known[key] then
+      known[key] = { i, 0 }
+      kinds[#kinds + 1] = known[key]
+    end
+    known[key][2] = known[key][2] + 1
+  end
+  local best, most = nil, nil
+  for _, one in ipairs(kinds) do
+    local sum = 0
+    for _, right in ipairs(kinds) do
+      sum = sum + right[2] * gain({ outputs[one[1]] }, { { outputs[right[1]] } })
+    end
+    if not most or sum > most then best, most = one[1], sum end
+  end
+  return best, most / #outputs
+end
+
 --- The share of equal entries.
 -- @function accuracy
 -- @tab predicted a list

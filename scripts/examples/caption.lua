@@ -2,6 +2,7 @@
 -- rows and columns, a decoder with attention writes the words. Row 63 of docs/notes.md.
 local neap = require "neap"
 local core = require "neap.core"
+local progress = require "neap.progress"
 local op, metrics = neap.op, neap.metrics
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
@@ -30,8 +31,11 @@ local options = common.options {
     option("--rate", "R", { low = 0, preset = 0.004, quick = 0.01 }, "Learning rate at the start.")
     option("--shift", "N", { low = 0, whole = true, preset = 1, quick = 0 },
       "Learn from pictures that are moved by up to so many pixels, anew in each epoch.")
-    option("--beam", "K", { low = 1, whole = true, preset = 1 },
-      "Hypotheses that are kept while writing; 1: greedy.")
+    option("--samples", "N", { low = 1, whole = true, preset = 32, quick = 4 },
+      "Write a name so many times by chance and take what is most like the others; 1: the "
+      .. "likeliest words.")
+    option("--temperature", "X", { low = 0.01, preset = 0.8 },
+      "How much is left to chance: at 1 as much as the model doubts.")
   end,
 }
 local rng = neap.rng(options.seed)
@@ -187,14 +191,27 @@ local function fields(corpus)
     output = corpus:encode("name", model.output, { stop = true }) }
 end
 
--- What the model writes below each picture: lists of words.
-local function written(corpus, how)
-  local out = {}
+-- What the model writes below each picture, lists of words: the likeliest; or of many names that are
+-- written by chance the one whose words most of the others have too.
+local function written(corpus, samples)
+  local out, how = {}, { temperature = options.temperature, rng = neap.rng(options.seed) }
+  local bar, done = samples > 1 and progress { label = "writing", total = #corpus * samples }, 0
   for batch in neap.batches({ input = steps(corpus) }, { size = 256, bucket = false }) do
-    for _, symbols in ipairs((model:predict(batch, how))) do
-      out[#out + 1] = model.output:words(symbols)
+    local names = {}
+    for k = 1, samples do
+      local list = model:predict(batch, samples > 1 and how or nil)
+      for i, symbols in ipairs(list) do
+        names[i] = names[i] or {}
+        names[i][k] = model.output:words(symbols)
+      end
+      done = done + #list
+      if bar then bar:update(done) end
+    end
+    for _, list in ipairs(names) do
+      out[#out + 1] = list[metrics.consensus(list, metrics.word_f1)]
     end
   end
+  if bar then bar:finish() end
   return out
 end
 
@@ -234,7 +251,7 @@ if not options.load then
         or train
       return neap.batches(fields(data), { size = options.batch, rng = rng })
     end,
-    dev = function() return { f1 = metrics.word_f1(written(dev), right) } end,
+    dev = function() return { f1 = metrics.word_f1(written(dev, 1), right) } end,
   })
 end
 common.save(options, model)
@@ -259,8 +276,7 @@ local function drawn(image, texts)
   return table.concat(lines, "\n  ", first, last) .. "\n"
 end
 
-local how = { beam = options.beam }
-local ours, theirs = written(dev, how), nil
+local ours, theirs = written(dev, options.samples), nil
 local result = { dev_f1 = metrics.word_f1(ours, right),
   dev_exact = 1 - metrics.sequence_error_rate(ours, right), parameters = model:parameters() }
 if train then
@@ -296,5 +312,5 @@ if theirs then
     100 * gain.level))
   result.gain_low, result.gain_high = gain.low, gain.high
 end
-if test then result.test_f1 = metrics.word_f1(written(test, how), references(test)) end
+if test then result.test_f1 = metrics.word_f1(written(test, options.samples), references(test)) end
 common.result(result)

@@ -504,7 +504,8 @@ describe("example", function()
       local names = folder.write("names.txt", table.concat(list))
       local function reads(args)
         local out, errors, status = run(folder, "caption",
-          args .. " --subwords 20 --size 8 --batch 4 --epochs 50 --rate 0.02 --dropout 0")
+          args .. " --subwords 20 --size 8 --batch 4 --epochs 50 --rate 0.02 --dropout 0 "
+            .. "--samples 1")
         assert.equal(0, status, errors)
         local _, result = result_of(out)
         assert.equal(1, result.dev_exact, out)

@@ -94,6 +94,30 @@ describe("metrics", function()
     raises("wer: references: entry 1 has no reference", function() metrics.wer({ "a" }, { {} }) end)
   end)
 
+  it("consensus takes what is most like the others", function()
+    local texts = { "a b c", "a x", "a b d", "a b c", "y" }
+    local which, worth = metrics.consensus(texts, metrics.word_f1)
+    assert.equal(1, which)
+    assert.near((1 + 2 / 5 + 2 / 3 + 1 + 0) / 5, worth, 1e-12)
+    local function one(list) return (metrics.consensus(list, metrics.word_f1)) end
+    assert.equal(3, one { "a", "b c", "a b" }) -- none of the two likeliest, but what both share
+    assert.equal(2, one { { "p" }, { "a", "b" }, { "b", "a" } })
+    assert.equal(1, one { {} })
+    assert.equal(2, one { {}, { "a" }, { "a" } })
+    local function bleu(h, r) return metrics.bleu(h, r).bleu end
+    assert.equal(2, (metrics.consensus({ "a b", "c d e f", "c d e f" }, bleu)))
+    local function says(message, ...)
+      local ok, came = pcall(metrics.consensus, ...)
+      assert.is_false(ok)
+      assert.matches(message, came, 1, true)
+    end
+    says("consensus: outputs: expected a list, not empty, came none", {}, metrics.word_f1)
+    says("consensus: outputs: expected a list, not empty, came nil", nil, metrics.word_f1)
+    says("consensus: gain: expected a function, came nil", { "a" })
+    says("consensus: output 2: expected a string or a list of strings, came 3", { "a", 3 }, print)
+    says("consensus: output 1: expected strings, came 4 at 2", { { "a", 4 } }, print)
+  end)
+
   it("word_f1 counts shared words in any order", function()
     assert.equal(2 * 2 / (3 + 4), metrics.word_f1({ "the cat sat" }, { "cat the down sits" }))
     assert.equal(1, metrics.word_f1({ "b a" }, { { "x", { "a", "b" } } })) -- the closest reference
