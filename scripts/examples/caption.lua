@@ -31,7 +31,7 @@ local options = common.options {
     option("--rate", "R", { low = 0, preset = 0.004, quick = 0.01 }, "Learning rate at the start.")
     option("--shift", "N", { low = 0, whole = true, preset = 1, quick = 0 },
       "Learn from pictures that are moved by up to so many pixels, anew in each epoch.")
-    option("--samples", "N", { low = 1, whole = true, preset = 32, quick = 4 },
+    option("--samples", "N", { low = 1, whole = true, preset = 100, quick = 4 },
       "Write a name so many times by chance and take what is most like the others; 1: the "
       .. "likeliest words.")
     option("--temperature", "X", { low = 0.01, preset = 0.8 },

@@ -1443,6 +1443,7 @@ static void drawn(double *share, int v, const float *x, double temperature, size
 }
 
 static void test_draw(fixture *f) {
+  (void)f;
   enum { V = 7 };
   const float x[V] = {0.5f, 2, -INFINITY, 1, NAN, 2, -3};
   double share[V + 1];
@@ -1476,8 +1477,9 @@ static void test_draw(fixture *f) {
     CHECK(fabs(share[1] - 1) < 1e-9);
   }
 
-  neap_tensor *rows, *ids;
+  neap_tensor *rows, *flat, *ids;
   const double random[] = {0, 0.5}, wrong[] = {0, 1};
+  CHECK(neap_tensor_new(&flat, NEAP_F32, 1, (const size_t[]){2}) == NEAP_OK);
   CHECK(neap_tensor_new(&rows, NEAP_F32, 2, (const size_t[]){2, 3}) == NEAP_OK);
   CHECK(neap_tensor_new(&ids, NEAP_I32, 1, (const size_t[]){2}) == NEAP_OK);
   memset(neap_tensor_data(rows), 0, 6 * sizeof(float));
@@ -1486,14 +1488,15 @@ static void test_draw(fixture *f) {
   CHECK_FAILS(NEAP_EARG, "NULL", neap_tensor_draw(ids, rows, 1, 0, 1, NULL));
   CHECK_FAILS(NEAP_ETYPE, "ids i32", neap_tensor_draw(rows, rows, 1, 0, 1, random));
   CHECK_FAILS(NEAP_ETYPE, "x f32", neap_tensor_draw(ids, ids, 1, 0, 1, random));
-  CHECK_FAILS(NEAP_ESHAPE, "x [R,V]",
-              neap_tensor_draw(ids, f->tensor, 1, 0, 1, random));
+  CHECK_FAILS(NEAP_ESHAPE, "x [R,V]", neap_tensor_draw(ids, flat, 1, 0, 1, random));
   CHECK_FAILS(NEAP_EARG, "above 0, came 0", neap_tensor_draw(ids, rows, 0, 0, 1, random));
-  CHECK_FAILS(NEAP_EARG, "came nan", neap_tensor_draw(ids, rows, NAN, 0, 1, random));
-  CHECK_FAILS(NEAP_EARG, "came inf", neap_tensor_draw(ids, rows, INFINITY, 0, 1, random));
+  CHECK_FAILS(NEAP_EARG, "came nan", neap_tensor_draw(ids, rows, (double)NAN, 0, 1, random));
+  CHECK_FAILS(NEAP_EARG, "came inf",
+              neap_tensor_draw(ids, rows, (double)INFINITY, 0, 1, random));
   CHECK_FAILS(NEAP_EARG, "top_p above 0", neap_tensor_draw(ids, rows, 1, 0, 0, random));
   CHECK_FAILS(NEAP_EARG, "came 1.5", neap_tensor_draw(ids, rows, 1, 0, 1.5, random));
   CHECK_FAILS(NEAP_EARG, "row 1: expected", neap_tensor_draw(ids, rows, 1, 0, 1, wrong));
+  neap_tensor_release(flat);
   neap_tensor_release(rows);
   neap_tensor_release(ids);
 }

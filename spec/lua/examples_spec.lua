@@ -184,7 +184,7 @@ describe("examples", function()
       says("g2p", "--train " .. one, little)
       says("translate", "--train " .. one, little)
       says("charlm", ("--train %s --dev %s"):format(short, short),
-        "--train: too little: expected at least 128 characters, came 2")
+        "--train: too little: expected at least 64 characters, came 2")
       says("wordlm", ("--train %s --dev %s"):format(short, short),
         "--train: too little: expected at least 64 words, came 2")
       local blank = folder.write("blank", "\n\n")
