@@ -7,7 +7,7 @@ local options = common.options {
   "Learns to write down the phonemes of a word from its letters (encoder, decoder, attention).",
   data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)",
   train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
-  epochs = 16, quick = 3, others = { languages = 20 },
+  epochs = 28, quick = 3, others = { languages = 20 },
   texts = { "say", "Words to speak at the end; with --load nothing else." },
   extend = function(parser)
     local function option(name, value, range, description)
@@ -21,7 +21,7 @@ local options = common.options {
       "Share of the numbers between the layers that dropout sets to 0.")
     option("--batch", "N", { low = 1, whole = true, preset = 64, quick = 32,
       others = { languages = 16 } }, "Words in a batch.")
-    option("--rate", "R", { low = 0, preset = 0.002, quick = 0.01, others = { languages = 0.004 } },
+    option("--rate", "R", { low = 0, preset = 0.0015, quick = 0.01, others = { languages = 0.004 } },
       "Learning rate, before it falls.")
     option("--hold", "P", { low = 0, below = 1, preset = 0.5, quick = 0,
       others = { languages = 0 } },
