@@ -460,7 +460,6 @@ neap_state *nb_state_or_null(lua_State *L, int arg) {
   return nb_object_or_null(L, arg, &nb_state_type);
 }
 
-
 static int state_new(lua_State *L) {
   nb_program(L, 1);
   lua_Integer rows = nb_integer_in(L, 2, 0, 0x7fffffff);

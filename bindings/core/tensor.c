@@ -499,7 +499,8 @@ static int draw(lua_State *L) {
   lua_settop(L, 5);
   double *random = lua_newuserdatauv(L, (rows + 1) * sizeof *random, 0);
   for (size_t r = 0; r < rows; r++) {
-    lua_rawgeti(L, 5, (lua_Integer)r + 1);
+    if (lua_rawgeti(L, 5, (lua_Integer)r + 1) != LUA_TNUMBER)
+      return nb_raise_argument(L, 5, "numbers expected");
     random[r] = lua_tonumber(L, -1);
     lua_pop(L, 1);
   }

@@ -35,7 +35,6 @@ local train, dev, test = common.pictures(options, rng, "give --train FILE (IDX)"
 local shape = dev:get("image", 1):shape()
 local steps = shape[1] * shape[2]
 local order -- the same with each --seed, so that a saved model finds it again
-options.permuted = options.permuted or false
 if options.permuted then
   order = {}
   for t = 1, steps do order[t] = t end
@@ -67,7 +66,7 @@ if options.load then
     common.fail(1, options.load .. ": its model does not read one pixel a step")
   end
   local there = model.params:names()[1]:find "permuted" ~= nil
-  if there ~= options.permuted then
+  if there ~= (options.permuted or false) then
     common.fail(1, ("%s: its model learned from pixels %s: expected %s--permuted"):format(
       options.load, there and "in another order" or "as they stand", there and "" or "no "))
   end

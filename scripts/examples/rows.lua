@@ -18,7 +18,8 @@ local size, batch, rate = 128, 100, 3e-3
 if options.quick then size, batch, rate = 16, 16, 1e-2 end
 
 -- Data.
-local train, dev, test = common.pictures(options, rng, "install dataset-fashion-mnist or give --train FILE (IDX)")
+local train, dev, test = common.pictures(options, rng,
+  "install dataset-fashion-mnist or give --train FILE (IDX)")
 
 -- The network, or the one that was saved.
 local model
