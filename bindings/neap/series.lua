@@ -137,6 +137,34 @@ local function polynomial(lags)
   return c, degree
 end
 
+-- w(t) of column k.
+local function difference(self, z, t, k)
+  local w = 0
+  for j, c in pairs(self.weights) do w = w + c * z[t - j][k] end
+  return w
+end
+
+-- The rows z of series i of a list; the first one's width is the size.
+local function scaled_rows(self, who, i, list)
+  local forward, z = scales[self.scale][1], {}
+  for t, row in ipairs(series.rows(who, ("series %d"):format(i), list)) do
+    self.size = self.size or #row
+    if #row ~= self.size then
+      check.fail("%s: series %d: expected %d column%s as %s, came %d", who, i, self.size,
+        self.size == 1 and "" or "s", self.mean and "the transform is of" or "in series 1", #row)
+    end
+    z[t] = {}
+    for k, x in ipairs(row) do
+      if self.scale == "log" and x <= 0 or self.scale == "sqrt" and x < 0 then
+        check.fail("%s: series %d, step %d: scale \"%s\" needs numbers %s 0, came %g", who, i, t,
+          self.scale, self.scale == "log" and "above" or "from", x)
+      end
+      z[t][k] = forward(x)
+    end
+  end
+  return z
+end
+
 --- What is done to a series before a network sees it, and undone to what the network forecasts
 -- (Box and Jenkins 1970):
 --
@@ -178,31 +206,18 @@ function series.transform(list, options)
       and type(list[1]) == "number" and "a list of numbers: one series is { series }"
       or check.came(list))
   end
-  local forward, sums, squares, n = scales[self.scale][1], {}, {}, 0
-  local least, most = {}, {}
+  local sums, squares, n, least, most = {}, {}, 0, {}, {}
   for i, one in ipairs(list) do
-    local z = {}
-    for t, row in ipairs(series.rows("transform", ("series %d"):format(i), one)) do
-      self.size = self.size or #row
-      if #row ~= self.size then
-        check.fail("transform: series %d: expected %d columns as in series 1, came %d", i,
-          self.size, #row)
-      end
-      z[t] = {}
-      for k, x in ipairs(row) do
-        if self.scale == "log" and x <= 0 or self.scale == "sqrt" and x < 0 then
-          check.fail("transform: series %d, step %d: scale \"%s\" needs numbers %s 0, came %g", i,
-            t, self.scale, self.scale == "log" and "above" or "from", x)
-        end
-        z[t][k] = forward(x)
-        least[k] = math.min(least[k] or math.huge, z[t][k])
-        most[k] = math.max(most[k] or -math.huge, z[t][k])
+    local z = scaled_rows(self, "transform", i, one)
+    for _, row in ipairs(z) do
+      for k, value in ipairs(row) do
+        least[k] = math.min(least[k] or math.huge, value)
+        most[k] = math.max(most[k] or -math.huge, value)
       end
     end
     for t = self.past + 1, #z do
       for k = 1, self.size do
-        local w = 0
-        for j, c in pairs(self.weights) do w = w + c * z[t - j][k] end
+        local w = difference(self, z, t, k)
         sums[k], squares[k] = (sums[k] or 0) + w, (squares[k] or 0) + w * w
       end
       n = n + 1
@@ -283,6 +298,107 @@ function transform:record(rec, x)
       if base then next_z = base + next_z end
       return scales[self.scale][2](op.minimum(op.maximum(next_z, low), high))
     end }
+end
+
+-- u of series i of a list, without the steps that differences do not reach.
+local function transformed(self, who, i, list)
+  local z, u = scaled_rows(self, who, i, list), {}
+  for t = self.past + 1, #z do
+    local row = {}
+    for k = 1, self.size do
+      row[k] = (difference(self, z, t, k) - self.mean[k]) / self.deviation[k]
+    end
+    u[#u + 1] = row
+  end
+  return u
+end
+
+-- Solves a x = y for each y of a list, in place; of a, positive definite, the lower half is read
+-- (Cholesky's decomposition).
+local function solve(a, list)
+  local n = #a
+  for i = 1, n do
+    for j = 1, i do
+      local sum = a[i][j]
+      for k = 1, j - 1 do sum = sum - a[i][k] * a[j][k] end
+      a[i][j] = i == j and sum ^ 0.5 or sum / a[j][j]
+    end
+  end
+  for _, y in ipairs(list) do
+    for i = 1, n do
+      for k = 1, i - 1 do y[i] = y[i] - a[i][k] * y[k] end
+      y[i] = y[i] / a[i][i]
+    end
+    for i = n, 1, -1 do
+      for k = i + 1, n do y[i] = y[i] - a[k][i] * y[k] end
+      y[i] = y[i] / a[i][i]
+    end
+  end
+end
+
+--- The linear autoregression of least squares: the weights with which the last steps forecast the
+-- next one, u(t + 1) = W (u(t - steps + 1), .., u(t)), where u is what a transform makes of the
+-- series. They start a linear layer on @{neap.features.window}, so that a network has to learn only
+-- what they leave (Zhang 2003, "Time series forecasting using a hybrid ARIMA and neural network
+-- model"). What a long window weighs, steps along the gradient find slowly.
+-- @tab list of series
+-- @tab options
+--
+-- - `steps`: how many
+-- - `transform`: of @{transform} (linear, no differences)
+-- - `ridge`: how much squares of weights cost, for each step to learn from (0.01). It draws towards
+--   the last value, or towards no change where u are differences (Hoerl and Kennard 1970)
+-- @treturn tensor W [size,steps·size], for the option `init` of a linear layer
+function series.autoregression(list, options)
+  options = check.options("autoregression", options, { "steps", "transform", "ridge" })
+  local steps = check.integer("autoregression", "steps", options.steps, 1)
+  local ridge = check.number("autoregression", "ridge", options.ridge or 0.01, 0)
+  local way = options.transform
+  if way == nil then
+    way = series.transform(list)
+  elseif getmetatable(way) ~= transform then
+    check.fail("autoregression: transform: expected one of neap.series.transform, came %s",
+      check.came(way))
+  end
+  local size, least = way.size, 1e-9 -- which keeps what never varies from making a singular
+  local width, count, a, right = steps * size, 0, {}, {}
+  for i = 1, width do
+    a[i] = {}
+    for j = 1, i do a[i][j] = 0 end
+  end
+  for k = 1, size do
+    right[k] = {}
+    for i = 1, width do right[k][i] = 0 end
+  end
+  for i, one in ipairs(check.table("autoregression", "series", list)) do
+    local u = transformed(way, "autoregression", i, one)
+    for t = steps, #u - 1 do
+      local x = {}
+      for j = t - steps + 1, t do table.move(u[j], 1, size, #x + 1, x) end
+      for r = 1, width do
+        local row, value = a[r], x[r]
+        for c = 1, r do row[c] = row[c] + value * x[c] end
+      end
+      for k = 1, size do
+        local y, sums = u[t + 1][k] - (way.past == 0 and u[t][k] or 0), right[k]
+        for r = 1, width do sums[r] = sums[r] + x[r] * y end
+      end
+      count = count + 1
+    end
+  end
+  if count == 0 then
+    check.fail("autoregression: expected a series of %d steps or more, %d for the window and one "
+      .. "to forecast", way.past + steps + 1, way.past + steps)
+  end
+  for i = 1, width do a[i][i] = a[i][i] + (ridge + least) * count end
+  solve(a, right)
+  local flat = {}
+  for k, row in ipairs(right) do
+    local last = width - size + k
+    if way.past == 0 then row[last] = row[last] + 1 end
+    table.move(row, 1, width, #flat + 1, flat)
+  end
+  return core.tensor(flat):reshape { size, width }
 end
 
 function transform:__tostring()

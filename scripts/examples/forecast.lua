@@ -124,11 +124,13 @@ end
 -- ---- the model ----
 
 -- Linear in the last season and a step more, and a GRU for what that leaves.
-local function net(s)
+-- start: weights of the linear part, or nil.
+local function net(s, start)
   return function(x)                                             -- [T,B,columns]
     local past = neap.features.window { steps = s.season + 1 }(x)
-    return neap.linear { size = #s.columns, name = "shortcut", init = "zeros" }(past)
-      + neap.linear { size = #s.columns, name = "rest" }(neap.gru { size = 8 }(x))
+    return neap.linear { size = #s.columns, name = "shortcut", init = start or "zeros" }(past)
+      + neap.linear { size = #s.columns, name = "rest", init = start and "zeros" }(
+        neap.gru { size = 8 }(x))
   end
 end
 
@@ -137,9 +139,12 @@ end
 -- epochs: of `options.epochs`, as the rate falls; dev: function(model) giving an error, or nil.
 local function learn(s, rows, ways, epochs, share, dev)
   local rng, nets, transforms, past = neap.rng(options.seed), {}, {}, 0
+  local long = s.season > 50 -- so many weights the gradient finds slowly: least squares before
   for i, way in ipairs(ways) do
     local t = neap.series.transform({ rows }, way)
-    for k = 2 * i - 1, 2 * i do nets[k], transforms[k] = net(s), t end
+    local start = long and neap.series.autoregression({ rows }, { steps = s.season + 1,
+      transform = t }) or nil
+    for k = 2 * i - 1, 2 * i do nets[k], transforms[k] = net(s, start), t end
     past = math.max(past, t.past)
   end
   local model = neap.forecaster { net = nets, transform = transforms, rng = rng,
@@ -152,7 +157,9 @@ local function learn(s, rows, ways, epochs, share, dev)
       { from = { false, origin - first + 1 } })
   end
   return model, neap.fit(model, {
-    optim = neap.adamw { rate = 5e-3, clip = 1, weight_decay = 1e-2 }, epochs = epochs,
+    optim = neap.adamw { rate = 5e-3, clip = 1, weight_decay = 1e-2, groups = long
+      and { { params = { "*shortcut*" }, rate = 0.01, weight_decay = 0 } } or nil },
+    epochs = epochs,
     rate = function(epoch, first)
       return first * (1 + math.cos(math.pi * (epoch - 1) / options.epochs)) / 2
     end,

@@ -130,6 +130,69 @@ describe("a transform of series", function()
     os.remove(path)
   end)
 
+  it("finds the weights of an autoregression", function()
+    local rng, x = neap.rng(4), { 1, 2 }
+    for t = 3, 400 do x[t] = 5 + 1.2 * x[t - 1] - 0.6 * x[t - 2] + rng:normal() end
+    local w = series.autoregression({ x }, { steps = 2, ridge = 0 })
+    assert.same({ 1, 2 }, w:shape())
+    assert.near(-0.6, w:totable()[1][1], 0.05)
+    assert.near(1.2, w:totable()[1][2], 0.05)
+    -- what has no noise it finds as good as exactly: two columns, one ahead of the other
+    local rows = {}
+    for t = 1, 60 do rows[t] = { math.sin(t / 3), 2 * math.sin((t - 1) / 3) } end
+    local both = series.autoregression({ rows }, { steps = 2, ridge = 0 }):totable()
+    local t = series.transform { rows }
+    for at = 2, 59 do
+      local u = {}
+      for _, row in ipairs { rows[at - 1], rows[at] } do
+        for k = 1, 2 do u[#u + 1] = (row[k] - t.mean[k]) / t.deviation[k] end
+      end
+      for k = 1, 2 do
+        local y = 0
+        for i = 1, 4 do y = y + both[k][i] * u[i] end
+        assert.near(rows[at + 1][k], t.mean[k] + t.deviation[k] * y, 1e-2)
+      end
+    end
+    -- a ridge draws to the last value, where u are differences to no change
+    assert.near(1, series.autoregression({ x }, { steps = 2, ridge = 1e6 }):totable()[1][2], 1e-3)
+    local changes = series.transform({ x }, { difference = { 1 } })
+    assert.near(0, series.autoregression({ x }, { steps = 2, ridge = 1e6,
+      transform = changes }):totable()[1][2], 1e-3)
+    -- the window of a network sees the same: it starts as the autoregression
+    local start = series.autoregression({ x }, { steps = 3, transform = changes })
+    local model = neap.forecaster { rng = neap.rng(1), transform = changes, net = neap.chain {
+      neap.features.window { steps = 3 }, neap.linear { size = 1, init = start } } }
+    local said, weights = model:predict(x), start:totable()[1]
+    local function u(step) return (step - changes.mean[1]) / changes.deviation[1] end
+    local function rest(t) -- what the layer adds to the autoregression: its bias
+      local y = u(said[t] - x[t])
+      for i = 1, 3 do y = y - weights[i] * u(x[t - 3 + i] - x[t - 4 + i]) end
+      return y
+    end
+    for t = 6, 400 do assert.near(rest(5), rest(t), 1e-4) end
+  end)
+
+  it("says what is wrong with what an autoregression is to be of", function()
+    raises("autoregression: steps: expected an integer from 1, came 0", function()
+      series.autoregression({ { 1, 2, 3 } }, { steps = 0 })
+    end)
+    raises("autoregression: transform: expected one of neap.series.transform, came \"log\"",
+      function() series.autoregression({ { 1, 2, 3 } }, { steps = 1, transform = "log" }) end)
+    raises("autoregression: expected a series of 6 steps or more, 5 for the window and one to "
+      .. "forecast", function()
+      series.autoregression({ { 1, 2, 4, 7 } }, { steps = 4,
+        transform = series.transform({ { 1, 2, 4, 7 } }, { difference = { 1 } }) })
+    end)
+    raises("autoregression: series 2: expected 1 column as the transform is of, came 2", function()
+      series.autoregression({ { 1, 2, 4, 7 }, { { 1, 2 }, { 3, 4 } } }, { steps = 1,
+        transform = series.transform { { 1, 2, 4, 7 } } })
+    end)
+    raises('autoregression: series 1, step 2: scale "log" needs numbers above 0, came -1', function()
+      series.autoregression({ { 1, -1, 4, 7 } }, { steps = 1,
+        transform = series.transform({ { 1, 2, 4, 7 } }, { scale = "log" }) })
+    end)
+  end)
+
   it("says what is wrong with a series and its options", function()
     raises('transform: scale: expected "linear", "log" or "sqrt", came "ln"', function()
       series.transform({ { 1, 2 } }, { scale = "ln" })
