@@ -112,7 +112,7 @@ $(OBJ)/runtime/%: OWN = $(LEAN)
 $(OBJ)/runtime/file/% $(OBJ)/runtime/api/% $(OBJ)/runtime/tensor/% $(OBJ)/runtime/base/json.o \
 $(OBJ)/runtime/graph/place.o $(OBJ)/runtime/graph/program.o $(OBJ)/runtime/graph/schedule.o \
 $(OBJ)/runtime/graph/segment.o $(OBJ)/runtime/graph/text.o: OWN = $(LEAN) $(COLD)
-$(OBJ)/runtime/op/%: OWN = $(LEAN) $(WARM)
+$(OBJ)/runtime/op/% $(OBJ)/runtime/tensor/params.o: OWN = $(LEAN) $(WARM)
 $(OBJ)/runtime/kernel/%: OWN = $(LEAN) $(HOT) $(CPU)
 $(OBJ)/runtime/kernel/generic.o: OWN = $(LEAN) $(WARM)
 $(OBJ)/bindings/%: OWN = -Iruntime -I$(LUA_INCDIR)

@@ -173,6 +173,10 @@ NEAP_API neap_status neap_params_copy(neap_params *to, const neap_params *from);
 /* to += share * (from - to), all values: an average that moves. EARG if the sets differ or the
 ** share is not in 0..1. */
 NEAP_API neap_status neap_params_mix(neap_params *to, const neap_params *from, double share);
+/* Threads for what goes through all numbers of the set: zero_grad, an optimizer's step, copies and
+** mixtures from it. NULL, as at first: the caller alone. The results are the same bits. The set keeps
+** what it needs of the pool. */
+NEAP_API neap_status neap_params_pool(neap_params *p, const neap_pool *pool);
 
 /* ---- programs ---------------------------------------------------------------------------- */
 

@@ -121,7 +121,7 @@ const char *nb_push_shape(lua_State *L, const neap_tensor *t);
 
 /* ---- parameters, programs, states (program.c) ---- */
 
-extern const nb_type nb_params_type, nb_program_type, nb_state_type;
+extern const nb_type nb_params_type, nb_program_type, nb_state_type, nb_pool_type;
 neap_program *nb_program(lua_State *L, int arg);
 neap_state *nb_state_or_null(lua_State *L, int arg);
 /* A table of row numbers from 1 as int32 from 0, kept alive on the stack. */

@@ -163,6 +163,12 @@ static int params_mix(lua_State *L) {
   return 0;
 }
 
+/* pool(pool or nil): its threads do what goes through all numbers */
+static int params_pool(lua_State *L) {
+  nb_check(L, neap_params_pool(params_of(L, 1), nb_object_or_null(L, 2, &nb_pool_type)));
+  return 0;
+}
+
 /* clone() -> params with the same names, shapes and values */
 static int params_clone(lua_State *L) {
   size_t before = neap_memory_live();
@@ -185,7 +191,7 @@ static const luaL_Reg params_methods[] = {
     {"get", params_get},       {"grad", params_grad},     {"set", params_set},
     {"zero_grad", params_zero_grad}, {"touch", params_touch},
     {"freeze", params_freeze}, {"frozen", params_frozen},
-    {"copy", params_copy}, {"mix", params_mix},     {"clone", params_clone},   {NULL, NULL}};
+    {"copy", params_copy}, {"mix", params_mix},     {"clone", params_clone},   {"pool", params_pool}, {NULL, NULL}};
 
 /* ---- programs ---- */
 

@@ -10,7 +10,7 @@ static void release_pool(void *p) { neap_pool_release(p); }
 static void release_run(void *p) { neap_run_close(p); }
 static void release_stream(void *p) { neap_stream_close(p); }
 
-static const nb_type pool_type = {"neap.pool", "pool", release_pool};
+const nb_type nb_pool_type = {"neap.pool", "pool", release_pool};
 static const nb_type run_type = {"neap.run", "run", release_run};
 static const nb_type stream_type = {"neap.stream", "stream", release_stream};
 
@@ -46,7 +46,7 @@ static void compute_end(lua_State *L, neap_status rc) {
 
 static int pool_new(lua_State *L) {
   lua_Integer threads = nb_integer_in(L, 1, 1, 1024);
-  void **box = nb_box(L, &pool_type);
+  void **box = nb_box(L, &nb_pool_type);
   neap_pool *p;
   nb_check(L, neap_pool_new(&p, (int)threads));
   *box = p;
@@ -54,7 +54,7 @@ static int pool_new(lua_State *L) {
 }
 
 static int pool_threads(lua_State *L) {
-  lua_pushinteger(L, neap_pool_threads(nb_object(L, 1, &pool_type)));
+  lua_pushinteger(L, neap_pool_threads(nb_object(L, 1, &nb_pool_type)));
   return 1;
 }
 
@@ -88,12 +88,12 @@ static int run_new(lua_State *L) {
     if (rows < 0) return nb_raise(L, "run: option max_rows: expected 0 or more");
     o.max_rows = (size_t)rows;
     lua_settop(L, 2);
-    if (lua_getfield(L, 2, "pool") != LUA_TNIL && !luaL_testudata(L, 3, pool_type.name))
+    if (lua_getfield(L, 2, "pool") != LUA_TNIL && !luaL_testudata(L, 3, nb_pool_type.name))
       return nb_raise(L, "run: option pool: expected a pool, came %s", nb_push_came(L, 3));
   }
   void **box = nb_box(L, &run_type);
   push_program(L);
-  if (lua_istable(L, 2)) o.pool = nb_object_or_null(L, 3, &pool_type);
+  if (lua_istable(L, 2)) o.pool = nb_object_or_null(L, 3, &nb_pool_type);
   size_t before = neap_memory_live();
   neap_run *run;
   nb_check(L, neap_run_open(&run, nb_program(L, 1), &o));
@@ -699,7 +699,7 @@ static const luaL_Reg pool_methods[] = {{"threads", pool_threads}, {NULL, NULL}}
 
 void nb_open_run(lua_State *L) {
   static const luaL_Reg no_meta[] = {{NULL, NULL}};
-  nb_type_new(L, &pool_type, pool_methods, no_meta);
+  nb_type_new(L, &nb_pool_type, pool_methods, no_meta);
   nb_type_new(L, &run_type, run_methods, no_meta);
   nb_type_new(L, &stream_type, stream_methods, no_meta);
   lua_pop(L, 3);

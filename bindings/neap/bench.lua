@@ -106,7 +106,9 @@ function made.W1(kind, c, threads, rng)
     local _, last = stack(kind, c)(x)
     return { loss = op.sum(op.sum_rows(op.square(last.h))) }
   end)
-  local run = pr:run { learn = true, pool = core.pool(threads) }
+  local pool = core.pool(threads)
+  local run = pr:run { learn = true, pool = pool }
+  pr.params:pool(pool)
   run:feed { x = uniform(rng, { c.T, c.B, c.D }) }
   return repeated(function()
     pr.params:touch()

@@ -3,7 +3,8 @@
 -- A program has `params`, `inputs`, `outputs`. Parameters are a set of their own, `program.params`
 -- or `task.params`: `names()`, `shape(name)`, `get(name)` (a copy, a tensor), `set(name, tensor)`,
 -- `grad(name)`, `zero_grad()`, `freeze(name, on)`, `frozen(name)`, `size()`, `clone()`,
--- `copy(params)`; `print` shows them.
+-- `copy(params)`, `pool(pool)` (threads for what goes through all numbers: clearing gradients,
+-- optimizers, averages; a task's `threads` sees to it); `print` shows them.
 -- @module neap.program
 local core = require "neap.core"
 local check = require "neap.check"

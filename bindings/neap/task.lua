@@ -205,9 +205,10 @@ function methods:program(name)
   return p
 end
 
---- How many threads runs use from now on. @int n
+--- How many threads runs and optimizers use from now on. @int n
 function methods:threads(n)
   self.pool = check.integer("threads", "n", n, 1) > 1 and core.pool(n) or nil
+  self.set:pool(self.pool)
   self.runs = {}
   return self
 end

@@ -71,6 +71,10 @@ NEAP_API neap_status neap_params_mix(neap_params *to, const neap_params *from, d
   NEED(from, "params mix");
   return ni_params_mix(to, from, share);
 }
+NEAP_API neap_status neap_params_pool(neap_params *p, const neap_pool *pool) {
+  NEED(p, "params pool");
+  return ni_params_pool(p, pool);
+}
 
 /* ---- programs ---- */
 

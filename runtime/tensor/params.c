@@ -30,7 +30,17 @@ void ni_params_release(neap_params *p) {
   ni_free(p->data);
   ni_free(p->grad);
   ni_free(p->used);
+  ni_pool_release(p->pool);
   ni_free(p);
+}
+
+neap_status ni_params_pool(neap_params *p, const neap_pool *pool) {
+  neap_pool *view = NULL;
+  neap_status rc = pool ? ni_pool_view(&view, pool, NULL) : NEAP_OK;
+  if (rc) return rc;
+  ni_pool_release(p->pool);
+  p->pool = view;
+  return NEAP_OK;
 }
 
 /* ---- adding ---- */
@@ -119,6 +129,8 @@ neap_status ni_params_add(int *id, neap_params *p, const char *name, int rank, c
   e->rows = rows;
   e->width = rows > 0 ? size / rows : 0;
   e->bit = 64 * p->words;
+  e->piece = p->pieces;
+  p->pieces += (size + NI_PART - 1) / NI_PART;
   p->words += words(e->rows);
   p->extent = need;
   p->size += size;
@@ -240,12 +252,42 @@ bool ni_params_span(const ni_param *e, const uint64_t *bits, size_t *from, size_
   return i < end;
 }
 
+ni_part ni_params_part(const neap_params *p, size_t i) {
+  size_t low = 0, high = p->count; /* the last parameter whose pieces begin at i or before it */
+  while (high - low > 1) {
+    size_t middle = low + (high - low) / 2;
+    *(p->entries[middle].piece <= i ? &low : &high) = middle;
+  }
+  const ni_param *e = &p->entries[low];
+  size_t from = (i - e->piece) * NI_PART;
+  return (ni_part){e, from, e->size - from < NI_PART ? e->size : from + NI_PART};
+}
+
+bool ni_part_span(const ni_part *x, const uint64_t *bits, size_t *from, size_t *to) {
+  size_t at = *to;
+  if (!bits) {
+    *from = at;
+    *to = x->to;
+    return at < x->to;
+  }
+  if (at >= x->to || !ni_params_span(x->e, bits, from, to) || *from >= x->to) return false;
+  if (*from < at) *from = at; /* a row that began in the piece before */
+  if (*to > x->to) *to = x->to;
+  return true;
+}
+
+static void zero_piece(void *arg, size_t task) {
+  neap_params *p = arg;
+  ni_part x = ni_params_part(p, task);
+  for (size_t from, to = x.from; ni_part_span(&x, p->used, &from, &to);)
+    memset(p->grad + x.e->start + from, 0, (to - from) * sizeof *p->grad);
+}
+
 void ni_params_zero_grad(neap_params *p) {
-  for (size_t i = 0; p->grad && i < p->count; i++) {
+  if (!p->grad) return;
+  ni_pool_run(p->pool, p->pieces, zero_piece, p);
+  for (size_t i = 0; i < p->count; i++) {
     const ni_param *e = &p->entries[i];
-    size_t from, to = 0;
-    while (ni_params_span(e, p->used, &from, &to))
-      memset(p->grad + e->start + from, 0, (to - from) * sizeof *p->grad);
     if (!e->lent)
       memset(p->used + e->bit / 64, 0, words(e->rows) * sizeof *p->used);
   }
@@ -369,6 +411,24 @@ neap_status ni_params_copy(neap_params *to, const neap_params *from) {
   return ni_params_mix(to, from, 1);
 }
 
+typedef struct mix_job {
+  neap_params *to;
+  const neap_params *from;
+  float share;
+} mix_job;
+
+static void mix_piece(void *arg, size_t task) {
+  const mix_job *j = arg;
+  ni_part x = ni_params_part(j->to, task);
+  const ni_param *f = entry(j->from, ni_params_find(j->from, x.e->name));
+  float *restrict a = j->to->data + x.e->start + x.from;
+  const float *restrict b = j->from->data + f->start + x.from;
+  size_t n = x.to - x.from;
+  if (j->share == 1) memcpy(a, b, n * sizeof *a);
+  else
+    for (size_t k = 0; k < n; k++) a[k] += j->share * (b[k] - a[k]);
+}
+
 neap_status ni_params_mix(neap_params *to, const neap_params *from, double share) {
   if (!(share >= 0 && share <= 1))
     return ni_fail(NEAP_EARG, "params: mix: expected a share in 0..1, came %g", share);
@@ -381,12 +441,10 @@ neap_status ni_params_mix(neap_params *to, const neap_params *from, double share
       return ni_fail(NEAP_EARG, "params: copy: \"%s\" %s", e->name,
                      f ? "has another shape in the source" : "is missing from the source");
   }
-  for (size_t i = 0; i < to->count; i++) {
-    const ni_param *e = &to->entries[i], *f = entry(from, ni_params_find(from, e->name));
-    float *x = to->data + e->start;
-    const float *y = from->data + f->start;
-    if (share == 1) memmove(x, y, e->size * sizeof *x);
-    for (size_t k = 0; share < 1 && k < e->size; k++) x[k] += (float)share * (y[k] - x[k]);
+  if (to != from) {
+    unsigned mode = ni_denormals_flush();
+    ni_pool_run(from->pool ? from->pool : to->pool, to->pieces, mix_piece, &(mix_job){to, from, (float)share});
+    ni_denormals_restore(mode);
   }
   to->version++;
   return NEAP_OK;

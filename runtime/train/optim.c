@@ -169,6 +169,8 @@ void ni_optim_release(neap_optim *o) {
   ni_free(o->m);
   ni_free(o->v);
   ni_free(o->begun);
+  ni_free(o->sums);
+  ni_free(o->mine);
   ni_free(o->group);
   ni_free(o);
 }
@@ -179,6 +181,21 @@ static bool remembers(const neap_optim *o) { return o->o.kind != NEAP_SGD || o->
 /* Room for the optimizer's memory of every parameter there is now. */
 static neap_status reserve(neap_optim *o) {
   size_t extent = o->params->extent, words = o->params->words;
+  if (o->params->pieces > o->pieces || o->params->count > o->count) {
+    double *sums = ni_alloc(o->params->pieces * sizeof *sums + 1);
+    bool *mine = ni_alloc(o->params->count * sizeof *mine + 1);
+    if (!sums || !mine) {
+      ni_free(sums);
+      ni_free(mine);
+      return NEAP_EMEM;
+    }
+    ni_free(o->sums);
+    ni_free(o->mine);
+    o->sums = sums;
+    o->mine = mine;
+    o->pieces = o->params->pieces;
+    o->count = o->params->count;
+  }
   if (extent <= o->extent || !remembers(o)) return NEAP_OK;
   float *m = ni_calloc(extent, sizeof *m), *v = ni_calloc(extent, sizeof *v);
   uint64_t *begun = ni_calloc(words, sizeof *begun);
@@ -264,21 +281,40 @@ static const uint64_t *rows_to_update(const neap_optim *o, double weight_decay) 
   return o->begun ? o->begun : o->params->used;
 }
 
-/* Sum of squares of a parameter's gradient: blocks of it, whole ones even where few rows are used,
-** so that the order of the sum is always the same. */
-static double square_sum(const neap_params *p, const ni_param *e) {
+/* Sum of squares of a piece's gradient: blocks of it, whole ones even where few rows are used, so
+** that the order of the sum is always the same. */
+static void sum_piece(void *arg, size_t task) {
   enum { BLOCK = 512 };
-  const float *g = p->grad + e->start;
+  const neap_optim *o = arg;
+  const neap_params *p = o->params;
+  ni_part x = ni_params_part(p, task);
+  const float *g = p->grad + x.e->start;
   double sum = 0;
-  size_t from, to = 0, at = 0;
-  while (ni_params_span(e, p->used, &from, &to)) {
+  size_t at = x.from;
+  for (size_t from, to = x.from; o->mine[x.e - p->entries] && ni_part_span(&x, p->used, &from, &to);) {
     if (at < from / BLOCK * BLOCK) at = from / BLOCK * BLOCK;
     for (; at < to; at += BLOCK) {
-      size_t n = e->size - at < BLOCK ? e->size - at : BLOCK;
+      size_t n = x.to - at < BLOCK ? x.to - at : BLOCK;
       sum += (double)ni_kernel_f32()->dot(n, g + at, g + at);
     }
   }
-  return sum;
+  o->sums[task] = sum;
+}
+
+typedef struct step_job {
+  neap_optim *o;
+  float scale;
+} step_job;
+
+static void update_piece(void *arg, size_t task) {
+  const step_job *j = arg;
+  neap_optim *o = j->o;
+  ni_part x = ni_params_part(o->params, task);
+  if (!o->mine[x.e - o->params->entries]) return;
+  ni_group group = group_of(o, x.e);
+  const uint64_t *some = rows_to_update(o, group.weight_decay);
+  for (size_t from, to = x.from; ni_part_span(&x, some, &from, &to);)
+    update(o, x.e->start + from, to - from, j->scale, group);
 }
 
 neap_status ni_optim_step(neap_optim *o) {
@@ -288,18 +324,25 @@ neap_status ni_optim_step(neap_optim *o) {
   if (p->extent && !ni_params_grad_make(p)) return NEAP_EMEM;
   neap_status rc = reserve(o);
   if (rc) return rc;
+  memset(o->mine, 0, p->count * sizeof *o->mine);
+  for (int i = 0; (e = member(o, &i)) != NULL;) o->mine[e - p->entries] = true;
+  unsigned mode = ni_denormals_flush(); /* as the pool's threads have it */
+  ni_pool_run(p->pool, p->pieces, sum_piece, o);
   double square = 0;
   bool cut = false;
   for (int i = 0; (e = member(o, &i)) != NULL;) {
     const float *g = p->grad + e->start;
-    double sum = square_sum(p, e);
+    double sum = 0;
+    for (size_t k = 0; k * NI_PART < e->size; k++) sum += o->sums[e->piece + k];
     float most = 0;
     if (!isfinite(sum)) {
       for (size_t k = 0; k < e->size; k++)
-        if (!isfinite(g[k]))
+        if (!isfinite(g[k])) {
+          ni_denormals_restore(mode);
           return ni_fail(NEAP_ENONFINITE,
                          "optimizer: %s in the gradient of '%s' (element %zu); nothing was updated",
                          isnan(g[k]) ? "NaN" : "infinity", e->name, k);
+        }
       sum = 0; /* finite, but its square is not: sum again in double */
       for (size_t k = 0; k < e->size; k++) sum += (double)g[k] * (double)g[k];
     }
@@ -332,13 +375,8 @@ neap_status ni_optim_step(neap_optim *o) {
   o->report.steps++;
   o->report.rate = o->o.rate;
   for (size_t i = 0; o->begun && i < o->words; i++) o->begun[i] |= p->used[i];
-  for (int i = 0; (e = member(o, &i)) != NULL;) {
-    ni_group group = group_of(o, e);
-    const uint64_t *some = rows_to_update(o, group.weight_decay);
-    if (!some) update(o, e->start, e->size, scale, group);
-    for (to = 0; some && ni_params_span(e, some, &from, &to);)
-      update(o, e->start + from, to - from, scale, group);
-  }
+  ni_pool_run(p->pool, p->pieces, update_piece, &(step_job){o, scale});
+  ni_denormals_restore(mode);
   ni_params_touch(p);
   return NEAP_OK;
 }

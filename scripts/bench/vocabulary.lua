@@ -65,6 +65,7 @@ end
 -- Forward and backward of a table's rows.
 local function looking_up(program)
   local run = program:run { learn = true, pool = pool }
+  program.params:pool(pool)
   return run, function(at) run:feed { at = at }:forward() end
 end
 

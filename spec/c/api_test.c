@@ -143,6 +143,7 @@ static void test_null(fixture *f) {
   NULL_FAILS(neap_params_init(NULL, 0, NEAP_INIT_CONSTANT, 0, 0, 0));
   NULL_FAILS(neap_params_copy(NULL, f->params));
   NULL_FAILS(neap_params_copy(f->params, NULL));
+  NULL_FAILS(neap_params_pool(NULL, NULL));
   NULL_FAILS(neap_params_mix(NULL, f->params, 0.5));
   NULL_FAILS(neap_params_mix(f->params, NULL, 0.5));
   NULL_FAILS(neap_program_new(NULL, f->params));

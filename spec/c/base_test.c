@@ -1014,6 +1014,64 @@ static void test_used_rows(void) {
   CHECK(ni_memory_live() == before);
 }
 
+/* The parts of a parameter cover its numbers once; what their spans say is what those of all say. */
+static void test_parts(void) {
+  const size_t before = ni_memory_live();
+  const size_t shapes[][2] = {{0, 5}, {9000, 3}, {1, 1}, {4, NI_PART}, {3, 0}, {2, NI_PART + 1}, {7, 0}};
+  enum { N = sizeof shapes / sizeof *shapes };
+  neap_params *p;
+  neap_pool *pool;
+  CHECK(ni_params_new(&p) == NEAP_OK && ni_pool_new(&pool, 3) == NEAP_OK);
+  for (int i = 0; i < N; i++) {
+    char name[2] = {(char)('a' + i), 0};
+    int id;
+    CHECK(ni_params_add(&id, p, name, 2, shapes[i]) == NEAP_OK && id == i);
+  }
+  CHECK(p->pieces == (27000 + NI_PART - 1) / NI_PART + 1 + 4 + 3);
+  CHECK(ni_params_pool(p, pool) == NEAP_OK && ni_params_pool(p, pool) == NEAP_OK);
+  ni_pool_release(pool);
+  CHECK(ni_params_grad_make(p));
+  size_t task = 0;
+  for (int i = 0; i < N; i++) {
+    const ni_param *e = &p->entries[i];
+    const int32_t rows[] = {0, 1, 2730, 2731, 5460, 5461, 5462, 8999};
+    ni_params_grad_rows(p, i, rows, i == 1 ? 8 : e->rows > 0);
+    unsigned char *seen = ni_calloc(e->size + 1, 1), *wanted = ni_calloc(e->size + 1, 1);
+    CHECK(seen && wanted);
+    for (size_t from, to = 0; ni_params_span(e, p->used, &from, &to);)
+      memset(wanted + from, 1, to - from);
+    for (size_t at = 0; at < e->size; at += NI_PART, task++) {
+      ni_part x = ni_params_part(p, task);
+      CHECK(x.e == e && x.from == at && x.to == (at + NI_PART < e->size ? at + NI_PART : e->size));
+      size_t from, to = x.from, whole = 0;
+      while (ni_part_span(&x, p->used, &from, &to)) {
+        CHECK(from >= x.from && from < to && to <= x.to);
+        for (size_t k = from; k < to; k++) seen[k]++;
+      }
+      for (to = x.from; ni_part_span(&x, NULL, &from, &to);) {
+        CHECK(from == x.from && to == x.to);
+        whole++;
+      }
+      CHECK(whole == 1);
+    }
+    CHECK(memcmp(seen, wanted, e->size) == 0);
+    ni_free(seen);
+    ni_free(wanted);
+  }
+  CHECK(task == p->pieces);
+  for (size_t i = 0; i < p->extent; i++) p->grad[i] = 1;
+  for (int i = 0; i < N; i++) ni_params_grad_rows(p, i, NULL, 0);
+  ni_params_zero_grad(p);
+  double sum = 0;
+  for (int i = 0; i < N; i++)
+    for (size_t k = 0; k < p->entries[i].size; k++) sum += (double)p->grad[p->entries[i].start + k];
+  CHECK(sum == 0);
+  CHECK(ni_params_pool(p, NULL) == NEAP_OK && !p->pool);
+  ni_params_zero_grad(p);
+  ni_params_release(p);
+  CHECK(ni_memory_live() == before);
+}
+
 int main(void) {
   ni_memory_set(rationed, NULL);
   test_status();
@@ -1029,6 +1087,7 @@ int main(void) {
   test_inits();
   test_params();
   test_used_rows();
+  test_parts();
   CHECK(ni_memory_live() == 0);
   return report();
 }

@@ -455,3 +455,55 @@ describe("tied weights", function()
     end)
   end)
 end)
+
+-- Parameters of several parts of 8192 numbers each, one of them a table that is looked up in places.
+describe("the threads of a parameter set", function()
+  local function trained(kind, pool)
+    local program = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = {}, dtype = "i32" })
+      local y = op.embedding(x, rec:param("table", { 4000, 7 }, { "normal", 0, 1 }))
+      y = op.linear(y, rec:param("wide", { 3000, 7 }, { "normal", 0, 1 }))
+      return { loss = op.sum(op.mean_rows(op.square(y * rec:param("one", { 1 }, "ones")))) }
+    end, { seed = 3 })
+    local params, average = program.params, neap.average { decay = 0.9 }
+    params:pool(pool)
+    local run, optim = program:run { learn = true, pool = pool }, kind
+    for step = 1, 4 do
+      run:feed { x = { data = neap.tensor({ step, 4000 - step, 1170, 1171, 2341 }, "i32"),
+        lengths = neap.tensor({ 5 }, "i32") }, rows = 1 }
+      run:forward()
+      params:zero_grad()
+      run:backward()
+      optim:step(params)
+      average:update(params)
+    end
+    local bytes = {}
+    for _, set in ipairs { params, average.params } do
+      for _, name in ipairs { "table", "wide", "one" } do
+        bytes[#bytes + 1] = set:get(name):tobytes()
+      end
+    end
+    return table.concat(bytes), optim:report(params).norm
+  end
+
+  for name, kind in pairs { sgd = function() return neap.sgd { momentum = 0.9, clip = 0.5 } end,
+    adam = function() return neap.adam { clip = 0.5, groups = { { params = { "wide" }, rate = 2 } } } end,
+    ["lazy adamw"] = function() return neap.adamw { lazy = true, clip_value = 1e-3 } end,
+    ["adagrad of some"] = function() return neap.adagrad { params = { "table", "one" } } end } do
+    it("leave no trace in its bits: " .. name, function()
+      local bytes, norm = trained(kind(), nil)
+      for _, threads in ipairs { 1, 2, 3 } do
+        local same, again = trained(kind(), core.pool(threads))
+        assert.is_true(bytes == same)
+        assert.equal(norm, again)
+      end
+    end)
+  end
+
+  it("are a task's, and are given back", function()
+    local params = core.params()
+    params:pool(core.pool(2))
+    params:pool(nil)
+    raises("bad argument #1 to 'pool' (pool expected, got number)", function() params:pool(2) end)
+  end)
+end)
