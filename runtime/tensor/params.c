@@ -244,12 +244,17 @@ static size_t next_bit(const uint64_t *bits, size_t i, size_t end, uint64_t but)
   return i < end ? i : end;
 }
 
-bool ni_params_span(const ni_param *e, const uint64_t *bits, size_t *from, size_t *to) {
-  size_t end = e->bit + e->rows;
+/* The next numbers after `to` in rows that have their bits set and lie before row n. */
+static bool span(const ni_param *e, const uint64_t *bits, size_t n, size_t *from, size_t *to) {
+  size_t end = e->bit + n;
   size_t i = next_bit(bits, e->bit + (e->width ? *to / e->width : 0), end, 0);
   *from = (i - e->bit) * e->width;
   *to = (next_bit(bits, i, end, ~(uint64_t)0) - e->bit) * e->width;
   return i < end;
+}
+
+bool ni_params_span(const ni_param *e, const uint64_t *bits, size_t *from, size_t *to) {
+  return span(e, bits, e->rows, from, to);
 }
 
 ni_part ni_params_part(const neap_params *p, size_t i) {
@@ -270,7 +275,7 @@ bool ni_part_span(const ni_part *x, const uint64_t *bits, size_t *from, size_t *
     *to = x->to;
     return at < x->to;
   }
-  if (at >= x->to || !ni_params_span(x->e, bits, from, to) || *from >= x->to) return false;
+  if (at >= x->to || !span(x->e, bits, (x->to - 1) / x->e->width + 1, from, to)) return false;
   if (*from < at) *from = at; /* a row that began in the piece before */
   if (*to > x->to) *to = x->to;
   return true;
