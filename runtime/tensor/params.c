@@ -448,7 +448,8 @@ neap_status ni_params_mix(neap_params *to, const neap_params *from, double share
   }
   if (to != from) {
     unsigned mode = ni_denormals_flush();
-    ni_pool_run(from->pool ? from->pool : to->pool, to->pieces, mix_piece, &(mix_job){to, from, (float)share});
+    ni_pool_run(from->pool ? from->pool : to->pool, to->pieces, mix_piece,
+                &(mix_job){to, from, (float)share});
     ni_denormals_restore(mode);
   }
   to->version++;

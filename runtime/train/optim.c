@@ -290,8 +290,8 @@ static void sum_piece(void *arg, size_t task) {
   ni_part x = ni_params_part(p, task);
   const float *g = p->grad + x.e->start;
   double sum = 0;
-  size_t at = x.from;
-  for (size_t from, to = x.from; o->mine[x.e - p->entries] && ni_part_span(&x, p->used, &from, &to);) {
+  size_t at = x.from, from, to = x.from;
+  while (o->mine[x.e - p->entries] && ni_part_span(&x, p->used, &from, &to)) {
     if (at < from / BLOCK * BLOCK) at = from / BLOCK * BLOCK;
     for (; at < to; at += BLOCK) {
       size_t n = x.to - at < BLOCK ? x.to - at : BLOCK;

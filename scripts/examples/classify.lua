@@ -19,8 +19,8 @@ local options = common.options {
         .. "Debian's /usr/share/dict/french, ..")
     common.number(parser, "--each", "N", { low = 10, whole = true, preset = 3000 },
       "Take so many words of each of --lists.")
-    common.number(parser, "--members", "N", { low = 1, whole = true, preset = 3, quick = 2 },
-      "Learn so many networks, each with a seed of its own, and let them vote.")
+    common.number(parser, "--members", "N", { low = 1, whole = true, preset = 5, quick = 2 },
+      "Learn so many networks, LSTM and GRU in turn, each with its own seed, and let them vote.")
   end,
 }
 local rng = neap.rng(options.seed)
@@ -119,15 +119,17 @@ elseif not options.alone then
     missing = "give --train FILE (text, tab, class)" })
 end
 
--- The network [T,B] ids -> [B,classes]. Characters are told by each direction's last state, words
--- by the largest of all steps.
-local function network(name)
+-- The k-th network [T,B] ids -> [B,classes]. Characters are told by each direction's last state,
+-- words by the largest of all steps. Networks of two kinds err in different ways: so their vote is
+-- worth more.
+local function network(name, k)
+  local cell = k % 2 == 1 and neap.lstm or neap.gru
   local body = neap.chain { name = name,
     neap.embed { size = 64, init = { "normal", 0, 1 / 8 } }, -- -> [T,B,64]
     neap.dropout { rate = 0.3 },
-    neap.bidir { neap.lstm { size = size } },         -- -> [T,B,256]
+    neap.bidir { cell { size = size } },              -- -> [T,B,256]
     neap.dropout { rate = 0.5 },
-    neap.bidir { neap.lstm { size = size } },
+    neap.bidir { cell { size = size } },
   }
   local head = neap.chain { name = name .. "_head", neap.dropout { rate = 0.5 }, neap.linear {} }
   return function(x)
@@ -150,9 +152,10 @@ local function fields(corpus, model)
     output = corpus:label("class", model.output, { unknown = "ignore" }) }
 end
 
--- One network, learned, the rate going down along a cosine.
-local function learned(seed)
-  local model, chance = task(network "member", seed), neap.rng(seed)
+-- The k-th network, learned, the rate going down along a cosine.
+local function learned(k)
+  local seed = options.seed + k - 1
+  local model, chance = task(network("member", k), seed), neap.rng(seed)
   local data, held = fields(train, model), fields(dev, model)
   neap.fit(model, {
     optim = neap.adam { rate = rate, clip = 1 },
@@ -169,7 +172,7 @@ end
 -- Several of them as one: the mean of ln P. Its parameters are theirs.
 local function joined(members)
   local nets = {}
-  for k in ipairs(members) do nets[k] = network("member" .. k) end
+  for k in ipairs(members) do nets[k] = network("member" .. k, k) end
   local all = task(function(x)
     local sum
     for _, net in ipairs(nets) do
@@ -195,7 +198,7 @@ else
   local members = {}
   for k = 1, options.members do
     if options.members > 1 then common.warn("network %d of %d", k, options.members) end
-    members[k] = learned(options.seed + k - 1)
+    members[k] = learned(k)
   end
   model = #members > 1 and joined(members) or members[1]
 end

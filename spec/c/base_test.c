@@ -1017,7 +1017,8 @@ static void test_used_rows(void) {
 /* The parts of a parameter cover its numbers once; what their spans say is what those of all say. */
 static void test_parts(void) {
   const size_t before = ni_memory_live();
-  const size_t shapes[][2] = {{0, 5}, {9000, 3}, {1, 1}, {4, NI_PART}, {3, 0}, {2, NI_PART + 1}, {7, 0}};
+  const size_t shapes[][2] = {{0, 5}, {9000, 3}, {1, 1}, {4, NI_PART}, {3, 0}, {2, NI_PART + 1},
+                              {7, 0}};
   enum { N = sizeof shapes / sizeof *shapes };
   neap_params *p;
   neap_pool *pool;
