@@ -1,6 +1,7 @@
 /*
 ** One model, four threads: each opens runs and streams of its own on it, at the same time, and gets
-** the bits that one thread alone gets, also where the threads are the first that ever use it. Built with ThreadSanitizer too.
+** the bits that one thread alone gets, also where the threads are the first that ever use it. And
+** optimizers whose parameters are shared out among a pool. Built with ThreadSanitizer too.
 */
 #include "record.h"
 
@@ -129,7 +130,65 @@ static void test_threads(neap_model *m, int pools, bool cold) {
   pthread_barrier_destroy(&gate);
 }
 
+enum { NUMBERS = 50000 };
+
+typedef struct learner {
+  neap_pool *pool; /* of its own, or several have it */
+  float w[NUMBERS];
+  bool good;
+} learner;
+
+/* Five updates of parameters of several parts, and the average of the values. */
+static void *learn(void *arg) {
+  learner *l = arg;
+  neap_params *p = NULL, *mean = NULL;
+  neap_optim *o = NULL;
+  size_t n = NUMBERS;
+  int id;
+  neap_optim_options c = neap_optim_preset(NEAP_ADAM);
+  c.clip_norm = 1;
+  l->good = neap_params_new(&p) == NEAP_OK && neap_params_new(&mean) == NEAP_OK &&
+            neap_params_add(&id, p, "w", 1, &n) == NEAP_OK &&
+            neap_params_add(&id, mean, "w", 1, &n) == NEAP_OK &&
+            neap_params_pool(p, l->pool) == NEAP_OK &&
+            neap_optim_new(&o, p, NULL, 0, &c) == NEAP_OK;
+  for (int step = 0; step < 5 && l->good; step++) {
+    neap_params_zero_grad(p);
+    float *g = neap_params_grad(p, 0);
+    for (int k = 0; k < NUMBERS; k++) g[k] += (float)((k * 31 + step * 17) % 101 - 50);
+    l->good = neap_optim_step(o) == NEAP_OK && neap_params_mix(mean, p, 0.5) == NEAP_OK;
+  }
+  if (l->good) memcpy(l->w, neap_params_data(mean, 0), sizeof l->w);
+  neap_optim_release(o);
+  neap_params_release(mean);
+  neap_params_release(p);
+  return NULL;
+}
+
+static void test_learning(void) {
+  static learner alone, l[3];
+  pthread_t thread[3];
+  learn(&alone);
+  CHECK(alone.good);
+  for (int shared = 0; shared < 2; shared++) {
+    neap_pool *pool = NULL;
+    if (shared) CHECK(neap_pool_new(&pool, 2) == NEAP_OK);
+    for (int i = 0; i < 3; i++) {
+      if (!shared) CHECK(neap_pool_new(&l[i].pool, 3) == NEAP_OK);
+      if (shared) l[i].pool = pool;
+      CHECK(pthread_create(&thread[i], NULL, learn, &l[i]) == 0);
+    }
+    for (int i = 0; i < 3; i++) {
+      pthread_join(thread[i], NULL);
+      CHECK(l[i].good && memcmp(l[i].w, alone.w, sizeof alone.w) == 0);
+      if (!shared) neap_pool_release(l[i].pool);
+    }
+    neap_pool_release(pool);
+  }
+}
+
 int main(void) {
+  test_learning();
   for (int pools = 0; pools < 2; pools++) {
     neap_model *m = loaded();
     test_threads(m, pools, true); /* the first time: kernels are not chosen yet */
