@@ -17,7 +17,8 @@ local options = common.options {
       others = { languages = 128 } }, "Units of each layer.")
     option("--layers", "N", { low = 1, whole = true, preset = 2, others = { languages = 1 } },
       "Layers of the encoder, and of the decoder.")
-    option("--dropout", "P", { low = 0, below = 1, preset = 0.3, quick = 0 },
+    option("--dropout", "P", { low = 0, below = 1, preset = 0.15, quick = 0,
+      others = { languages = 0.3 } },
       "Share of the numbers between the layers that dropout sets to 0.")
     option("--batch", "N", { low = 1, whole = true, preset = 64, quick = 32,
       others = { languages = 16 } }, "Words in a batch.")

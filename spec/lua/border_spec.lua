@@ -86,6 +86,7 @@ local function takes(o, path)
       freeze = { { "string", "w" }, { "any", true } }, frozen = { { "string", "w" } },
       copy = { { "params", o.params:clone() } }, clone = {},
       mix = { { "params", o.params:clone() }, { "number", 0.5 } },
+      pool = { { "pool?", o.pool } },
     },
     program = {
       space = { on = o.recorded, { "string", "S" }, { "integer?", 0 } },
