@@ -129,8 +129,8 @@ neap_status ni_params_add(int *id, neap_params *p, const char *name, int rank, c
   e->rows = rows;
   e->width = rows > 0 ? size / rows : 0;
   e->bit = 64 * p->words;
-  e->piece = p->pieces;
-  p->pieces += (size + NI_PART - 1) / NI_PART;
+  e->part = p->parts;
+  p->parts += (size + NI_PART - 1) / NI_PART;
   p->words += words(e->rows);
   p->extent = need;
   p->size += size;
@@ -258,13 +258,13 @@ bool ni_params_span(const ni_param *e, const uint64_t *bits, size_t *from, size_
 }
 
 ni_part ni_params_part(const neap_params *p, size_t i) {
-  size_t low = 0, high = p->count; /* the last parameter whose pieces begin at i or before it */
+  size_t low = 0, high = p->count; /* the last parameter whose parts begin at i or before it */
   while (high - low > 1) {
     size_t middle = low + (high - low) / 2;
-    *(p->entries[middle].piece <= i ? &low : &high) = middle;
+    *(p->entries[middle].part <= i ? &low : &high) = middle;
   }
   const ni_param *e = &p->entries[low];
-  size_t from = (i - e->piece) * NI_PART;
+  size_t from = (i - e->part) * NI_PART;
   return (ni_part){e, from, e->size - from < NI_PART ? e->size : from + NI_PART};
 }
 
@@ -276,12 +276,12 @@ bool ni_part_span(const ni_part *x, const uint64_t *bits, size_t *from, size_t *
     return at < x->to;
   }
   if (at >= x->to || !span(x->e, bits, (x->to - 1) / x->e->width + 1, from, to)) return false;
-  if (*from < at) *from = at; /* a row that began in the piece before */
+  if (*from < at) *from = at; /* a row that began in the part before */
   if (*to > x->to) *to = x->to;
   return true;
 }
 
-static void zero_piece(void *arg, size_t task) {
+static void zero_part(void *arg, size_t task) {
   neap_params *p = arg;
   ni_part x = ni_params_part(p, task);
   for (size_t from, to = x.from; ni_part_span(&x, p->used, &from, &to);)
@@ -290,7 +290,7 @@ static void zero_piece(void *arg, size_t task) {
 
 void ni_params_zero_grad(neap_params *p) {
   if (!p->grad) return;
-  ni_pool_run(p->pool, p->pieces, zero_piece, p);
+  ni_pool_run(p->pool, p->parts, zero_part, p);
   for (size_t i = 0; i < p->count; i++) {
     const ni_param *e = &p->entries[i];
     if (!e->lent)
@@ -422,7 +422,7 @@ typedef struct mix_job {
   float share;
 } mix_job;
 
-static void mix_piece(void *arg, size_t task) {
+static void mix_part(void *arg, size_t task) {
   const mix_job *j = arg;
   ni_part x = ni_params_part(j->to, task);
   const ni_param *f = entry(j->from, ni_params_find(j->from, x.e->name));
@@ -448,7 +448,7 @@ neap_status ni_params_mix(neap_params *to, const neap_params *from, double share
   }
   if (to != from) {
     unsigned mode = ni_denormals_flush();
-    ni_pool_run(from->pool ? from->pool : to->pool, to->pieces, mix_piece,
+    ni_pool_run(from->pool ? from->pool : to->pool, to->parts, mix_part,
                 &(mix_job){to, from, (float)share});
     ni_denormals_restore(mode);
   }

@@ -17,7 +17,7 @@ typedef struct ni_param {
   size_t start;               /* of its numbers in data and grad: a multiple of 16 */
   size_t rows, width;         /* dims[0] rows of so many numbers; none if it has no numbers */
   size_t bit;                 /* of its first row: a multiple of 64 */
-  size_t piece;               /* the first of its pieces */
+  size_t part;               /* the first of its parts */
   bool frozen;
   bool lent; /* a host has the address of its gradient and may write anywhere */
 } ni_param;
@@ -33,13 +33,13 @@ struct neap_params {
   size_t words;     /* of the bits of all rows */
   size_t cap;       /* floats in data and in grad; those past extent are 0 */
   size_t size;      /* numbers in all parameters together */
-  size_t pieces;    /* of all parameters */
+  size_t parts;    /* of all parameters */
   uint64_t version; /* raised whenever values are written or moved */
   neap_pool *pool;  /* who goes through all numbers: zeroing, mixing, optimizers; NULL: the caller */
 };
 
 /* So many numbers of one parameter, fewer at its end: what a thread does at a time. The same however
-** many threads there are, so that sums over pieces are too. */
+** many threads there are, so that sums over parts are too. */
 enum { NI_PART = 8192 };
 typedef struct ni_part {
   const ni_param *e;
@@ -69,7 +69,7 @@ neap_status ni_params_read_grad(const neap_params *p, int id, float *data, size_
 /* The next numbers from .. to-1 of a parameter, after `to` (at first 0), whose rows have their bits
 ** set: false if there are no more. */
 bool ni_params_span(const ni_param *e, const uint64_t *bits, size_t *from, size_t *to);
-/* The same within a piece; `to` is at first x->from. bits NULL: all of them are set. */
+/* The same within a part; `to` is at first x->from. bits NULL: all of them are set. */
 bool ni_part_span(const ni_part *x, const uint64_t *bits, size_t *from, size_t *to);
 ni_part ni_params_part(const neap_params *p, size_t i);
 neap_status ni_params_pool(neap_params *p, const neap_pool *pool);

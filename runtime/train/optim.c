@@ -181,8 +181,8 @@ static bool remembers(const neap_optim *o) { return o->o.kind != NEAP_SGD || o->
 /* Room for the optimizer's memory of every parameter there is now. */
 static neap_status reserve(neap_optim *o) {
   size_t extent = o->params->extent, words = o->params->words;
-  if (o->params->pieces > o->pieces || o->params->count > o->count) {
-    double *sums = ni_alloc(o->params->pieces * sizeof *sums + 1);
+  if (!o->mine || o->params->parts > o->parts || o->params->count > o->count) {
+    double *sums = ni_alloc(o->params->parts * sizeof *sums + 1);
     bool *mine = ni_alloc(o->params->count * sizeof *mine + 1);
     if (!sums || !mine) {
       ni_free(sums);
@@ -193,7 +193,7 @@ static neap_status reserve(neap_optim *o) {
     ni_free(o->mine);
     o->sums = sums;
     o->mine = mine;
-    o->pieces = o->params->pieces;
+    o->parts = o->params->parts;
     o->count = o->params->count;
   }
   if (extent <= o->extent || !remembers(o)) return NEAP_OK;
@@ -281,9 +281,9 @@ static const uint64_t *rows_to_update(const neap_optim *o, double weight_decay) 
   return o->begun ? o->begun : o->params->used;
 }
 
-/* Sum of squares of a piece's gradient: blocks of it, whole ones even where few rows are used, so
+/* Sum of squares of a part's gradient: blocks of it, whole ones even where few rows are used, so
 ** that the order of the sum is always the same. */
-static void sum_piece(void *arg, size_t task) {
+static void sum_part(void *arg, size_t task) {
   enum { BLOCK = 512 };
   const neap_optim *o = arg;
   const neap_params *p = o->params;
@@ -306,7 +306,7 @@ typedef struct step_job {
   float scale;
 } step_job;
 
-static void update_piece(void *arg, size_t task) {
+static void update_part(void *arg, size_t task) {
   const step_job *j = arg;
   neap_optim *o = j->o;
   ni_part x = ni_params_part(o->params, task);
@@ -327,13 +327,13 @@ neap_status ni_optim_step(neap_optim *o) {
   memset(o->mine, 0, p->count * sizeof *o->mine);
   for (int i = 0; (e = member(o, &i)) != NULL;) o->mine[e - p->entries] = true;
   unsigned mode = ni_denormals_flush(); /* as the pool's threads have it */
-  ni_pool_run(p->pool, p->pieces, sum_piece, o);
+  ni_pool_run(p->pool, p->parts, sum_part, o);
   double square = 0;
   bool cut = false;
   for (int i = 0; (e = member(o, &i)) != NULL;) {
     const float *g = p->grad + e->start;
     double sum = 0;
-    for (size_t k = 0; k * NI_PART < e->size; k++) sum += o->sums[e->piece + k];
+    for (size_t k = 0; k * NI_PART < e->size; k++) sum += o->sums[e->part + k];
     float most = 0;
     if (!isfinite(sum)) {
       for (size_t k = 0; k < e->size; k++)
@@ -375,7 +375,7 @@ neap_status ni_optim_step(neap_optim *o) {
   o->report.steps++;
   o->report.rate = o->o.rate;
   for (size_t i = 0; o->begun && i < o->words; i++) o->begun[i] |= p->used[i];
-  ni_pool_run(p->pool, p->pieces, update_piece, &(step_job){o, scale});
+  ni_pool_run(p->pool, p->parts, update_part, &(step_job){o, scale});
   ni_denormals_restore(mode);
   ni_params_touch(p);
   return NEAP_OK;

@@ -21,8 +21,8 @@ struct neap_optim {
   float *m, *v;    /* laid out as the parameters' vector; NULL: none are needed */
   uint64_t *begun; /* a bit for each row of them that may be other than 0 */
   size_t extent, words;
-  double *sums; /* of squares, by piece of the parameters */
-  size_t pieces;
+  double *sums; /* of squares, by part of the parameters */
+  size_t parts;
   bool *mine; /* by parameter: does this step update it? */
   size_t count;
   ni_group *group; /* by parameter; none past n_groups */

@@ -1028,7 +1028,7 @@ static void test_parts(void) {
     int id;
     CHECK(ni_params_add(&id, p, name, 2, shapes[i]) == NEAP_OK && id == i);
   }
-  CHECK(p->pieces == (27000 + NI_PART - 1) / NI_PART + 1 + 4 + 3);
+  CHECK(p->parts == (27000 + NI_PART - 1) / NI_PART + 1 + 4 + 3);
   CHECK(ni_params_pool(p, pool) == NEAP_OK && ni_params_pool(p, pool) == NEAP_OK);
   ni_pool_release(pool);
   CHECK(ni_params_grad_make(p));
@@ -1059,7 +1059,7 @@ static void test_parts(void) {
     ni_free(seen);
     ni_free(wanted);
   }
-  CHECK(task == p->pieces);
+  CHECK(task == p->parts);
   for (size_t i = 0; i < p->extent; i++) p->grad[i] = 1;
   for (int i = 0; i < N; i++) ni_params_grad_rows(p, i, NULL, 0);
   ni_params_zero_grad(p);

@@ -500,9 +500,12 @@ describe("the threads of a parameter set", function()
     end)
   end
 
-  it("are a task's, and are given back", function()
-    local params = core.params()
+  it("have nothing to do for an empty set, and are given back", function()
+    local params, optim = core.params(), neap.adam { clip = 1 }
     params:pool(core.pool(2))
+    params:zero_grad()
+    optim:step(params)
+    assert.equal(0, optim:report(params).norm)
     params:pool(nil)
     raises("bad argument #1 to 'pool' (pool expected, got number)", function() params:pool(2) end)
   end)
