@@ -7,7 +7,7 @@ local options = common.options {
   "Learns to write down the phonemes of a word from its letters (encoder, decoder, attention).",
   data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)",
   train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
-  epochs = 28, quick = 3, others = { languages = 20 },
+  epochs = 24, quick = 3, others = { languages = 20 },
   texts = { "say", "Words to speak at the end; with --load nothing else." },
   extend = function(parser)
     local function option(name, value, range, description)
