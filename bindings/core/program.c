@@ -191,7 +191,8 @@ static const luaL_Reg params_methods[] = {
     {"get", params_get},       {"grad", params_grad},     {"set", params_set},
     {"zero_grad", params_zero_grad}, {"touch", params_touch},
     {"freeze", params_freeze}, {"frozen", params_frozen},
-    {"copy", params_copy}, {"mix", params_mix},     {"clone", params_clone},   {"pool", params_pool}, {NULL, NULL}};
+    {"copy", params_copy}, {"mix", params_mix},     {"clone", params_clone},
+    {"pool", params_pool}, {NULL, NULL}};
 
 /* ---- programs ---- */
 

@@ -458,7 +458,7 @@ end)
 
 -- Parameters of several parts of 8192 numbers each, one of them a table that is looked up in places.
 describe("the threads of a parameter set", function()
-  local function trained(kind, pool)
+  local function trained(optim, pool)
     local program = neap.program(function(rec)
       local x = rec:input("x", { space = "T", dims = {}, dtype = "i32" })
       local y = op.embedding(x, rec:param("table", { 4000, 7 }, { "normal", 0, 1 }))
@@ -467,7 +467,7 @@ describe("the threads of a parameter set", function()
     end, { seed = 3 })
     local params, average = program.params, neap.average { decay = 0.9 }
     params:pool(pool)
-    local run, optim = program:run { learn = true, pool = pool }, kind
+    local run = program:run { learn = true, pool = pool }
     for step = 1, 4 do
       run:feed { x = { data = neap.tensor({ step, 4000 - step, 1170, 1171, 2341 }, "i32"),
         lengths = neap.tensor({ 5 }, "i32") }, rows = 1 }
@@ -486,10 +486,14 @@ describe("the threads of a parameter set", function()
     return table.concat(bytes), optim:report(params).norm
   end
 
-  for name, kind in pairs { sgd = function() return neap.sgd { momentum = 0.9, clip = 0.5 } end,
-    adam = function() return neap.adam { clip = 0.5, groups = { { params = { "wide" }, rate = 2 } } } end,
+  for name, kind in pairs {
+    sgd = function() return neap.sgd { momentum = 0.9, clip = 0.5 } end,
+    adam = function()
+      return neap.adam { clip = 0.5, groups = { { params = { "wide" }, rate = 2 } } }
+    end,
     ["lazy adamw"] = function() return neap.adamw { lazy = true, clip_value = 1e-3 } end,
-    ["adagrad of some"] = function() return neap.adagrad { params = { "table", "one" } } end } do
+    ["adagrad of some"] = function() return neap.adagrad { params = { "table", "one" } } end,
+  } do
     it("leave no trace in its bits: " .. name, function()
       local bytes, norm = trained(kind(), nil)
       for _, threads in ipairs { 1, 2, 3 } do
