@@ -1,5 +1,5 @@
---- Features of sound, as layers: they are recorded like any other, so a saved model reads samples,
--- and a C host feeds it samples, whole or step by step in a stream.
+--- Features of sound and of symbols, as layers: they are recorded like any other, so a saved model
+-- reads samples or ids, and a C host feeds it these, whole or step by step in a stream.
 --
 -- Sound is a sequence x [T,B,hop] of steps of `hop` samples each, -1 to 1, as `corpus:sounds` makes
 -- them. Step t of the features is about the window that ends with the last sample of step t; what
@@ -60,6 +60,40 @@ function features.window(options)
   return make("window", options, function(_, rec, x)
     layer.sequence_of("window", x)
     return window(rec, x, steps * x.width, "zeros")
+  end)
+end
+
+--- Features of symbols: the n-grams that end at each step, of 1 to n symbols, each by a vector of
+-- its own: x i32 [T,B] -> y [T,B,size], y(t) = sum over k = 1..n of E[h(x(t-k+1), .., x(t))]. Before
+-- the first step stands a symbol that is none of the others. h is a hash (@{neap.op.hash}), so that
+-- no list of n-grams is needed, here or in a host; n-grams that share a number share a vector
+-- (Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information").
+--
+-- With as many numbers as there are classes, `op.sum_time` of it is a linear model of n-grams:
+-- beside a recurrent network it knows by heart what is rare (Cheng et al. 2016, "Wide & Deep
+-- Learning for Recommender Systems").
+-- @tab options `size`; `n` (3); `buckets`: rows of E (65536); `init` of E (normal with deviation 1)
+-- @treturn layer
+function features.ngrams(options)
+  options = check.options("ngrams", options, names_of { "size", "n", "buckets", "init" })
+  local size = check.integer("ngrams", "size", options.size, 1)
+  local n = check.integer("ngrams", "n", options.n or 3, 1, 64)
+  local buckets = check.integer("ngrams", "buckets", options.buckets or 65536, 1, 2 ^ 31 - 1)
+  record.start("ngrams", options.init)
+  return make("ngrams", options, function(_, rec, x)
+    if not record.is_value(x) or x.dtype ~= "i32" or x.space < 1 or #x.dims > 0 then
+      check.fail("ngrams: expected a sequence of ids such as i32 [T,B], came %s",
+        record.is_value(x) and x:shape() or check.came(x))
+    end
+    local weight = rec:param("weight", { buckets, size }, options.init or { "normal", 0, 1 })
+    -- ids from 1: 0 is what stands before the first step
+    local last, sum = window(rec, op.reshape(op.cast(x, "f32"), { 1 }) + 1, n, "zeros"), nil
+    for k = 1, n do
+      local ids = op.cast(op.slice(last, n - k + 1, n), "i32")
+      local y = op.embedding(op.hash(ids, buckets), weight)
+      sum = sum and sum + y or y
+    end
+    return sum
   end)
 end
 

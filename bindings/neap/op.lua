@@ -370,6 +370,15 @@ define("one_hot", { "ids" }, { "size" }, function(ids, size)
   return apply("one_hot", { ids }, { size = check.integer("one_hot", "size", size, 1) })
 end)
 
+--- One number for several ids together, of as many as there are to be: their hash. What stands in
+-- the same order has the same number; others may share it (Weinberger et al. 2009).
+-- @function hash
+-- @param ids i32 [..,K] -> i32 [..]
+-- @int size the numbers are 0 to size - 1
+define("hash", { "ids" }, { "size" }, function(ids, size)
+  return apply("hash", { ids }, { size = check.integer("hash", "size", size, 1, 2 ^ 31 - 1) })
+end)
+
 --- The sum of the x that have each id: [..,K] -> [..,size].
 -- @function scatter
 -- @param x [..,K]

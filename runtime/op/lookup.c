@@ -75,24 +75,31 @@ neap_status ni_infer_one_hot(ni_infer *i) {
   return rc ? rc : widen(i, size);
 }
 
-/* x without its last dimension. */
-static neap_status drop_last(ni_infer *i, neap_dtype dtype) {
+/* Input 0, of dtype `from`, without its last dimension. */
+static neap_status drop_last(ni_infer *i, neap_dtype from, const char *who, neap_dtype dtype) {
   i->out[0] = *i->in[0];
   i->out[0].dtype = dtype;
-  neap_status rc = ni_want(i, 0, NEAP_F32, "x");
+  neap_status rc = ni_want(i, 0, from, who);
   if (rc || i->out[0].rank-- > 0) return rc;
-  return ni_fail(NEAP_ESHAPE, "x must have a feature dimension: %s", ni_type_text(i, i->in[0]));
+  return ni_fail(NEAP_ESHAPE, "%s must have a feature dimension: %s", who,
+                 ni_type_text(i, i->in[0]));
 }
 
-neap_status ni_infer_pick(ni_infer *i) { return drop_last(i, NEAP_I32); }
+neap_status ni_infer_hash(ni_infer *i) {
+  int size = 0;
+  neap_status rc = ni_want_whole(i, 0, "size", 1, INT32_MAX, &size);
+  return rc ? rc : drop_last(i, NEAP_I32, "ids", NEAP_I32);
+}
+
+neap_status ni_infer_pick(ni_infer *i) { return drop_last(i, NEAP_F32, "x", NEAP_I32); }
 
 neap_status ni_infer_sample(ni_infer *i) {
   neap_status rc = ni_want_number(i, 1, "temperature");
-  return rc ? rc : drop_last(i, NEAP_I32);
+  return rc ? rc : drop_last(i, NEAP_F32, "x", NEAP_I32);
 }
 
 neap_status ni_infer_cross_entropy(ni_infer *i) {
-  neap_status rc = drop_last(i, NEAP_F32);
+  neap_status rc = drop_last(i, NEAP_F32, "x", NEAP_F32);
   if (!rc) rc = ni_want(i, 1, NEAP_I32, "ids");
   if (rc) return rc;
   if (!(i->attr[0] >= 0 && i->attr[0] <= 1))
@@ -254,6 +261,19 @@ static void one_hot_forward(const ni_exec *x, const ni_node *n, size_t r0, size_
     y[i * size + id_at(x, n, n->in[0], i, size, true)] = 1;
 }
 const ni_code NI_R(ni_code_one_hot) = {one_hot_forward, NULL, NULL, NULL};
+
+static void hash_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  size_t w = x->view[n->out].width, k = w ? x->view[n->in[0]].width / w : 0;
+  const int32_t *id = (const int32_t *)x->view[n->in[0]].data + r0 * w * k;
+  for (size_t o = r0 * w; o < r1 * w; o++) {
+    uint32_t h = 0x811c9dc5;
+    for (size_t i = 0; i < k; i++, id++)
+      for (int byte = 0; byte < 32; byte += 8)
+        h = (h ^ ((uint32_t)*id >> byte & 255)) * 0x01000193;
+    ((int32_t *)x->view[n->out].data)[o] = (int32_t)(h % (uint32_t)n->attr[0]);
+  }
+}
+const ni_code NI_R(ni_code_hash) = {hash_forward, NULL, NULL, NULL};
 
 /* ---- one of many ---- */
 

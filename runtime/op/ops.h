@@ -78,6 +78,7 @@ OP(embedding, 2, 2, 1, NI_PICKS, "", 1, 0, embedding, none, none, embedding, "id
 OP(gather, 2, 2, 1, NI_ALIGN, "", 2, 0, gather, none, none, gather, "x [..,V,w], ids [..,K] -> [..,K,w]: what stands at each id along the first dimension of the row's x; no K: one id, no w: a number each; x or the ids in no space serve every row; ids out of 0..V-1 are an error")
 OP(scatter, 2, 2, 1, NI_ALIGN, "size", 2, 0, scatter, none, none, scatter, "x [..,K], ids [..,K] -> [..,size]: the sum of the x that have each id; ids out of 0..size-1 are an error")
 OP(one_hot, 1, 1, 1, NI_NOGRAD, "size", 0, 0, one_hot, none, none, one_hot, "ids [..] -> [..,size], 1 at the id")
+OP(hash, 1, 1, 1, NI_NOGRAD, "size", 0, 0, hash, none, none, hash, "ids [..,K] -> i32 [..]: one number in 0..size-1 for the K ids together, their FNV-1a hash of 32 bits (Fowler, Noll, Vo), over the four bytes of each, lowest first, modulo size")
 OP(argmax, 1, 1, 1, NI_NOGRAD, "", 0, 0, pick, none, none, argmax, "index of the first largest along the last axis, i32")
 OP(sample, 2, 2, 1, NI_RANDOM | NI_NOGRAD, "", 0, 0, sample, none, none, sample, "an index drawn from softmax(x / temperature) (input 2, a number), i32")
 OP(cross_entropy, 2, 2, 1, NI_TURNS, "smoothing=0", 3, 0, cross_entropy, cross_entropy, none, cross_entropy, "-ln softmax(x)[id] by row; 0 where id is -1; smoothing spreads that share over all classes")

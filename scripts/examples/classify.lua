@@ -6,7 +6,7 @@ local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
   "Learns to tell the class of a text from its characters: the language of a surname.",
-  data = "lines of text, tab, class", epochs = 20, quick = 4,
+  data = "lines of text, tab, class", epochs = 6, quick = 4,
   train = common.shared "names/train.tsv", dev = common.shared "names/dev.tsv",
   texts = { "text", "Texts to classify at the end; with --load nothing else." },
   extend = function(parser)
@@ -19,13 +19,21 @@ local options = common.options {
         .. "Debian's /usr/share/dict/french, ..")
     common.number(parser, "--each", "N", { low = 10, whole = true, preset = 3000 },
       "Take so many words of each of --lists.")
-    common.number(parser, "--members", "N", { low = 1, whole = true, preset = 5, quick = 2 },
+    common.number(parser, "--ngrams", "N", { low = 0, high = 16, whole = true },
+      "Beside the network weigh n-grams of at most so many characters (4) or words (2); 0: none.")
+    parser:option "--baseline":choices { "ngrams" }
+      :description "ngrams: their weights alone, without a network."
+    common.number(parser, "--members", "N", { low = 1, whole = true, preset = 1, quick = 2 },
       "Learn so many networks, LSTM and GRU in turn, each with its own seed, and let them vote.")
   end,
 }
 local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 32, 4e-3
 if options.quick then size, batch, rate = 16, 32, 1e-2 end
+local most = options.ngrams or (options.words and 2 or 4)
+if options.baseline and most == 0 then
+  common.fail(2, "--baseline ngrams: expected --ngrams from 1, came 0")
+end
 local columns, classes = {}, 0
 for name in options.columns:gmatch "[^,]+" do
   columns[#columns + 1] = name
@@ -119,10 +127,24 @@ elseif not options.alone then
     missing = "give --train FILE (text, tab, class)" })
 end
 
+local kinds = train and neap.vocab(train, "class")
+
+-- Weights of n-grams [T,B] ids -> [B,classes]: a linear model of which ones there are, and of those
+-- at the end. What is too rare for a recurrent network it knows by heart.
+local function ngrams(name)
+  local function weights(part, buckets)
+    return neap.features.ngrams { name = name .. part, size = #kinds, n = most, buckets = buckets,
+      init = { "normal", 0, 0.01 } }
+  end
+  local all, at_end = weights("_ngrams", 65536), weights("_ends", 16384)
+  return function(x) return op.sum_time(all(x)) + op.last(at_end(x)) end
+end
+
 -- The k-th network [T,B] ids -> [B,classes]. Characters are told by each direction's last state,
--- words by the largest of all steps. Networks of two kinds err in different ways: so their vote is
--- worth more.
+-- words by the largest of all steps.
 local function network(name, k)
+  local known = most > 0 and ngrams(name)
+  if options.baseline then return known end
   local cell = k % 2 == 1 and neap.lstm or neap.gru
   local body = neap.chain { name = name,
     neap.embed { size = 64, init = { "normal", 0, 1 / 8 } }, -- -> [T,B,64]
@@ -134,7 +156,8 @@ local function network(name, k)
   local head = neap.chain { name = name .. "_head", neap.dropout { rate = 0.5 }, neap.linear {} }
   return function(x)
     local y, last = body(x)
-    return (head(options.words and op.max_time(y) or last.h))
+    local z = head(options.words and op.max_time(y) or last.h)
+    return known and z + known(x) or z
   end
 end
 
@@ -142,7 +165,7 @@ local function task(net, seed)
   return neap.seq2class {
     input = options.words and neap.vocab(train, "text", { min = 2, lower = true })
       or neap.vocab(train, "text", { unk = true }),
-    output = neap.vocab(train, "class"), rng = neap.rng(seed), threads = options.threads,
+    output = kinds, rng = neap.rng(seed), threads = options.threads,
     smoothing = 0.1, net = net, head = function(logits) return logits end,
   }
 end
@@ -158,7 +181,7 @@ local function learned(k)
   local model, chance = task(network("member", k), seed), neap.rng(seed)
   local data, held = fields(train, model), fields(dev, model)
   neap.fit(model, {
-    optim = neap.adam { rate = rate, clip = 1 },
+    optim = neap.adam { rate = rate, clip = 1, lazy = true }, -- n-grams that are not there stay
     rate = function(_, first, done) return first * (1 + math.cos(math.pi * done)) / 2 end,
     epochs = options.epochs, minutes = options.minutes and options.minutes / options.members,
     train = function()

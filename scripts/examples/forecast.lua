@@ -288,10 +288,19 @@ local function line(s, k, title, what, own, last, seasonal)
   return ratio
 end
 
+-- What the model says of the steps after the first ones, to step last: the mean of many ways that it
+-- may go, which squares of errors punish least, and where four fifths of them lie.
+local function paths(s, model, first, last)
+  return model:intervals(piece(s.rows, 1, first), last - first, { residuals = s.residuals,
+    rng = neap.rng(options.seed), paths = 500 })
+end
+
 -- Two lines for each column; the mean ratios of both, and what was rolled out.
 local function report(s, model, first, last)
   local own, naive, seasonal = backtest(s, model, last, { first = first }), naives(s, last,
     { first = first })
+  local rolled = paths(s, model, first, last)
+  for t, x in ipairs(rolled.mean) do own[2].ahead[t] = type(x) == "table" and x or { x } end
   local ratios = { 0, 0 }
   for k, name in ipairs(s.columns) do
     for i, what in ipairs { "1 step", last - first .. " steps" } do
@@ -299,14 +308,12 @@ local function report(s, model, first, last)
         own[i], naive[i], seasonal[i]) / #s.columns
     end
   end
-  return ratios[1], ratios[2], own[2].ahead
+  return ratios[1], ratios[2], rolled
 end
 
 -- What was rolled out, and about as many steps before it.
-local function picture(s, model, ahead)
+local function picture(s, sure)
   local before = math.min(s.n, math.max(s.horizon, 2 * s.season))
-  local sure = s.residuals and model:intervals(piece(s.rows, 1, s.n), s.horizon,
-    { residuals = s.residuals, rng = neap.rng(options.seed) })
   for k, title in ipairs(s.columns) do
     local function later(list)
       local out = {}
@@ -315,20 +322,17 @@ local function picture(s, model, ahead)
       return out
     end
     title = title == "value" and s.name or title
-    local curves = { { "o", later(ahead), "rolled out", "blue" },
-      { ".", column(piece(s.rows, s.n - before + 1, s.n + s.horizon), k), "what came", "red" } }
-    local legend = ". what came, o rolled out, @ both"
-    if sure then
-      local low, high, inside = later(sure.low), later(sure.high), 0
-      for t = 1, s.horizon do
-        local x = s.rows[s.n + t][k]
-        if x >= low[before + t] and x <= high[before + t] then inside = inside + 1 end
-      end
-      table.insert(curves, 1, { "-", low, "a tenth lies below", "gray" })
-      table.insert(curves, 1, { "-", high, "a tenth lies above", "gray" })
-      legend = ("%s, - interval of 80 %%: %d of %d lie in it"):format(legend, inside, s.horizon)
+    local low, high, inside = later(sure.low), later(sure.high), 0
+    for t = 1, s.horizon do
+      local x = s.rows[s.n + t][k]
+      if x >= low[before + t] and x <= high[before + t] then inside = inside + 1 end
     end
-    print(("\n%s: %s"):format(title, legend))
+    local curves = { { "-", high, "a tenth lies above", "gray" },
+      { "-", low, "a tenth lies below", "gray" },
+      { "o", later(sure.mean), "rolled out", "blue" },
+      { ".", column(piece(s.rows, s.n - before + 1, s.n + s.horizon), k), "what came", "red" } }
+    print(("\n%s: . what came, o rolled out, @ both, - interval of 80 %%: %d of %d lie in it"):format(
+      title, inside, s.horizon))
     common.draw(curves)
     local lines = {}
     for i, curve in ipairs(curves) do
@@ -351,6 +355,8 @@ for i, name in ipairs(list) do
     common.fail(1, ("%s: its model reads %d columns, the series has %d"):format(options.load,
       model.size, #s.columns))
   end
+  -- of a model that was loaded: those of what it has learned from
+  s.residuals = s.residuals or model:residuals { piece(s.rows, 1, s.n) }
   common.save(options, model)
   if i == 1 then head() end
   local a, r, rows = report(s, model, s.n, s.n + s.horizon)
@@ -359,7 +365,7 @@ for i, name in ipairs(list) do
     result.test_ahead, result.test_rolled = report(s, model, s.n + s.horizon, #s.rows)
   end
   if one then
-    picture(s, model, rows)
+    picture(s, rows)
   else
     local key = name:gsub("-", "_")
     result[key .. "_ahead"], result[key .. "_rolled"] = a, r

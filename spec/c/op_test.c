@@ -653,6 +653,19 @@ static void f_one_hot(io *t) {
     t->out.v[i * n + (size_t)t->in[0].v[i]] = 1;
 }
 
+/* FNV-1a, in numbers wide enough not to overflow. */
+static void f_hash(io *t) {
+  size_t k = t->in[0].width / t->out.width;
+  for (size_t o = 0; o < t->out.rows * t->out.width; o++) {
+    uint64_t h = 2166136261u;
+    for (size_t i = 0; i < 4 * k; i++) {
+      uint64_t id = (uint64_t)t->in[0].v[o * k + i / 4];
+      h = ((h ^ (id / (1ull << 8 * (i % 4)) % 256)) * 16777619u) % (1ull << 32);
+    }
+    t->out.v[o] = (double)(h % (uint64_t)t->c->attr[0]);
+  }
+}
+
 static const test_case cases[] = {
     {"neg", {"r T:3"}, {0}, "[T,B,3]", f_neg, NULL, 0, 0},
     {"exp", {"r chars:3,2"}, {0}, "[chars,T,B,3,2]", f_exp, NULL, 0, 0},
@@ -802,6 +815,9 @@ static const test_case cases[] = {
     {"scatter", {"r :3,4", "i :3,4"}, {6}, "[3,6]", NULL, f_scatter, 0, 0},
     {"one_hot", {"i T:"}, {5}, "[T,B,5]", NULL, f_one_hot, 0, 0},
     {"one_hot", {"i B:T"}, {6}, "[B,max T,6]", NULL, f_one_hot, 0, 0},
+    {"hash", {"i T:3"}, {1000}, "i32 [T,B]", NULL, f_hash, 0, 0},
+    {"hash", {"i T:2,1"}, {2147483647}, "i32 [T,B,2]", NULL, f_hash, 0, 0},
+    {"hash", {"i :2"}, {5}, "i32 []", NULL, f_hash, 0, 0},
     {"argmax", {"r T:2,5"}, {0}, "i32 [T,B,2]", NULL, f_argmax, 0, 0},
     {"argmax", {"n T:9"}, {0}, "i32 [T,B]", NULL, f_argmax, 0, 0},
     {"sample", {"r T:2,5", "0.7 :"}, {0}, "i32 [T,B,2]", NULL, f_sample, 0, 0},
@@ -1169,6 +1185,9 @@ static const bad_case bad_cases[] = {
     {"scatter", {"r T:5", "i T:5"}, {0}, NEAP_ERANGE, "size must be a whole number in 1.."},
     {"one_hot", {"r T:"}, {5}, NEAP_ETYPE, "ids must be i32, not [T,B]"},
     {"one_hot", {"i T:"}, {0}, NEAP_ERANGE, "size must be a whole number in 1.."},
+    {"hash", {"r T:3"}, {5}, NEAP_ETYPE, "ids must be i32, not [T,B,3]"},
+    {"hash", {"i T:"}, {5}, NEAP_ESHAPE, "ids must have a feature dimension: i32 [T,B]"},
+    {"hash", {"i T:3"}, {0}, NEAP_ERANGE, "size must be a whole number in 1.."},
     WANTS_F32("argmax"), {"argmax", {"r T:"}, {0}, NEAP_ESHAPE, "feature dimension: [T,B]"},
     {"sample", {"r T:3", "r T:"}, {0}, NEAP_ESHAPE, "temperature must be one number, not [T,B]"},
     {"sample", {"r T:", "1 :"}, {0}, NEAP_ESHAPE, "feature dimension: [T,B]"},

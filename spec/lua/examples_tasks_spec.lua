@@ -63,7 +63,12 @@ describe("example", function()
     assert.matches("early +%d+ +[.%d]+\n", text)
     assert.matches("network 2 of 2", errors, 1, true)
 
+    text, errors, status = run(folder, "classify", "--quick --baseline ngrams --members 1")
+    assert.equal(0, status, errors)
+    assert.is_true(select(2, result_of(text)).dev_accuracy > 0.9, text)
+
     for args, expected in pairs {
+      ["--baseline ngrams --ngrams 0"] = "2 --baseline ngrams: expected --ngrams from 1, came 0",
       ["--columns a,b"] = "2 --columns: expected class and names of other columns, came a,b",
       ["--columns class"] = "2 --columns: expected class and names of other columns, came class",
       ["--quick --lists a b"] = "2 --lists is data too: expected no --quick",

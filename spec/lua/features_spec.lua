@@ -163,6 +163,78 @@ describe("features", function()
       compute(features.window { steps = 2 }, core.tensor { { { 1, 2 } }, { { 3, 4 } } }):totable())
   end)
 
+  it("n-grams are rows of a table, by what stands in a row", function()
+    local op, n, buckets = neap.op, 3, 50
+    local layer = features.ngrams { size = 4, n = n, buckets = buckets, name = "grams" }
+    local function recorded(rec)
+      return layer(rec:input("x", { space = "T", dtype = "i32" }))
+    end
+    local grams = neap.program(function(rec)
+      local y = recorded(rec)
+      return { y = y, loss = op.sum(op.square(op.sum_rows(y))) }
+    end)
+    local E, sequences = grams.params:get "grams.weight", { { 7, 0, 7, 0 }, { 3 }, { 0, 7 } }
+    local function row(...) -- of ids that count from 1
+      return op.hash(core.tensor({ ... }, "i32"), buckets):item() + 1
+    end
+    local run, data, lengths = grams:run { learn = true }, core.ints(), core.ints()
+    for _, s in ipairs(sequences) do
+      for _, id in ipairs(s) do data:push(id) end
+      lengths:push(#s)
+    end
+    run:feed { x = { data = data:tensor(), lengths = lengths:tensor() }, rows = 3 }:forward()
+    local at, used = 0, {}
+    for b, s in ipairs(sequences) do
+      local function id(t) return t < 1 and 0 or s[t] + 1 end
+      for t = 1, #s do
+        local rows = { row(id(t)), row(id(t - 1), id(t)), row(id(t - 2), id(t - 1), id(t)) }
+        for j = 1, 4 do
+          local sum = E:get(rows[1], j) + E:get(rows[2], j) + E:get(rows[3], j)
+          assert.is_true(math.abs(run:value("y", t):get(b, j) - sum) < 1e-6)
+        end
+        for _, r in ipairs(rows) do used[r] = (used[r] or 0) + 1 end
+        at = at + 1
+      end
+    end
+    run:backward()
+    local g, most = grams.params:grad "grams.weight", 0
+    for r = 1, buckets do
+      for j = 1, 4 do
+        most = math.max(most, math.abs(g:get(r, j)))
+        if not used[r] then assert.equal(0, g:get(r, j)) end
+      end
+    end
+    assert.is_true(most > 0.1)
+    local stream = neap.program(function(rec) return { y = recorded(rec) } end,
+      { params = grams.params }):stream()
+    for _, t in ipairs { 1, 2, 3, 4 } do
+      stream:input(1, { sequences[1][t] })
+      stream:step()
+      assert.equal(core.tensor(run:value("y", t):totable()[1]):tobytes(),
+        stream:output(1):tobytes())
+    end
+  end)
+
+  it("n-grams say what they expect", function()
+    raises("ngrams: size: expected an integer from 1, came nil",
+      function() features.ngrams { n = 2 } end)
+    raises("ngrams: n: expected an integer from 1 to 64, came 0",
+      function() features.ngrams { size = 3, n = 0 } end)
+    raises("ngrams: buckets: expected an integer from 1 to 2147483647, came 0",
+      function() features.ngrams { size = 3, buckets = 0 } end)
+    for came, type in pairs { ["[T,B,4]"] = { space = "T", dims = { 4 } },
+      ["i32 [B]"] = { space = "B", dtype = "i32" },
+      ["i32 [T,B,2]"] = { space = "T", dims = { 2 }, dtype = "i32" } } do
+      raises("ngrams: expected a sequence of ids such as i32 [T,B], came " .. came, function()
+        neap.program(function(rec)
+          return { y = (features.ngrams { size = 3 }(rec:input("x", type))) }
+        end)
+      end)
+    end
+    raises("ngrams: expected a sequence of ids such as i32 [T,B], came nil",
+      function() neap.program(function() return { y = (features.ngrams { size = 3 }(nil)) } end) end)
+  end)
+
   it("normalize each sequence, standardize all", function()
     local odd = core.tensor { { { 1 } }, { { 3 } }, { { 5 } } }
     local y = compute(features.normalize { eps = 0 }, odd)

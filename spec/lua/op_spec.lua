@@ -411,6 +411,20 @@ case("scatter", { inputs = { any { 2, 4 }, { shape = { 2, 4 }, 2, 0, 2, 1, 0, 0,
 case("one_hot", { inputs = { i32 { shape = { 3 }, 2, 0, 1 } },
   call = function(ids) return op.one_hot(ids, 3) end,
   ref = function() return { shape = { 3, 3 }, 0, 0, 1, 1, 0, 0, 0, 1, 0 } end })
+-- FNV-1a of 32 bits; the numbers of "a" and "foobar" are of its authors' test vectors.
+local function fnv(bytes)
+  local h = 0x811c9dc5
+  for i = 1, #bytes do h = ((h ~ bytes:byte(i)) * 0x01000193) & 0xffffffff end
+  return h
+end
+assert(fnv "a" == 0xe40c292c and fnv "foobar" == 0xbf9cf968)
+case("hash", { inputs = { i32 { shape = { 3, 2 }, 0, 1, 70000, -5, 1, 0 } },
+  call = function(ids) return op.hash(ids, 1e6) end, dtype = "i32",
+  ref = function(ids)
+    local out = { shape = { 3 } }
+    for i = 1, 3 do out[i] = fnv(string.pack("<i4i4", ids[2 * i - 1], ids[2 * i])) % 1000000 end
+    return out
+  end })
 case("argmax", { inputs = { { shape = { 3, 3 }, 1, 3, 2, 5, 5, 4, -2, -2, -1 } }, call = op.argmax,
   dtype = "i32", ref = function() return { shape = { 3 }, 1, 0, 2 } end })
 for _, smoothing in ipairs { 0, 0.2 } do
@@ -1198,6 +1212,7 @@ describe("op", function()
     layer_norm = { { x, neap.tensor { 1, 2, 3 }, neap.zeros { 3 }, 0.5 },
       { x, neap.tensor { 1, 2, 3 }, neap.zeros { 3 }, { eps = 0.5 } } },
     one_hot = { { ids, 4 }, { ids, { size = 4 } } },
+    hash = { { ids, 4 }, { ids, { size = 4 } } },
     scatter = { { op.cast(ids, "f32"), ids, 4 }, { op.cast(ids, "f32"), ids, { size = 4 } } },
     cross_entropy = { { x, ids, nil, 0.1, true }, { x, ids, { smoothing = 0.1, rows = true } } },
     bmm = { { x, x, false, true }, { x, x, { transpose_b = true } } },
@@ -1280,6 +1295,7 @@ describe("op", function()
     raises("sum: keep: expected true or false, came 1", function() op.sum(x, 1, 1) end)
     raises("sum: axis a table is not in 1..2", function() op.sum(x, { 1 }) end)
     raises("bmm: unknown option \"transpose\"", function() op.bmm(x, x, { transpose = true }) end)
+    raises("hash: size: expected an integer from 1 to 2147483647, came 0", function() op.hash(ids, 0) end)
     raises("one_hot: size: expected an integer from 1, came nil", function() op.one_hot(ids) end)
     raises("reshape: dimension 1: expected an integer, came \"x\"", function()
       op.reshape(x, { "x" })
@@ -1365,6 +1381,7 @@ local refusals = {
     "values of two different sequences cannot meet: [S,B,2] and i32 [T,B]" },
   scatter = { function(v) local _ = op.scatter(v.t2, v.ids, 3) end,
     "x and ids must have the same shape, with a feature dimension: x [T,B,2], ids i32 [T,B]" },
+  hash = { function(v) local _ = op.hash(v.t2, 3) end, "ids must be i32, not [T,B,2]" },
   one_hot = { function(v) local _ = op.one_hot(v.t2, 3) end, "ids must be i32, not [T,B,2]" },
   cross_entropy = { function(v) local _ = op.cross_entropy(v.s2, v.ids) end,
     "x [S,B,2], ids i32 [T,B]" },
