@@ -127,10 +127,24 @@ local function new(_, options)
   return self
 end
 
+-- Are these rows of numbers such as residuals gives, at least one?
+local function are_residuals(self, list)
+  for _, row in ipairs(type(list) == "table" and list or {}) do
+    if type(row) ~= "table" or #row ~= self.size then return false end
+    for _, x in ipairs(row) do
+      if type(x) ~= "number" or x - x ~= 0 then return false end
+    end
+  end
+  return type(list) == "table" and #list > 0
+end
+
 function class.restore(config, parts)
   local self = task.new(class, { kind = "forecaster", params = parts.params,
     programs = parts.programs, config = config })
   self.size = config.size
+  if config.residuals ~= nil and not are_residuals(self, config.residuals) then
+    error(("forecaster: residuals: expected rows of %d finite numbers"):format(self.size), 0)
+  end
   return self
 end
 
@@ -289,22 +303,39 @@ function class:residuals(list, options)
   return out
 end
 
+--- Keeps residuals with the model, also in its file: @{intervals} draws from them where it is given
+-- none.
+-- @tab residuals of @{residuals}
+-- @return self
+function class:remember(residuals)
+  if not are_residuals(self, residuals) then
+    check.fail("remember: expected rows of %d finite number%s (model:residuals), came %s", self.size,
+      self.size == 1 and "" or "s", type(residuals) == "table" and #residuals == 0 and "none"
+        or check.came(residuals))
+  end
+  self.config.residuals = residuals
+  return self
+end
+
 --- Rolls out many times, each time with chance in each step: a residual, drawn anew, less the mean
 -- of all. So errors add up over the steps as they do in earnest (Hyndman and Athanasopoulos 2021,
--- "Forecasting: principles and practice", section 12.4).
+-- "Forecasting: principles and practice", section 12.4). Their mean is the forecast for those who
+-- count squares of errors; @{rollout} goes one way, on which nothing unforeseen comes.
 -- @tab series
 -- @int n
--- @tab options `residuals`: of @{residuals}; `rng`; `paths`: how many times (200); `level`: the
+-- @tab options `residuals`: of @{residuals} (those that it remembers); `rng`; `paths`: how many times (200); `level`: the
 --   share of them between low and high (0.8)
 -- @treturn tab `{ low, high, mean }`, each of n rows (numbers if size is 1), in the data's unit
 function class:intervals(series, n, options)
   check.integer("intervals", "n", n, 0)
   options = check.options("intervals", options, { "residuals", "rng", "paths", "level" })
-  local residuals = check.table("intervals", "residuals", options.residuals)
-  if #residuals == 0 or type(residuals[1]) ~= "table" or #residuals[1] ~= self.size then
+  local residuals = options.residuals
+  if residuals == nil then residuals = self.config.residuals end
+  if not are_residuals(self, residuals) then
+    local list = type(residuals) == "table"
     check.fail("intervals: residuals: expected rows of %d number%s (model:residuals), came %s",
-      self.size, self.size == 1 and "" or "s", #residuals == 0 and "none"
-        or check.came(residuals[1]))
+      self.size, self.size == 1 and "" or "s", list and #residuals == 0 and "none"
+        or check.came(list and residuals[1] or residuals))
   end
   local rng = check.rng("intervals", options.rng)
   if rng == nil then

@@ -242,8 +242,8 @@ local function fitted(s, share)
     if best[i][1] <= 1.25 * best[1][1] then ways[i] = best[i][2] end
   end
   local _, model, epochs = try(ways, ("the best %d together"):format(#ways))
-  s.residuals = model:residuals({ piece(s.rows, 1, s.n) }, { from = { first + 1 } })
-  return (learn(s, piece(s.rows, 1, s.n), ways, epochs, share))
+  local missed = model:residuals({ piece(s.rows, 1, s.n) }, { from = { first + 1 } })
+  return (learn(s, piece(s.rows, 1, s.n), ways, epochs, share)):remember(missed)
 end
 
 -- ---- what came of it ----
@@ -291,8 +291,8 @@ end
 -- What the model says of the steps after the first ones, to step last: the mean of many ways that it
 -- may go, which squares of errors punish least, and where four fifths of them lie.
 local function paths(s, model, first, last)
-  return model:intervals(piece(s.rows, 1, first), last - first, { residuals = s.residuals,
-    rng = neap.rng(options.seed), paths = 500 })
+  return model:intervals(piece(s.rows, 1, first), last - first, { rng = neap.rng(options.seed),
+    paths = 500 })
 end
 
 -- Two lines for each column; the mean ratios of both, and what was rolled out.
@@ -355,8 +355,9 @@ for i, name in ipairs(list) do
     common.fail(1, ("%s: its model reads %d columns, the series has %d"):format(options.load,
       model.size, #s.columns))
   end
-  -- of a model that was loaded: those of what it has learned from
-  s.residuals = s.residuals or model:residuals { piece(s.rows, 1, s.n) }
+  if not model.config.residuals then -- a model of another script
+    model:remember(model:residuals { piece(s.rows, 1, s.n) })
+  end
   common.save(options, model)
   if i == 1 then head() end
   local a, r, rows = report(s, model, s.n, s.n + s.horizon)

@@ -1,6 +1,7 @@
 --- Sequence to sequence of another length: how a word is spoken, from how it is spelled. With
 -- `--languages` one network each for six languages of few words.
 local neap = require "neap"
+local op = neap.op
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
@@ -34,6 +35,8 @@ local options = common.options {
       "Hypotheses that are kept while writing; 1: greedy.")
     option("--mix", "P", { low = 0, high = 1, preset = 0 },
       "Share of the decoder's own symbols that it learns with; 0: teacher forcing.")
+    option("--members", "N", { low = 1, whole = true, preset = 1, quick = 2 },
+      "Learn so many networks, each with its own seed, and let them write together.")
     option("--words", "N", { low = 1, whole = true }, "Learn from no more than so many words.")
     parser:option "--languages":argname "FOLDER"
       :description("Learn six languages of SIGMORPHON 2020, each by itself, from "
@@ -81,39 +84,124 @@ if options.words and train and #train > options.words then
   train = train:select(table.move(order, 1, options.words, 1, {}))
 end
 
--- The network for a corpus.
-local function network(corpus)
+-- Encoder and decoder of a network.
+local function parts(name)
   local size, rate = options.size, options.dropout
-  local encoder, layers = { neap.embed { size = 64 } }, {} -- [S,B] letters -> [S,B,64]
+  local encoder, layers = { name = name, neap.embed { size = 64 } }, {} -- [S,B] letters -> [S,B,64]
   for k = 1, options.layers do
     encoder[2 * k] = neap.dropout { rate = rate }
     encoder[2 * k + 1] = neap.bidir { neap.lstm { size = size } } -- -> [S,B,2H]
     layers[k] = neap.lstm { size = size }
   end
+  return neap.chain(encoder), neap.decoder { embed = 64, bridge = "zero", dropout = rate,
+    attention = options.languages and "additive" or "general", layers = layers }
+end
+
+local function network(corpus, seed, encoder, decoder)
   return neap.async_seq2seq {
     input = neap.vocab(corpus, "word", { unk = true }),
     output = neap.vocab(corpus, "phonemes", { start = true, stop = true }),
-    rng = rng, threads = options.threads, max_length = 30, smoothing = 0.1,
-    encoder = neap.chain(encoder),
-    decoder = neap.decoder { embed = 64, attention = options.languages and "additive" or "general",
-      dropout = rate, bridge = "zero", layers = layers },
+    rng = neap.rng(seed), threads = options.threads, max_length = 30, smoothing = 0.1,
+    encoder = encoder, decoder = decoder,
   }
 end
 
+-- Networks that have learned as one, each with a part of the memory: every phoneme is by the mean of
+-- their ln P. Its parameters are theirs.
+local function joined(corpus, members)
+  local encoders, decoders, both = {}, {}, {}
+  for k in ipairs(members) do encoders[k], decoders[k] = parts("member" .. k) end
+  local function each(rec, memory, fn)
+    if not memory.parts then
+      memory.parts = { op.split(memory.y, #members) }
+      for k, y in ipairs(memory.parts) do memory.parts[k] = { y = y } end
+    end
+    for k, decoder in ipairs(decoders) do
+      rec:within("member" .. k, fn, decoder, memory.parts[k], "member" .. k .. "_")
+    end
+  end
+  local function mean(list)
+    local sum = list[1]
+    for k = 2, #list do sum = sum + list[k] end
+    return sum / #list
+  end
+  function both.states()
+    local list = {}
+    for k, decoder in ipairs(decoders) do
+      for _, s in ipairs(decoder.states()) do
+        list[#list + 1] = { name = "member" .. k .. "_" .. s.name, dims = s.dims, dtype = s.dtype }
+      end
+    end
+    return list
+  end
+  function both.first() return {} end
+  function both.prepare(rec, memory)
+    each(rec, memory, function(decoder, own) decoder.prepare(rec, own) end)
+  end
+  function both.teacher(rec, previous, _, memory)
+    local logs, weights = {}, {}
+    each(rec, memory, function(decoder, own)
+      local z, w = decoder.teacher(rec, previous, {}, own)
+      logs[#logs + 1], weights[#weights + 1] = op.log_softmax(z), w
+    end)
+    return mean(logs), mean(weights)
+  end
+  function both.step(rec, previous, states, memory)
+    local logs, weights, after = {}, {}, {}
+    each(rec, memory, function(decoder, own, prefix)
+      local mine = {}
+      for name, v in pairs(states) do
+        if name:sub(1, #prefix) == prefix then mine[name:sub(#prefix + 1)] = v end
+      end
+      local z, next_states, w = decoder.step(rec, previous, mine, own)
+      logs[#logs + 1], weights[#weights + 1] = op.log_softmax(z), w
+      for name, v in pairs(next_states) do after[prefix .. name] = v end
+    end)
+    return mean(logs), after, mean(weights)
+  end
+  local all = network(corpus, options.seed, function(x)
+    local y = {}
+    for k, encoder in ipairs(encoders) do y[k] = encoder(x) end
+    return op.concat(y)
+  end, both)
+  all:parameters() -- makes them
+  for k, member in ipairs(members) do
+    for _, name in ipairs(member.params:names()) do
+      local own = name:gsub("^encoder.member", "%0" .. k):gsub("^decoder", "%0.member" .. k)
+      all.params:set(own, member.params:get(name))
+    end
+  end
+  return all
+end
+
 -- The rate rises in the first fiftieth, stays, falls to nothing; the moving average is what counts.
-local function learn(model, corpus, words, said)
+local function learned(corpus, seed, words, said)
+  local model, chance = network(corpus, seed, parts "member"), neap.rng(seed)
   local data = model:fields(corpus, "word", "phonemes")
   model.mix = options.mix
-  return neap.fit(model, {
+  neap.fit(model, {
     optim = neap.adam { rate = options.rate, clip = 2 },
     rate = function(_, first, done)
       return first * math.min(done * 50 + 0.05, 1, (1 - done) / (1 - options.hold))
     end,
     average = neap.average { decay = options.average },
-    epochs = options.epochs, minutes = options.minutes, key = "wer", lower = true,
-    train = function() return neap.batches(data, { size = options.batch, rng = rng }) end,
+    epochs = options.epochs, minutes = options.minutes and options.minutes / options.members,
+    key = "wer", lower = true,
+    train = function() return neap.batches(data, { size = options.batch, rng = chance }) end,
     dev = function() return model:score(words, said) end,
   })
+  return model
+end
+
+-- All networks, one after the other, as one model.
+local function learn(corpus, dev_corpus)
+  local words, said = dev_corpus:references("word", "phonemes")
+  local members = {}
+  for k = 1, options.members do
+    if options.members > 1 then common.warn("network %d of %d", k, options.members) end
+    members[k] = learned(corpus, options.seed + k - 1, words, said)
+  end
+  return options.members > 1 and joined(corpus, members) or members[1]
 end
 local how = { beam = options.beam }
 
@@ -135,8 +223,7 @@ local function language(code)
     return read(("%s/%s_%s.tsv"):format(options.languages, code, which))
   end
   local corpus, dev, test = common.need(part "train"), common.need(part "dev"), part "test"
-  local model = network(corpus)
-  learn(model, corpus, dev:references("word", "phonemes"))
+  local model = learn(corpus, dev)
   return model, score(model, dev), test and score(model, test)
 end
 
@@ -166,9 +253,8 @@ local model
 if options.load then
   model = common.load(options, "async_seq2seq", { "input" })
 else
-  model = network(train)
+  model = learn(train, dev)
 end
-if not options.load then learn(model, train, dev:references("word", "phonemes")) end
 common.save(options, model)
 
 -- What came of it.

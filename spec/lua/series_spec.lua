@@ -409,6 +409,30 @@ describe("intervals of a forecaster", function()
     for k = 1, 25 do assert.near(got.mean[k], shifted.mean[k], 1e-2) end
   end)
 
+  it("are drawn from what the model remembers, and its file too", function()
+    local x, folder = curve(40, 6), require("data_help").folder()
+    local model = neap.forecaster { net = neap.gru { size = 3 }, rng = neap.rng(1),
+      transform = series.transform({ x }, { difference = { 4 } }) }
+    local residuals = model:residuals { x }
+    local function draw(m, from)
+      return m:intervals(x, 9, { residuals = from, rng = neap.rng(2), paths = 50 })
+    end
+    local drawn = draw(model, residuals)
+    assert.same(drawn, draw(model:remember(residuals)))
+    local path = folder.path .. "/model.safetensors"
+    assert(model:save(path))
+    local loaded = assert(neap.load(path))
+    for k, row in ipairs(loaded.config.residuals) do
+      assert.near(residuals[k][1], row[1], 1e-12)
+    end
+    for k, y in ipairs(draw(loaded).mean) do assert.near(drawn.mean[k], y, 1e-4) end
+    model.config.residuals = { { "much" } }
+    assert(model:save(path))
+    local none, message = neap.load(path)
+    assert.is_nil(none)
+    assert.matches("forecaster: residuals: expected rows of 1 finite numbers", message, 1, true)
+  end)
+
   it("are the rolled out forecast where nothing was missed, in rows too", function()
     local rows = {}
     for i, x in ipairs(curve(20, 5)) do rows[i] = { x, 50 - x } end
@@ -430,7 +454,13 @@ describe("intervals of a forecaster", function()
     local function wrong(message, options)
       raises("intervals: " .. message, function() model:intervals({ 1, 2 }, 1, options) end)
     end
-    wrong("residuals: expected a table, came nil", {})
+    wrong("residuals: expected rows of 1 number (model:residuals), came nil", {})
+    wrong("residuals: expected rows of 1 number (model:residuals), came a table",
+      { residuals = { { 1 }, { 0 / 0 } } })
+    raises("remember: expected rows of 1 finite number (model:residuals), came none",
+      function() model:remember {} end)
+    raises("remember: expected rows of 1 finite number (model:residuals), came 3",
+      function() model:remember(3) end)
     wrong("residuals: expected rows of 1 number (model:residuals), came none", { residuals = {} })
     wrong("residuals: expected rows of 1 number (model:residuals), came 3", { residuals = { 3 } })
     wrong("rng: expected a source of chance such as neap.rng(17), came nil",
