@@ -323,8 +323,8 @@ end
 -- count squares of errors; @{rollout} goes one way, on which nothing unforeseen comes.
 -- @tab series
 -- @int n
--- @tab options `residuals`: of @{residuals} (those that it remembers); `rng`; `paths`: how many times (200); `level`: the
---   share of them between low and high (0.8)
+-- @tab options `residuals`: of @{residuals} (those that it remembers); `rng`; `paths`: how many
+--   times (200); `level`: the share of them between low and high (0.8)
 -- @treturn tab `{ low, high, mean }`, each of n rows (numbers if size is 1), in the data's unit
 function class:intervals(series, n, options)
   check.integer("intervals", "n", n, 0)

@@ -288,18 +288,14 @@ local function line(s, k, title, what, own, last, seasonal)
   return ratio
 end
 
--- What the model says of the steps after the first ones, to step last: the mean of many ways that it
--- may go, which squares of errors punish least, and where four fifths of them lie.
-local function paths(s, model, first, last)
-  return model:intervals(piece(s.rows, 1, first), last - first, { rng = neap.rng(options.seed),
-    paths = 500 })
-end
-
--- Two lines for each column; the mean ratios of both, and what was rolled out.
+-- Two lines for each column; the mean ratios of both, and what was rolled out: the mean of many ways
+-- that the series may go on, which squares of errors punish least, and where four fifths of them lie.
 local function report(s, model, first, last)
-  local own, naive, seasonal = backtest(s, model, last, { first = first }), naives(s, last,
-    { first = first })
-  local rolled = paths(s, model, first, last)
+  local naive, seasonal = naives(s, last, { first = first })
+  local own = backtest(s, model, last, { first = first, origins = {} })
+  local rolled = model:intervals(piece(s.rows, 1, first), last - first,
+    { rng = neap.rng(options.seed), paths = 500 })
+  own[2].wanted = naive[2].wanted
   for t, x in ipairs(rolled.mean) do own[2].ahead[t] = type(x) == "table" and x or { x } end
   local ratios = { 0, 0 }
   for k, name in ipairs(s.columns) do

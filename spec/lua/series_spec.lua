@@ -431,6 +431,7 @@ describe("intervals of a forecaster", function()
     local none, message = neap.load(path)
     assert.is_nil(none)
     assert.matches("forecaster: residuals: expected rows of 1 finite numbers", message, 1, true)
+    folder.remove()
   end)
 
   it("are the rolled out forecast where nothing was missed, in rows too", function()
