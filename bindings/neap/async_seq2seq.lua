@@ -54,6 +54,9 @@ local function bridge_of(given)
   return kind, layer.activation_of("decoder: bridge: activation", activation, "tanh")
 end
 
+-- Attention that is spread over the memory.
+local spread = { "general", "dot", "additive", general = true, dot = true, additive = true }
+
 -- States as text: "c [B,8], h [B,8]".
 local function shapes_text(states)
   local names, out = {}, {}
@@ -81,7 +84,11 @@ end
 -- - `layers`: a list of layers that step: `neap.elman`, `neap.lstm`, `neap.gru`, `neap.jordan`,
 --   cells of the script's own, without context; those without states; and these in `neap.residual`,
 --   `neap.highway` and `neap.chain`
--- - `attention`: "general", "dot", "additive" or false
+-- - `attention`: "general", "dot", "additive" or false; or "aligned": step t looks at step t of the
+--   encoder's outputs and nowhere else, at zeros after the last one. For outputs of one symbol for
+--   each of the input, such as the pieces that `corpus:align` makes (Yao and Zweig 2015,
+--   "Sequence-to-sequence neural net models for grapheme-to-phoneme conversion", section 3): then
+--   what is looked at is known beforehand, and goes into the first layer too
 -- - `coverage`: the attention is told what it has attended to so far (See et al. 2017), and how often
 --   it returns there is added to the loss, `coverage_loss` times (1); the number is the run's
 --   "decoder.coverage_loss" (false)
@@ -131,16 +138,25 @@ function class.decoder(options)
   if copy == false then copy = nil end
   if copy ~= nil then check.integer("decoder", "copy", copy, 0, 65536) end
   local feeds = check.boolean("decoder", "input_feed", options.input_feed)
+  local aligned = kind == "aligned"
+  if kind and not aligned and not spread[kind] then
+    local near = type(kind) == "string" and core.nearest(kind, { "aligned", table.unpack(spread) })
+    check.fail("decoder: attention: expected \"%s\", \"aligned\" or false, came %s%s",
+      table.concat(spread, "\", \""), check.came(kind),
+      near and ("; did you mean %q?"):format(near) or "")
+  end
   for _, name in ipairs { "coverage", "copy", "input_feed" } do
-    if options[name] and not kind then
-      check.fail("decoder: %s: it is about attention, came attention = false", name)
+    if options[name] and not spread[kind] then
+      check.fail("decoder: %s: it is about attention%s, came attention = %s", name,
+        aligned and " that is spread" or "", aligned and "\"aligned\"" or "false")
     end
   end
   if options.coverage_loss ~= nil and not coverage then
     check.fail("decoder: coverage_loss: expected none without coverage, came %s",
       check.came(options.coverage_loss))
   end
-  local attention = kind and layer.attention { kind = kind, coverage = coverage or nil }
+  local attention = kind and not aligned and layer.attention { kind = kind,
+    coverage = coverage or nil }
   local rate = options.dropout or 0
   if type(rate) ~= "number" or not (rate >= 0 and rate < 1) then
     check.fail("decoder: dropout: expected a number in [0,1), came %s", check.came(rate))
@@ -172,12 +188,12 @@ function class.decoder(options)
     return list
   end
 
-  local shapes, fed -- fed: the width of o, where it goes into the first layer
-  local function measure()
-    if not shapes and feeds then
-      fed = options.mix or measured(width)[#layers].width
+  local shapes, fed -- fed: the width of what goes into the first layer beside the symbol
+  local function measure(memory)
+    if not shapes then
+      fed = feeds and (options.mix or measured(width)[#layers].width) or aligned and memory.y.width
+      shapes = measured(width + (fed or 0))
     end
-    shapes = shapes or measured(width + (fed or 0))
     return shapes
   end
 
@@ -188,7 +204,8 @@ function class.decoder(options)
     local function add(...) lines[#lines + 1] = "  " .. string.format(...):gsub("\n", "\n  ") end
     add("embed size=%d", width)
     for i, l in ipairs(layers) do add("%d %s", i, tostring(l)) end
-    add("%s", attention and tostring(attention) or "no attention")
+    add("%s", attention and tostring(attention) or aligned and "attention kind=aligned"
+      or "no attention")
     for _, name in ipairs { "copy", "input_feed", "dropout", "mix" } do
       if options[name] ~= nil then add("%s=%s", name, tostring(options[name])) end
     end
@@ -207,15 +224,21 @@ function class.decoder(options)
       memory.still = {}
       for i, l in ipairs(layers) do memory.still[i] = l:still() end
     end
-    if not attention or memory.keys then return end
-    memory.keys = attention:inside(attention.prepare, attention, rec, memory.y,
-      measure()[#layers].width)
+    local last = measure(memory)[#layers]
+    if attention and not memory.keys then
+      memory.keys = attention:inside(attention.prepare, attention, rec, memory.y, last.width)
+    end
   end
 
-  -- Of what the layers gave, h, on x: the logits, the attention's weights, more, and o. Of one step,
-  -- with the coverage before it: fifth, that after it.
-  local function logits(rec, x, h, memory, covered)
-    local o, context, weights, after, loss = h, nil, nil, nil, nil
+  -- What stands at a step of the memory, counted from 0.
+  local function seen(memory, at)
+    return op.attend_at(op.cast(op.reshape(at, {}), "i32"), memory.y)
+  end
+
+  -- Of what the layers gave, h, on x: the logits, the attention's weights, more, and o. Aligned, with
+  -- what it looks at; of one step, with the coverage before it: fifth, that after it.
+  local function logits(rec, x, h, memory, context, covered)
+    local o, weights, after, loss = h, nil, nil, nil
     local more = {}
     if attention then
       if covered then
@@ -232,6 +255,8 @@ function class.decoder(options)
         more.generates = op.linear(all, rec:param("generate.weight", { 1, all.width },
           { "uniform", -k, k }), rec:param("generate.bias", { 1 }, "zeros"))
       end
+    end
+    if context then
       o = op.concat { h, context }
       local n = options.mix or h.width
       local k = 1 / o.width ^ 0.5
@@ -245,10 +270,11 @@ function class.decoder(options)
   end
 
   function decoder.states(memory)
-    local list, all = {}, measure()
+    local list, all = {}, measure(memory)
     if coverage and memory then
       list[1] = { name = "coverage", dims = memory.keys.mask.dims }
     end
+    if aligned and memory then list[1] = { name = "at", dims = { 1 } } end
     if feeds and memory then list[#list + 1] = { name = "fed", dims = { fed } } end
     for i, shape in ipairs(all) do
       for _, s in ipairs(shape.states) do
@@ -317,7 +343,8 @@ function class.decoder(options)
     return out
   end
 
-  function decoder.first(rec, summary, last)
+  function decoder.first(rec, summary, last, memory)
+    measure(memory)
     if bridge == "zero" then return learned(summary) end
     if bridge == "copy" then return copied(last) end
     return dense(rec, summary, last)
@@ -336,20 +363,29 @@ function class.decoder(options)
       return z, weights, more
     end
     local symbol = drop(rec, embed(rec, previous))
-    local x = symbol
+    local x, context = symbol, nil
+    if aligned then
+      local at = rec:scan(previous.space, { at = { dims = { 1 } } }, { "at" }, function(s)
+        return s.at, { at = s.at + 1 }
+      end)
+      context = seen(memory, at)
+      x = op.concat { symbol, drop(rec, context) }
+    end
     for i, l in ipairs(layers) do
       local init = {}
       for _, s in ipairs(measure()[i].states) do init[s.name] = first[s.name .. i] end
       if i > 1 then x = drop(rec, x) end
       x = l(x, init) -- only the first of what it gives
     end
-    local z, weights, more = logits(rec, symbol, x, memory)
+    local z, weights, more = logits(rec, symbol, x, memory, context)
     return z, weights, more
   end
 
   function decoder.step(rec, previous, states, memory)
     local symbol, out = drop(rec, embed(rec, previous)), {}
-    local x = feeds and op.concat { symbol, states.fed } or symbol
+    local context = aligned and seen(memory, states.at) or nil
+    local x = feeds and op.concat { symbol, states.fed }
+      or aligned and op.concat { symbol, drop(rec, context) } or symbol
     for i, l in ipairs(layers) do
       local own = {}
       for _, s in ipairs(measure()[i].states) do own[s.name] = states[s.name .. i] end
@@ -358,8 +394,10 @@ function class.decoder(options)
       x, next_states = l:at_step(x, own, memory.still[i])
       for name, v in pairs(next_states) do out[name .. i] = v end
     end
-    local z, weights, more, o, after = logits(rec, symbol, x, memory, coverage and states.coverage)
+    local z, weights, more, o, after = logits(rec, symbol, x, memory, context,
+      coverage and states.coverage)
     out.coverage = after
+    if aligned then out.at = states.at + 1 end
     if feeds then out.fed = o end
     return z, out, weights, more
   end
@@ -380,7 +418,7 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 --
 -- - `states(memory)`: a list of `{ name = "h", dims = { 64 } }` (or `size = 64`; `dtype = "i32"` for
 --   integers), what is carried from step to step
--- - `first(rec, summary, last)`: a table of first states by name, from the encoder's last state h,
+-- - `first(rec, summary, last, memory)`: a table of first states by name, from the encoder's last state h,
 --   [B,M'] (the mean of what it gave if it has none), or from `last`, a list of the last states of
 --   its recurrent layers, each a table by name; a state that is not in it begins with zeros
 -- - `prepare(rec, memory)`: computes what is the same at every step, into `memory`; called before
@@ -492,8 +530,8 @@ function class.new(options)
     end
     if type(s) ~= "table" or record.is_value(s) then s = nil end
     local summary = s and record.is_value(s.h) and s.h or op.mean_time(y)
-    local first = rec:within("decoder", decoder.first, rec, summary, last_states(s, all))
     local memory = { y = y }
+    local first = rec:within("decoder", decoder.first, rec, summary, last_states(s, all), memory)
     if copy then
       local ids = rec:input("source", { space = "S", dtype = "i32" })
       if y.space ~= ids.space then

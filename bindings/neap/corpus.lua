@@ -128,6 +128,13 @@ end
 
 -- ---- using ------------------------------------------------------------------------------------
 
+-- The same corpus with one more field, or with another one of that name.
+local function with(self, name, field)
+  local fields = { [name] = field }
+  for key, value in pairs(self.fields) do fields[key] = fields[key] or value end
+  return new(self.source, fields, self.lines, self.places)
+end
+
 -- The field of that name; kind "symbols", "numbers" or nil for either.
 local function find(self, who, name, kind)
   local field = self.fields[name]
@@ -224,13 +231,14 @@ function methods:references(source, target)
   return sources, references
 end
 
---- A sequence of symbols as text: characters side by side, all else with blanks between.
+--- A sequence of symbols as text: characters side by side, all else with blanks between; of pieces
+-- what they are made of.
 -- @string name field
 -- @int i sequence, from 1
 -- @treturn string
 function methods:string(name, i)
   local field = find(self, "corpus:string", name, "symbols")
-  return table.concat(self:get(name, i), field.split == "characters" and "" or " ")
+  return vocab.text(field.split, self:get(name, i))
 end
 
 --- How often each symbol comes.
@@ -258,13 +266,6 @@ function methods:select(order)
   if #order == 0 then check.fail("corpus:select: expected at least one sequence, came none") end
   return new(self.source, fields, self.lines and (core.gather_rows(self.lines, nil, order)),
     self.places and function(i) return self.places(order[i]) end)
-end
-
--- The same corpus with one more field, or with another one of that name.
-local function with(self, name, field)
-  local fields = { [name] = field }
-  for key, value in pairs(self.fields) do fields[key] = fields[key] or value end
-  return new(self.source, fields, self.lines, self.places)
 end
 
 --- The same corpus with some of its fields alone.
@@ -464,6 +465,83 @@ function methods:compute(name, layer, options)
     out:append(y)
   end
   return with(self, as, { data = out:tensor { #out // width, width }, offsets = field.offsets })
+end
+
+--- Cuts each sequence of one field into pieces, one for each symbol of another from which it is
+-- written: the phonemes that each letter stands for. How is learned from the corpus itself (see
+-- @{neap.align}). A decoder with `attention = "aligned"` writes piece by piece. A piece is one symbol
+-- of the new field: several symbols of the target with blanks between ("K S"), or none (""); a
+-- vocabulary of pieces gives the target's own symbols by its `words` and `text`.
+--
+-- Sequences that cannot be cut so, or need a piece that is rare, are left out.
+-- @string source field of symbols
+-- @string target field of symbols
+-- @tab options
+--
+-- - `as`: the new field
+-- - `most`: symbols of the target in a piece at most (2)
+-- - `min`: pieces that come less often are rare (1)
+-- - `iterations` (8) through about so many `sequences` (20000) learn how
+-- @treturn corpus
+-- @treturn tab `{ left_out = sequences, pieces = different ones, nats = mean -ln P of a target }`
+function methods:align(source, target, options)
+  options = check.options("corpus:align", options, { "as", "most", "min", "iterations", "sequences" })
+  local as = check.type("corpus:align", "as", options.as, "string")
+  local most = check.integer("corpus:align", "most", options.most or 2, 1)
+  local min = check.integer("corpus:align", "min", options.min or 1, 1)
+  local iterations = check.integer("corpus:align", "iterations", options.iterations or 8, 1)
+  local sequences = check.integer("corpus:align", "sequences", options.sequences or 20000, 1)
+  local from, to = find(self, "corpus:align", source, "symbols"),
+    find(self, "corpus:align", target, "symbols")
+  if (#to.symbols + 1.0) ^ most >= 2.0 ^ 62 then
+    check.fail("corpus:align: most: pieces of %d out of %d symbols are too many to be counted", most,
+      #to.symbols)
+  end
+  local function row(field, i)
+    local ids = {}
+    for k = field.offsets[i] + 1, field.offsets[i + 1] do ids[#ids + 1] = field.ids[k] + 1 end
+    return ids
+  end
+  local list = {}
+  for i = 1, self.n do list[i] = { row(from, i), row(to, i) } end
+  local learned = math.ceil(self.n / math.max(1, self.n // sequences))
+  local bar = require "neap.progress".new { label = "align",
+    total = iterations * learned + self.n }
+  local lengths, nats = require "neap.align".fit(list, { sources = #from.symbols,
+    targets = #to.symbols, most = most, iterations = iterations, sequences = sequences,
+    each = function(done) bar:update(done) end })
+  bar:finish()
+
+  -- The pieces as symbols, and how often each comes.
+  local cuts, times = {}, {}
+  for i, pair in ipairs(list) do
+    local cut, j = lengths[i] and {}, 0
+    for s, k in ipairs(lengths[i] or {}) do
+      local part = {}
+      for t = 1, k do part[t] = to.symbols[pair[2][j + t]] end
+      j = j + k
+      cut[s] = table.concat(part, " ")
+      times[cut[s]] = (times[cut[s]] or 0) + 1
+    end
+    cuts[i] = cut
+  end
+  local field, order, pieces = class.symbols "pieces", {}, 0
+  for i, cut in ipairs(cuts) do
+    local kept = cut and true
+    for _, piece in ipairs(cut or {}) do kept = kept and times[piece] >= min end
+    if kept then
+      order[#order + 1] = i
+      for _, piece in ipairs(cut) do field.take(piece) end
+      field.close()
+    end
+  end
+  for _, n in pairs(times) do if n >= min then pieces = pieces + 1 end end
+  if #order == 0 then
+    check.fail("corpus:align: nothing could be aligned: no %s can be written with up to %d symbols "
+      .. "for each of its %s", target, most, source)
+  end
+  return with(self:select(order), as, field.done()),
+    { left_out = self.n - #order, pieces = pieces, nats = nats }
 end
 
 --- Mean and deviation of each column of a field of numbers, over all its rows: what

@@ -45,7 +45,8 @@ end
 
 -- What the recorded nodes of a layer are, in a word.
 local telling = { embedding = true, linear = true, layer_norm = true, dropout = true, elman = true,
-  lstm = true, gru = true, attend_dot = true, attend_additive = true }
+  lstm = true, gru = true, attend_dot = true, attend_additive = true,
+  attend_at = true }
 
 -- Collects from a program's JSON: numbers with their presets, the ops of each layer. Gives the
 -- outputs in their order.

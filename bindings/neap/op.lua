@@ -528,6 +528,12 @@ define("attend_dot", { "q", "k", "v" }, { "scale" }, function(q, k, v, scale)
   return apply("attend_dot", { q, k, v }, numbers("attend_dot", { scale = scale or 1 }))
 end)
 
+--- Attention to one step, whose number is given: c = v_id.
+-- @function attend_at
+-- @param ids i32 [..] of a sequence or of the batch, from 0
+-- @param v [S,..,w] of a sequence
+-- @return c [..,w], 0 where the sequence has no step of that number
+
 -- Recorded layers on given weights: what neap.elman and neap.gru use.
 local activations = { tanh = 0, relu = 1, sigmoid = 2, identity = 3 }
 define("elman", { "x", "w", "u", "b", "c", "h0" }, { "activation" },

@@ -7,6 +7,9 @@
 -- it did in training. Where nothing says it, it is "characters" if all symbols are single
 -- characters, else "words". A list of symbols goes as it is.
 --
+-- A vocabulary of pieces, counted from what `corpus:align` made, has the split "pieces": a symbol is
+-- several words with blanks between, or none. A string is cut at blanks.
+--
 -- A vocabulary of subwords (@{vocab.bpe}) has the split "bpe": words are cut into subwords, also
 -- those of a list. Each word ends with a blank, so that subwords side by side are the text.
 -- @module neap.vocab
@@ -67,6 +70,15 @@ local splits = {
     for w in text:gmatch("%S+") do take(w) end
   end,
 }
+
+splits.pieces = splits.words
+
+-- Symbols of such a split as a text.
+function vocab.text(split, symbols)
+  local text = table.concat(symbols, split == "characters" and "" or " ")
+  if split ~= "pieces" then return text end
+  return (text:gsub("^ +", ""):gsub(" +$", ""):gsub("  +", " "))
+end
 
 --- The way to cut texts of that name: a function of the text and of another that takes each symbol.
 -- @string who the function, for the message
@@ -406,9 +418,7 @@ end
 -- @tab symbols
 -- @treturn string
 function methods:text(symbols)
-  if not self.merges then
-    return table.concat(symbols, self.split == "characters" and "" or " ")
-  end
+  if not self.merges then return vocab.text(self.split, symbols) end
   local out = {}
   for i, symbol in ipairs(symbols) do
     local id = self.bytes and self.index[symbol]
@@ -418,11 +428,11 @@ function methods:text(symbols)
   return (table.concat(out):gsub(" $", ""))
 end
 
---- Symbols as a corpus has them: subwords as the words that they make, all else as it is.
+--- Symbols as a corpus has them: subwords and pieces as the words that they make, all else as it is.
 -- @tab symbols
 -- @treturn {string,...}
 function methods:words(symbols)
-  if not self.merges then return symbols end
+  if not self.merges and self.split ~= "pieces" then return symbols end
   local words = {}
   for word in self:text(symbols):gmatch "%S+" do words[#words + 1] = word end
   return words

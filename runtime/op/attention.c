@@ -4,12 +4,15 @@
 ** over P: then each of its rows attends to the memory of its own sequence.
 ** Kept for backward: a, which is an output; backward leaves d(scores) in work, from which the
 ** gradients of k, v and u are summed afterwards, memory by memory.
+** attend_at looks at one element, whose number is given.
 */
 #include <string.h>
 
 #include "product.h"
 
 enum { Q, K, V, U };
+/* of attend_at */
+enum { IDS, AT_V };
 /* Attributes; BELOW is not named in ops.h: infer notes there that q is below P, not in it. */
 enum { SCALE, BELOW };
 
@@ -17,6 +20,20 @@ enum { SCALE, BELOW };
 enum { SPAN = 256 };
 
 #ifndef NI_F64
+
+/* The memory m is a sequence and q has rows of it, or one row for each. */
+static neap_status meet(ni_infer *i, const char *q_name, const neap_type *q, const char *m_name,
+                        const neap_type *m) {
+  int parent = m->space < 0 ? -1 : i->space[m->space].parent;
+  if (parent < 0)
+    return ni_fail(NEAP_ESHAPE, "%s must be a sequence, such as [S,B,8], not %s", m_name,
+                   ni_type_text(i, m));
+  if (q->space != parent && (q->space < 0 || i->space[q->space].parent != parent))
+    return ni_fail(NEAP_ESHAPE, "%s must have rows of the sequences that %s has: %s %s, %s %s", q_name,
+                   m_name, q_name, ni_type_text(i, q), m_name, ni_type_text(i, m));
+  i->attr[BELOW] = q->space != parent;
+  return NEAP_OK;
+}
 
 static neap_status infer(ni_infer *i, bool additive) {
   static const char *const who[] = {"q", "k", "v", "u"};
@@ -28,20 +45,17 @@ static neap_status infer(ni_infer *i, bool additive) {
       return ni_fail(NEAP_ESHAPE, "%s must have one feature dimension, not %s", who[j],
                      ni_type_text(i, i->in[j]));
   }
-  int parent = k->space < 0 ? -1 : i->space[k->space].parent;
-  if (parent < 0 || v->space != k->space)
+  if (k->space < 1 || v->space != k->space)
     return ni_fail(NEAP_ESHAPE, "k and v must be of one sequence, such as [S,B,8]: k %s, v %s",
                    ni_type_text(i, k), ni_type_text(i, v));
-  if (q->space != parent && (q->space < 0 || i->space[q->space].parent != parent))
-    return ni_fail(NEAP_ESHAPE, "q must have rows of the sequences that k has: q %s, k %s",
-                   ni_type_text(i, q), ni_type_text(i, k));
+  neap_status rc = meet(i, "q", q, "k", k);
+  if (rc) return rc;
   if (q->dim[0] != k->dim[0])
     return ni_fail(NEAP_ESHAPE, "widths differ: q %s, k %s", ni_type_text(i, q),
                    ni_type_text(i, k));
   if (u && (u->space >= 0 || u->dim[0] != q->dim[0]))
     return ni_fail(NEAP_ESHAPE, "u must be [%d], as wide as q %s, not %s", (int)q->dim[0],
                    ni_type_text(i, q), ni_type_text(i, u));
-  i->attr[BELOW] = q->space != parent;
   i->out[0] = i->out[1] = *q;
   i->out[0].dim[0] = v->dim[0];
   i->out[1].dim[0] = NEAP_LONGEST(k->space);
@@ -50,6 +64,20 @@ static neap_status infer(ni_infer *i, bool additive) {
 
 neap_status ni_infer_attend_dot(ni_infer *i) { return infer(i, false); }
 neap_status ni_infer_attend_additive(ni_infer *i) { return infer(i, true); }
+
+neap_status ni_infer_attend_at(ni_infer *i) {
+  const neap_type *ids = i->in[IDS], *v = i->in[AT_V];
+  neap_status rc = ni_want(i, IDS, NEAP_I32, "ids");
+  if (!rc) rc = ni_want(i, AT_V, NEAP_F32, "v");
+  if (rc) return rc;
+  if (ids->rank != 0)
+    return ni_fail(NEAP_ESHAPE, "expected one id a row, such as i32 [T,B], came %s",
+                   ni_type_text(i, ids));
+  if ((rc = meet(i, "ids", ids, "v", v)) != NEAP_OK) return rc;
+  i->out[0] = *v;
+  i->out[0].space = ids->space;
+  return NEAP_OK;
+}
 
 /* d(scores) [rows of q, longest memory] */
 size_t ni_work_attend(const ni_exec *x, const ni_node *n) {
@@ -209,3 +237,57 @@ static void backward_const(const ni_exec *x, const ni_node *n) {
 
 const ni_code NI_R(ni_code_attend_dot) = {forward, backward, backward_const, NULL};
 const ni_code NI_R(ni_code_attend_additive) = {forward, backward, backward_const, NULL};
+
+/* ---- one element, by its number ---- */
+
+typedef struct pick {
+  const ni_rows *memory, *query; /* query NULL: the ids are in P */
+  size_t width;
+  const int32_t *id;
+} pick;
+
+static pick pick_of(const ni_exec *x, const ni_node *n) {
+  return (pick){.memory = &x->rows[ni_space_of(x, n->in[AT_V])],
+                .query = n->attr[BELOW] != 0 ? &x->rows[ni_space_of(x, n->in[IDS])] : NULL,
+                .width = x->view[n->in[AT_V]].width,
+                .id = x->view[n->in[IDS]].data};
+}
+
+/* The row of the memory of parent row p that a row r looks at; false: none. */
+static bool picked(const pick *w, size_t r, size_t p, size_t *row) {
+  int32_t id = w->id[r];
+  if (id < 0 || (uint32_t)id >= w->memory->len[p]) return false;
+  *row = w->memory->off[id] + w->memory->rank[p];
+  return true;
+}
+
+static void at_forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
+  pick w = pick_of(x, n);
+  const real *v = x->view[n->in[AT_V]].data;
+  real *c = (real *)x->view[n->out].data + r0 * w.width;
+  for (size_t r = r0, row; r < r1; r++, c += w.width)
+    if (picked(&w, r, w.query ? w.query->owner[r] : r, &row))
+      memcpy(c, v + row * w.width, w.width * sizeof(real));
+    else
+      memset(c, 0, w.width * sizeof(real));
+}
+
+/* Gradients of the memories of parent rows p0..p1-1. */
+static void at_back(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
+  const NI_R(ni_kernels) *f = NI_R(ni_kernel)();
+  pick w = pick_of(x, n);
+  const real *dc = x->view[n->out].grad;
+  real *dv = x->view[n->in[AT_V]].grad;
+  for (size_t p = p0; p < p1; p++)
+    for (size_t t = 0, steps = w.query ? w.query->len[p] : 1, row; t < steps; t++) {
+      size_t r = w.query ? w.query->off[t] + w.query->rank[p] : p;
+      if (picked(&w, r, p, &row)) f->axpy(w.width, 1, dc + r * w.width, dv + row * w.width);
+    }
+}
+
+static void at_backward_const(const ni_exec *x, const ni_node *n) {
+  if (x->view[n->out].grad && x->view[n->in[AT_V]].grad)
+    ni_exec_share(x, n, x->rows[ni_space_of(x, n->in[AT_V])].parents, 1, at_back);
+}
+
+const ni_code NI_R(ni_code_attend_at) = {at_forward, NULL, at_backward_const, NULL};

@@ -98,6 +98,7 @@ OP(bmm, 2, 2, 1, NI_ALIGN, "transpose_a=0 transpose_b=0", 3, 0, bmm, none, none,
 /* attention.c: the memory is a sequence space over the same parent as the query's */
 OP(attend_dot, 3, 3, 2, 0, "scale=1", 7, 2, attend_dot, attend, none, attend_dot, "a = softmax_s(scale * q.k_s), c = sum a_s v_s: q [..,A], k [S,..,A], v [S,..,M] -> c [..,M], a [..,S]")
 OP(attend_additive, 4, 4, 2, 0, "", 15, 2, attend_additive, attend_additive, none, attend_additive, "a = softmax_s(u.tanh(q + k_s)), c = sum a_s v_s (Bahdanau et al. 2015): q, k, v, u [A]")
+OP(attend_at, 2, 2, 1, 0, "", 1, 0, attend_at, none, none, attend_at, "c = v_id, 0 where there is no step of that number: ids [..], v [S,..,w] -> c [..,w]")
 
 /* elman.c lstm.c gru.c: whole sequences; x [T,B,I], weights as in PyTorch, first states [B,H] optional */
 OP(elman, 3, 6, 2, NI_WHOLE | NI_TIME | NI_RECURRENT, "activation=0", 7, 1, elman, elman, elman, elman, "h = act(W x + b + U h' + c), act tanh (0), relu (1), sigmoid (2) or identity (3) (Elman 1990); inputs x W U [b c h0]; outputs y, last h")

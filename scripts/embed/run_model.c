@@ -287,6 +287,7 @@ typedef struct vocab {
   int n, unk, start, stop; /* ids from 0; -1: none */
   bool lower;              /* capitals are taken as small letters */
   bool letters;            /* each symbol is one character; else symbols are words */
+  bool pieces;             /* each symbol is words with blanks between, or nothing */
   int *merge;              /* or subwords: pairs of ids that become one, in this order; */
   int merges, bytes;       /* how many ids they are; that of the symbol of byte 0, or -1 */
 } vocab;
@@ -367,6 +368,10 @@ static long json_integer(const json *j, int i, long otherwise) {
              ? strtol(j->text + j->token[i].start, NULL, 10) : otherwise;
 }
 
+static bool json_is(const json *j, int i, const char *text) {
+  size_t n = i < 0 ? 0 : (size_t)(j->token[i].end - j->token[i].start);
+  return i >= 0 && n == strlen(text) && memcmp(j->text + j->token[i].start, text, n) == 0;
+}
 static bool json_true(const json *j, int i) { return i >= 0 && j->text[j->token[i].start] == 't'; }
 
 /* Bytes of the UTF-8 character at s, at most n. */
@@ -407,11 +412,13 @@ static bool read_vocab(vocab *v, const json *j, int object, long more) {
   v->lower = json_true(j, json_find(j, object, "lower"));
   if (!read_merges(v, j, object)) return false;
   v->letters = !v->merge;
+  v->pieces = json_is(j, json_find(j, object, "split"), "pieces");
   for (int i = 0; i < v->n; i++) {
     size_t n = strlen(v->symbol[i]);
     if (i != v->unk && i != v->start && i != v->stop && letter(v->symbol[i], n) < n)
       v->letters = false;
   }
+  if (v->pieces) v->letters = false;
   return true;
 }
 
@@ -481,6 +488,7 @@ static void print_symbol(const vocab *v, int id, const char *between) {
 /* Prints a symbol of a text; before: what stands between it and the one before. Gives what stands
 ** between it and the next. */
 static const char *print_text(const vocab *v, int id, const char *before) {
+  if (v->pieces && id >= 0 && id < v->n && !*v->symbol[id]) return before;
   if (!v->merge || id < 0 || id >= v->n) {
     print_symbol(v, id, before);
     return v->letters ? "" : " ";

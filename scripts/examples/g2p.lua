@@ -1,14 +1,16 @@
---- Sequence to sequence of another length: how a word is spoken, from how it is spelled. With
--- `--languages` one network each for six languages of few words.
+--- Sequence to sequence of another length: how a word is spoken, from how it is spelled. Which
+-- phonemes each letter stands for is found first; then the decoder looks at one letter after the
+-- other and writes what it stands for. With `--attention general` it learns by itself where to look.
+-- With `--languages` one network each for six languages of few words.
 local neap = require "neap"
 local op = neap.op
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
-  "Learns to write down the phonemes of a word from its letters (encoder, decoder, attention).",
+  "Learns to write down the phonemes of a word from its letters (alignment, encoder, decoder).",
   data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)",
   train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
-  epochs = 24, quick = 3, others = { languages = 20 },
+  epochs = 20, quick = 3, others = { languages = 20 },
   texts = { "say", "Words to speak at the end; with --load nothing else." },
   extend = function(parser)
     local function option(name, value, range, description)
@@ -17,13 +19,17 @@ local options = common.options {
     option("--size", "N", { low = 1, whole = true, preset = 256, quick = 32,
       others = { languages = 128 } }, "Units of each layer.")
     option("--layers", "N", { low = 1, whole = true, preset = 2, others = { languages = 1 } },
-      "Layers of the encoder, and of the decoder.")
-    option("--dropout", "P", { low = 0, below = 1, preset = 0.15, quick = 0,
+      "Layers of the encoder.")
+    option("--decoder", "N", { low = 1, whole = true, preset = 1 }, "Layers of the decoder.")
+    parser:option "--attention":choices { "aligned", "general", "additive" }:default "aligned"
+      :description("Where the decoder looks: at the letter whose turn it is, or at all, as it learns "
+        .. "itself.")
+    option("--dropout", "P", { low = 0, below = 1, preset = 0.2, quick = 0,
       others = { languages = 0.3 } },
       "Share of the numbers between the layers that dropout sets to 0.")
     option("--batch", "N", { low = 1, whole = true, preset = 64, quick = 32,
       others = { languages = 16 } }, "Words in a batch.")
-    option("--rate", "R", { low = 0, preset = 0.0015, quick = 0.01, others = { languages = 0.004 } },
+    option("--rate", "R", { low = 0, preset = 0.002, quick = 0.01, others = { languages = 0.004 } },
       "Learning rate, before it falls.")
     option("--hold", "P", { low = 0, below = 1, preset = 0.5, quick = 0,
       others = { languages = 0 } },
@@ -91,16 +97,27 @@ local function parts(name)
   for k = 1, options.layers do
     encoder[2 * k] = neap.dropout { rate = rate }
     encoder[2 * k + 1] = neap.bidir { neap.lstm { size = size } } -- -> [S,B,2H]
-    layers[k] = neap.lstm { size = size }
   end
+  for k = 1, options.decoder do layers[k] = neap.lstm { size = size } end
   return neap.chain(encoder), neap.decoder { embed = 64, bridge = "zero", dropout = rate,
-    attention = options.languages and "additive" or "general", layers = layers }
+    attention = options.attention, layers = layers }
+end
+
+-- The corpus, with what the decoder shall write: the pieces of a word that stand for its letters.
+local aligned = options.attention == "aligned"
+local target = aligned and "pieces" or "phonemes"
+local function prepared(corpus)
+  if not aligned then return corpus end
+  local pieces, report = corpus:align("word", "phonemes", { as = "pieces", min = 2 })
+  common.warn("%d words: their letters stand for %d different pieces; %d other words left out",
+    #pieces, report.pieces, report.left_out)
+  return pieces
 end
 
 local function network(corpus, seed, encoder, decoder)
   return neap.async_seq2seq {
     input = neap.vocab(corpus, "word", { unk = true }),
-    output = neap.vocab(corpus, "phonemes", { start = true, stop = true }),
+    output = neap.vocab(corpus, target, { start = true, stop = true }),
     rng = neap.rng(seed), threads = options.threads, max_length = 30, smoothing = 0.1,
     encoder = encoder, decoder = decoder,
   }
@@ -120,15 +137,15 @@ local function joined(corpus, members)
       rec:within("member" .. k, fn, decoder, memory.parts[k], "member" .. k .. "_")
     end
   end
-  local function mean(list)
+  local function mean(list) -- nil: there are none
     local sum = list[1]
     for k = 2, #list do sum = sum + list[k] end
-    return sum / #list
+    return sum and sum / #list
   end
-  function both.states()
+  function both.states(memory)
     local list = {}
     for k, decoder in ipairs(decoders) do
-      for _, s in ipairs(decoder.states()) do
+      for _, s in ipairs(decoder.states(memory.parts[k])) do
         list[#list + 1] = { name = "member" .. k .. "_" .. s.name, dims = s.dims, dtype = s.dtype }
       end
     end
@@ -177,7 +194,7 @@ end
 -- The rate rises in the first fiftieth, stays, falls to nothing; the moving average is what counts.
 local function learned(corpus, seed, words, said)
   local model, chance = network(corpus, seed, parts "member"), neap.rng(seed)
-  local data = model:fields(corpus, "word", "phonemes")
+  local data = model:fields(corpus, "word", target)
   model.mix = options.mix
   neap.fit(model, {
     optim = neap.adam { rate = options.rate, clip = 2 },
@@ -196,6 +213,7 @@ end
 -- All networks, one after the other, as one model.
 local function learn(corpus, dev_corpus)
   local words, said = dev_corpus:references("word", "phonemes")
+  corpus = prepared(corpus)
   local members = {}
   for k = 1, options.members do
     if options.members > 1 then common.warn("network %d of %d", k, options.members) end
@@ -271,7 +289,7 @@ if dev then
   result.dev_wer, result.dev_per = scores.wer, scores.per
 end
 for k, phones in ipairs(model:predict(options.say, how)) do
-  print(options.say[k], table.concat(phones, " "))
+  print(options.say[k], model.output:text(phones))
 end
 if test then
   local s = score(model, test)

@@ -641,6 +641,15 @@ static void f_gather(io *t) {
         x->v[(x->type.space < 0 ? 0 : r) * x->width + (size_t)ids->v[k] * w + i % w];
     }
 }
+static void f_attend_at(io *t) {
+  const value *ids = &t->in[0], *v = &t->in[1];
+  for (size_t r = 0; r < t->out.rows; r++) {
+    size_t p = ids->type.space == B ? r : rows_of[ids->type.space].owner[r];
+    for (size_t s = 0; s < rows_of[v->type.space].len[p]; s++)
+      for (size_t i = 0; i < v->width && ids->v[r] == (double)s; i++)
+        t->out.v[r * v->width + i] = v->v[row_at(v->type.space, p, s) * v->width + i];
+  }
+}
 static void f_scatter(io *t) {
   const value *x = &t->in[0], *ids = &t->in[1];
   size_t n = (size_t)t->c->attr[0], lines = t->out.width / n, w = lines ? x->width / lines : 0;
@@ -810,6 +819,10 @@ static const test_case cases[] = {
     {"gather", {"r chars:5,2", "i :4"}, {0}, "[chars,T,B,4,2]", NULL, f_gather, 0, 0},
     {"gather", {"r :5,40", "i T:2"}, {0}, "[T,B,2,40]", NULL, f_gather, 0, 0},
     {"gather", {"r :5,3", "i :4"}, {0}, "[4,3]", NULL, f_gather, 0, 0},
+    {"attend_at", {"j T:", "r U:3"}, {0}, "[T,B,3]", NULL, f_attend_at, 0, 0},
+    {"attend_at", {"j T:", "r T:40"}, {0}, "[T,B,40]", NULL, f_attend_at, 0, 0},
+    {"attend_at", {"i B:", "r T:2,3"}, {0}, "[B,2,3]", NULL, f_attend_at, 0, 0},
+    {"attend_at", {"i T:", "r T/2:"}, {0}, "[T,B]", NULL, f_attend_at, 0, 0},
     {"scatter", {"r T:4", "i T:4"}, {5}, "[T,B,5]", NULL, f_scatter, 0, 0},
     {"scatter", {"r B:2,T", "i B:2,T"}, {5}, "[B,2,5]", NULL, f_scatter, 0, 0},
     {"scatter", {"r :3,4", "i :3,4"}, {6}, "[3,6]", NULL, f_scatter, 0, 0},
@@ -1173,6 +1186,11 @@ static const bad_case bad_cases[] = {
     {"embedding", {"r T:", "r :5,3"}, {0}, NEAP_ETYPE, "ids must be i32, not [T,B]"},
     {"embedding", {"i T:", "r :5"}, {0}, NEAP_ESHAPE, "must be [V,w] in no space, not [5]"},
     {"embedding", {"i T:2,2,2", "r :5,3"}, {0}, NEAP_ESHAPE, "2 feature dimensions at most"},
+    {"attend_at", {"r T:", "r T:3"}, {0}, NEAP_ETYPE, "ids must be i32, not [T,B]"},
+    {"attend_at", {"i T:", "i T:3"}, {0}, NEAP_ETYPE, "v must be f32, not i32 [T,B,3]"},
+    {"attend_at", {"i T:2", "r T:3"}, {0}, NEAP_ESHAPE, "expected one id a row, such as i32 [T,B], came i32 [T,B,2]"},
+    {"attend_at", {"i T:", "r B:3"}, {0}, NEAP_ESHAPE, "v must be a sequence, such as [S,B,8], not [B,3]"},
+    {"attend_at", {"i chars:", "r U:3"}, {0}, NEAP_ESHAPE, "ids must have rows of the sequences that v has: ids i32 [chars,T,B], v [U,B,3]"},
     {"gather", {"i T:5", "i T:"}, {0}, NEAP_ETYPE, "x must be f32, not i32 [T,B,5]"},
     {"gather", {"r T:5", "r T:"}, {0}, NEAP_ETYPE, "ids must be i32, not [T,B]"},
     {"gather", {"r T:", "i T:"}, {0}, NEAP_ESHAPE, "x must have a feature dimension: [T,B]"},

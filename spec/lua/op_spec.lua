@@ -558,6 +558,14 @@ do -- a score by id; an element of the row's own padded memory, asked for at eac
         return out
       end)
     end })
+  case("attend_at", { rows = true, inputs = { ids, rows("S", 2) },
+    call = function(id, memory) return op.attend_at(op.cast(op.reshape(id, {}) - 1, "i32"), memory) end,
+    ref = function(id, memory)
+      return by_step(function(b, t)
+        local s = near_id(row(id, b, t)[1])
+        return s >= 1 and s <= lengths[b] and row(memory, b, s) or { 0, 0 }
+      end)
+    end })
 end
 case("reverse", { rows = true, inputs = { rows("T", 2) }, call = op.reverse, ref = function(x)
   return by_step(function(b, t) return row(x, b, lengths[b] + 1 - t) end)
@@ -1406,6 +1414,7 @@ local refusals = {
     "widths differ: q [T,B,3], k [S,B,2]" },
   attend_additive = { function(v) local _ = op.attend_additive(v.t2, v.s2, v.s2, v.v4) end,
     "u must be [2], as wide as q [T,B,2], not [4]" },
+  attend_at = { function(v) local _ = op.attend_at(v.t2, v.s2) end, "ids must be i32, not [T,B,2]" },
   elman = { function(v) local _ = op.elman(v.t2, v.m24, v.m22) end,
     "weight_ih must be [2,2], not [2,4]: x [T,B,2], weight_hh [2,2]" },
   lstm = { function(v) local _ = op.apply("lstm", { v.t2, v.m24, v.m22 }) end,

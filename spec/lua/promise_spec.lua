@@ -317,17 +317,19 @@ describe("run_model on text", function()
 
   it("writes what an encoder and a decoder make of a line", function()
     local single = neap.vocab.new { "x", "y", "z", start = true, stop = true }
-    for _, output in ipairs { phones, single } do
+    local pieces = neap.vocab.new { "x", "y z", "", start = true, stop = true, split = "pieces" }
+    for _, output in ipairs { phones, single, pieces } do
       local model = neap.async_seq2seq { input = letters, output = output, rng = rng,
         max_length = 12, encoder = neap.chain { neap.embed { size = 5 },
           neap.bidir { neap.lstm { size = 6 } } },
-        decoder = neap.decoder { embed = 5, layers = { neap.lstm { size = 7 } } } }
+        decoder = neap.decoder { embed = 5, layers = { neap.lstm { size = 7 } },
+          attention = output == pieces and "aligned" or nil } }
       enlarge(model)
       local expected, long = {}, {}
       for i, text in ipairs(texts) do
         local symbols = text == "" and {} or model:predict { text }[1]
-        expected[i] = table.concat(symbols, output == phones and " " or "")
-        long[i] = table.concat(table.move(symbols, 1, 2, 1, {}), output == phones and " " or "")
+        expected[i] = output:text(symbols)
+        long[i] = output:text(table.move(symbols, 1, 2, 1, {}))
       end
       assert.same(expected, answers(model, texts))
       assert.same(long, answers(model, texts, "--length 2"))
