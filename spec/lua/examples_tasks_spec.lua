@@ -164,6 +164,23 @@ describe("example", function()
     assert.matches("--languages: 20; with --quick: 3)", run(folder, "g2p", "--help"), 1, true)
   end)
 
+  it("g2p looks at all letters too, and says what cannot be aligned", function()
+    for kind, most in pairs { general = 0.9, additive = 0.9, aligned = 0.2 } do
+      local text, errors, status = run(folder, "g2p", "--quick --attention " .. kind)
+      assert.equal(0, status, errors)
+      assert.is_true(select(2, result_of(text)).dev_wer < most, kind .. text)
+      assert.equal(kind == "aligned", errors:find "their letters stand for" ~= nil)
+    end
+    local lines = {}
+    for i = 1, 40 do lines[i] = i % 4 == 0 and "a\tA B C" or "ab\tA B" end
+    folder.write("long.tsv", table.concat(lines, "\n") .. "\n")
+    local _, errors, status = run(folder, "g2p",
+      ("--size 8 --epochs 1 --train %s/long.tsv --dev %s/long.tsv"):format(folder.path, folder.path))
+    assert.equal(0, status, errors)
+    assert.matches("30 words: their letters stand for 2 different pieces; 10 other words left out",
+      errors, 1, true)
+  end)
+
   it("translate reads pairs, goes both ways, and shows what it looks at", function()
     local lines, numbers = {}, { "one", "two", "three", "four" }
     local letters = { one = "a", two = "b", three = "c", four = "d" }
