@@ -1,4 +1,5 @@
 -- `neap doctor` on machines that are made up, and once on this one.
+local data = require "data_help"
 local doctor = require "neap.doctor"
 
 local function look(facts)
@@ -79,5 +80,25 @@ describe("neap doctor", function()
     assert.matches("neap [%d.]+.*Lua 5.4", text)
     assert.matches("kernels: %w+", text)
     assert.matches("%d GFLOP/s with one thread", text)
+  end)
+end)
+
+describe("scripts/tools/deps", function()
+  local function deps(flags)
+    local pipe = assert(io.popen(("CPPFLAGS='%s' scripts/tools/deps --check build 2>&1"):format(flags)))
+    local text = pipe:read "a"
+    return text, (pipe:close())
+  end
+
+  it("finds here what this was built with", function()
+    assert.same({ "", true }, { deps "" })
+  end)
+
+  it("does not take another library's cblas.h for OpenBLAS", function()
+    local folder = data.folder()
+    finally(folder.remove)
+    folder.write("cblas.h", "void cblas_sgemm(void);\n")
+    assert.same({ "missing:\n  OpenBLAS (Debian: libopenblas-dev)\n"
+      .. "'make deps' installs it on Debian\n" }, { deps("-I" .. folder.path) })
   end)
 end)
