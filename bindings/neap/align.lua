@@ -7,6 +7,9 @@
 -- @module neap.align
 local align = {}
 
+--- A pair of which the lengths of both, multiplied, are more is left out: it would take too much memory.
+align.cells = 1 << 20
+
 -- A pair is { x, y }, lists of numbers from 1. The piece of y that begins after place j and has k
 -- symbols is a number too: its symbols as digits to the base `base`; 0 is the empty piece.
 local function pieces_of(y, most, base)
@@ -22,17 +25,29 @@ local function pieces_of(y, most, base)
   return pieces
 end
 
--- The places 0..#y where piece i of x can end so that all of y is used.
-local function band(i, n, m, most) return math.max(0, m - most * (n - i)), math.min(m, most * i) end
+-- Can it be cut at all, and in a table of a size that any machine has?
+local function fits(pair, most)
+  local n, m = #pair[1], #pair[2]
+  return m <= most * n and n * m <= align.cells
+end
 
--- ln P(y | x); expected counts of the pieces are added to `counts`. Rabiner's forward and backward
--- recursion over the places: a(i,j) = P(y_1..y_j | x_1..x_i), b(i,j) = P(y_j+1.. | x_i+1..).
+-- The places 0..#y where piece i of x can end so that all of y is used.
+local function band(i, n, m, most)
+  return math.max(0, m - most * (n - i)), math.min(m, most * i)
+end
+
+-- ln P(y | x), nil if that is 0; expected counts of the pieces are added to `counts`. Rabiner's
+-- forward and backward recursion over the places, each row of both over the sum c(i) of the forward
+-- one, so that no length is too long for floats (Rabiner 1989, section V.A); a place whose share is
+-- less than `least` is not passed, which keeps b in their range too:
+-- a(i,j) ~ P(y_1..y_j | x_1..x_i), b(i,j) ~ P(y_j+1.. | x_i+1..), ln P = sum of ln c(i).
+local least = 1e-200
 local function expect(pair, p, most, base, counts)
   local x, y = pair[1], pair[2]
   local n, m = #x, #y
-  local pieces, a = pieces_of(y, most, base), { [0] = { [0] = 1 } }
+  local pieces, a, c, log = pieces_of(y, most, base), { [0] = { [0] = 1 } }, {}, 0
   for i = 1, n do
-    local row, of, before = {}, p[x[i]], a[i - 1]
+    local row, of, before, all = {}, p[x[i]], a[i - 1], 0
     local low, high = band(i, n, m, most)
     for j = low, high do
       local sum = 0
@@ -40,23 +55,23 @@ local function expect(pair, p, most, base, counts)
         local v = before[j - k]
         if v then sum = sum + v * (of[pieces[j - k][k]] or 0) end
       end
-      row[j] = sum
+      row[j], all = sum, all + sum
     end
-    a[i] = row
+    if all <= 0 then return end
+    for j = low, high do row[j] = row[j] > least * all and row[j] / all or 0 end
+    a[i], c[i], log = row, all, log + math.log(all)
   end
-  local whole = a[n][m]
-  if whole <= 0 then return end -- nothing is left of it in floats, either
   local after = { [m] = 1 }
   for i = n, 1, -1 do
     local row, of, before, count = {}, p[x[i]], a[i - 1], counts[x[i]]
     local low, high = band(i - 1, n, m, most)
     for j = low, high do
-      local sum, v, own = 0, before[j] / whole, pieces[j]
-      for k = 0, math.min(most, m - j) do
+      local sum, v, own = 0, before[j], pieces[j]
+      for k = 0, v > 0 and math.min(most, m - j) or -1 do
         local b = after[j + k]
         if b then
           local piece = own[k]
-          local share = (of[piece] or 0) * b
+          local share = (of[piece] or 0) * b / c[i]
           sum = sum + share
           count[piece] = (count[piece] or 0) + v * share
         end
@@ -65,10 +80,12 @@ local function expect(pair, p, most, base, counts)
     end
     after = row
   end
-  return math.log(whole)
+  return log
 end
 
--- The likeliest way to cut y, as the lengths of the pieces; nil if there is none (Viterbi 1967).
+-- The likeliest way to cut y, as the lengths of the pieces; nil if there is none (Viterbi 1967). Of
+-- ways that are as likely, such as whose the sound of a double letter is, that in which pieces come
+-- as early as they can, in every word alike: what differs by rounding alone is as likely.
 local function best(pair, logs, most, base)
   local x, y = pair[1], pair[2]
   local n, m = #x, #y
@@ -79,7 +96,7 @@ local function best(pair, logs, most, base)
     for j = low, high do
       for k = 0, math.min(most, j) do
         local v, l = before[j - k], of[pieces[j - k][k]]
-        if v and l and (not row[j] or v + l > row[j]) then row[j], from[j] = v + l, k end
+        if v and l and (not row[j] or v + l > row[j] + 1e-9) then row[j], from[j] = v + l, k end
       end
     end
     before, back[i] = row, from
@@ -106,33 +123,34 @@ end
 
 --- Learns the probabilities and cuts each target.
 -- @tab list a list of `{ x, y }`, lists of ids from 1
--- @tab options `sources`, `targets`: how many symbols there are; `most`; `iterations`; `sequences`:
---   learn from about so many, spread evenly; `each(done)`: called with how many pairs, of all
---   passes together, are done
+-- @tab options `sources`, `targets`: how many symbols there are; `most`; `iterations`;
+--   `sequences`: learn from so many at most, spread evenly; `each(done, all)`: called with how many
+--   pairs, of all passes together, are done
 -- @treturn tab for each pair the lengths of its pieces, or false where there is no way to cut it
--- @treturn number -ln P of the targets that it learned from, per pair, before the last change
+-- @treturn ?number mean -ln P of a target that it learned from, before the last change
 function align.fit(list, options)
   local most, base = options.most, options.targets + 1
   local p = {}
   for s = 1, options.sources do p[s] = even(most, base) end
-  local every = math.max(1, #list // options.sequences)
-  local done, nats = 0, nil
+  local every = math.max(1, (#list + options.sequences - 1) // options.sequences)
+  local done, all = 0, options.iterations * ((#list + every - 1) // every) + #list
   local function one_more()
     done = done + 1
-    options.each(done)
+    options.each(done, all)
   end
+  local nats
   for _ = 1, options.iterations do
     local counts, total, n = {}, 0, 0
     for s = 1, options.sources do counts[s] = {} end
     for i = 1, #list, every do
       local pair = list[i]
-      if #pair[2] <= most * #pair[1] then
+      if fits(pair, most) then
         local l = expect(pair, p, most, base, counts)
         if l then total, n = total - l, n + 1 end
       end
       one_more()
     end
-    nats = n > 0 and total / n or 0
+    nats = n > 0 and total / n or nil
     for _, count in ipairs(counts) do
       local sum = 0
       for _, c in pairs(count) do sum = sum + c end
@@ -149,7 +167,7 @@ function align.fit(list, options)
   end
   local out = {}
   for i, pair in ipairs(list) do
-    out[i] = #pair[2] <= most * #pair[1] and best(pair, logs, most, base) or false
+    out[i] = fits(pair, most) and best(pair, logs, most, base) or false
     one_more()
   end
   return out, nats

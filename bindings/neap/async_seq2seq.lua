@@ -55,7 +55,7 @@ local function bridge_of(given)
 end
 
 -- Attention that is spread over the memory.
-local spread = { "general", "dot", "additive", general = true, dot = true, additive = true }
+local spread = { general = true, dot = true, additive = true }
 
 -- States as text: "c [B,8], h [B,8]".
 local function shapes_text(states)
@@ -140,10 +140,10 @@ function class.decoder(options)
   local feeds = check.boolean("decoder", "input_feed", options.input_feed)
   local aligned = kind == "aligned"
   if kind and not aligned and not spread[kind] then
-    local near = type(kind) == "string" and core.nearest(kind, { "aligned", table.unpack(spread) })
-    check.fail("decoder: attention: expected \"%s\", \"aligned\" or false, came %s%s",
-      table.concat(spread, "\", \""), check.came(kind),
-      near and ("; did you mean %q?"):format(near) or "")
+    local near = type(kind) == "string" and core.nearest(kind, { "general", "dot", "additive",
+      "aligned" })
+    check.fail("decoder: attention: expected \"general\", \"dot\", \"additive\", \"aligned\" or "
+      .. "false, came %s%s", check.came(kind), near and ("; did you mean %q?"):format(near) or "")
   end
   for _, name in ipairs { "coverage", "copy", "input_feed" } do
     if options[name] and not spread[kind] then
@@ -876,7 +876,7 @@ local function is_list(x) return type(x) == "table" and not getmetatable(x) end
 -- phonemes the word error rate), and edits to the closest one over its length.
 -- @tab sequences inputs, each once
 -- @tab references for each input a list of right outputs (lists of symbols; of words where the
---   output's symbols are subwords)
+--   output's symbols are subwords; of pieces, or what they are made of, where they are pieces)
 -- @tab[opt] options as for @{predict}, but for `all`, `attention`, `prefix` and `filter`, and `size =
 --   256`, how many at a time
 -- @treturn tab `{ wer, per, n, hypotheses }`
@@ -901,6 +901,14 @@ function class:score(sequences, references, options)
       check.fail("score: references: entry %d: expected a list of right outputs, each a list of "
         .. "symbols, such as { { \"a\", \"b\" } }, came %s", i, check.came(bad))
     end
+  end
+  if self.output.split == "pieces" then
+    local whole = { from = references.from }
+    for i, right in ipairs(references) do
+      whole[i] = {}
+      for k, one in ipairs(right) do whole[i][k] = self.output:words(one) end
+    end
+    references = whole
   end
   local hypotheses = {}
   for from = 1, #sequences, size do

@@ -169,7 +169,7 @@ end
 
 --- How the strings of a field were cut.
 -- @string name field
--- @treturn ?string "symbol", "characters" or "words"; nil where none were: they came as symbols
+-- @treturn ?string "symbol", "characters", "words" or "pieces"; nil where none were: they came as symbols
 function methods:split_of(name) return find(self, "corpus:split_of", name, "symbols").split end
 
 --- Length of a sequence.
@@ -471,17 +471,19 @@ end
 -- written: the phonemes that each letter stands for. How is learned from the corpus itself (see
 -- @{neap.align}). A decoder with `attention = "aligned"` writes piece by piece. A piece is one symbol
 -- of the new field: several symbols of the target with blanks between ("K S"), or none (""); a
--- vocabulary of pieces gives the target's own symbols by its `words` and `text`.
+-- vocabulary of pieces gives the target's own symbols by its `words`, and with blanks between by its
+-- `text`.
 --
--- Sequences that cannot be cut so, or need a piece that is rare, are left out.
+-- Sequences that cannot be cut so, need a piece that is rare, or are longer than about a thousand
+-- symbols are left out.
 -- @string source field of symbols
--- @string target field of symbols
+-- @string target field of symbols without blanks
 -- @tab options
 --
 -- - `as`: the new field
 -- - `most`: symbols of the target in a piece at most (2)
--- - `min`: pieces that come less often are rare (1)
--- - `iterations` (8) through about so many `sequences` (20000) learn how
+-- - `min`: pieces that come less often in what can be cut are rare (1)
+-- - `iterations` (8) through so many `sequences` at most (20000), spread evenly, learn how
 -- @treturn corpus
 -- @treturn tab `{ left_out = sequences, pieces = different ones, nats = mean -ln P of a target }`
 function methods:align(source, target, options)
@@ -497,6 +499,12 @@ function methods:align(source, target, options)
     check.fail("corpus:align: most: pieces of %d out of %d symbols are too many to be counted", most,
       #to.symbols)
   end
+  for _, symbol in ipairs(to.symbols) do
+    if not symbol:find "^%S+$" then
+      check.fail("corpus:align: field %s: expected symbols without blanks, came \"%s\"", target,
+        symbol)
+    end
+  end
   local function row(field, i)
     local ids = {}
     for k = field.offsets[i] + 1, field.offsets[i + 1] do ids[#ids + 1] = field.ids[k] + 1 end
@@ -504,13 +512,14 @@ function methods:align(source, target, options)
   end
   local list = {}
   for i = 1, self.n do list[i] = { row(from, i), row(to, i) } end
-  local learned = math.ceil(self.n / math.max(1, self.n // sequences))
-  local bar = require "neap.progress".new { label = "align",
-    total = iterations * learned + self.n }
+  local bar
   local lengths, nats = require "neap.align".fit(list, { sources = #from.symbols,
     targets = #to.symbols, most = most, iterations = iterations, sequences = sequences,
-    each = function(done) bar:update(done) end })
-  bar:finish()
+    each = function(done, all)
+      bar = bar or require "neap.progress".new { label = "align", total = all }
+      bar:update(done)
+    end })
+  if bar then bar:finish() end
 
   -- The pieces as symbols, and how often each comes.
   local cuts, times = {}, {}
@@ -525,23 +534,27 @@ function methods:align(source, target, options)
     end
     cuts[i] = cut
   end
-  local field, order, pieces = class.symbols "pieces", {}, 0
+  local growing, order, fits = class.symbols "pieces", {}, false
   for i, cut in ipairs(cuts) do
     local kept = cut and true
+    fits = fits or kept
     for _, piece in ipairs(cut or {}) do kept = kept and times[piece] >= min end
     if kept then
       order[#order + 1] = i
-      for _, piece in ipairs(cut) do field.take(piece) end
-      field.close()
+      for _, piece in ipairs(cut) do growing.take(piece) end
+      growing.close()
     end
   end
-  for _, n in pairs(times) do if n >= min then pieces = pieces + 1 end end
-  if #order == 0 then
-    check.fail("corpus:align: nothing could be aligned: no %s can be written with up to %d symbols "
-      .. "for each of its %s", target, most, source)
+  if fits and #order == 0 then
+    check.fail("corpus:align: min: expected some sequence without a piece that comes less than %d "
+      .. "times, came none", min)
+  elseif #order == 0 then
+    check.fail("corpus:align: most: expected some %s of at most %d symbols for each of its %s, came "
+      .. "none of %d", target, most, source, self.n)
   end
-  return with(self:select(order), as, field.done()),
-    { left_out = self.n - #order, pieces = pieces, nats = nats }
+  local field = growing.done()
+  return with(self:select(order), as, field),
+    { left_out = self.n - #order, pieces = #field.symbols, nats = nats }
 end
 
 --- Mean and deviation of each column of a field of numbers, over all its rows: what

@@ -83,12 +83,12 @@ end
 --- The way to cut texts of that name: a function of the text and of another that takes each symbol.
 -- @string who the function, for the message
 -- @string name the option
--- @string split "symbol", "characters" or "words"
+-- @string split "symbol", "characters", "words" or "pieces"
 -- @treturn func
 function vocab.splitter(who, name, split)
   if not splits[split] then
-    local near = core.nearest(tostring(split), { "symbol", "characters", "words" })
-    check.fail("%s: %s: expected \"symbol\", \"characters\" or \"words\", came %s%s", who, name,
+    local near = core.nearest(tostring(split), { "symbol", "characters", "words", "pieces" })
+    check.fail("%s: %s: expected \"symbol\", \"characters\", \"words\" or \"pieces\", came %s%s", who, name,
       check.came(split), near and ("; did you mean \"%s\"?"):format(near) or "")
   end
   return splits[split]
@@ -414,7 +414,8 @@ function methods:decode(ids)
   return symbols
 end
 
---- Symbols as a text: characters and subwords side by side, all else with blanks between.
+--- Symbols as a text: characters and subwords side by side, all else with blanks between; pieces as
+-- what they are made of.
 -- @tab symbols
 -- @treturn string
 function methods:text(symbols)
@@ -525,7 +526,7 @@ function vocab.from(plain)
     return with_merges(self, plain, refuse)
   end
   if plain.split ~= nil and not splits[plain.split] then
-    return refuse("split: expected symbol, characters, words or bpe, came %s",
+    return refuse("split: expected symbol, characters, words, pieces or bpe, came %s",
       tostring(plain.split))
   end
   self.split = plain.split or likely_split(self, 0) -- earlier files do not say it

@@ -21,7 +21,7 @@ enum { SPAN = 256 };
 
 #ifndef NI_F64
 
-/* The memory m is a sequence and q has rows of it, or one row for each. */
+/* The memory m is a sequence; q is in its parent space, or in a sequence over that. */
 static neap_status meet(ni_infer *i, const char *q_name, const neap_type *q, const char *m_name,
                         const neap_type *m) {
   int parent = m->space < 0 ? -1 : i->space[m->space].parent;

@@ -3,7 +3,6 @@
 -- other and writes what it stands for. With `--attention general` it learns by itself where to look.
 -- With `--languages` one network each for six languages of few words.
 local neap = require "neap"
-local op = neap.op
 local common = dofile((arg[0]:match "^.*/" or "") .. "common.lua")
 
 local options = common.options {
@@ -41,8 +40,6 @@ local options = common.options {
       "Hypotheses that are kept while writing; 1: greedy.")
     option("--mix", "P", { low = 0, high = 1, preset = 0 },
       "Share of the decoder's own symbols that it learns with; 0: teacher forcing.")
-    option("--members", "N", { low = 1, whole = true, preset = 1, quick = 2 },
-      "Learn so many networks, each with its own seed, and let them write together.")
     option("--words", "N", { low = 1, whole = true }, "Learn from no more than so many words.")
     parser:option "--languages":argname "FOLDER"
       :description("Learn six languages of SIGMORPHON 2020, each by itself, from "
@@ -90,19 +87,6 @@ if options.words and train and #train > options.words then
   train = train:select(table.move(order, 1, options.words, 1, {}))
 end
 
--- Encoder and decoder of a network.
-local function parts(name)
-  local size, rate = options.size, options.dropout
-  local encoder, layers = { name = name, neap.embed { size = 64 } }, {} -- [S,B] letters -> [S,B,64]
-  for k = 1, options.layers do
-    encoder[2 * k] = neap.dropout { rate = rate }
-    encoder[2 * k + 1] = neap.bidir { neap.lstm { size = size } } -- -> [S,B,2H]
-  end
-  for k = 1, options.decoder do layers[k] = neap.lstm { size = size } end
-  return neap.chain(encoder), neap.decoder { embed = 64, bridge = "zero", dropout = rate,
-    attention = options.attention, layers = layers }
-end
-
 -- The corpus, with what the decoder shall write: the pieces of a word that stand for its letters.
 local aligned = options.attention == "aligned"
 local target = aligned and "pieces" or "phonemes"
@@ -114,86 +98,28 @@ local function prepared(corpus)
   return pieces
 end
 
-local function network(corpus, seed, encoder, decoder)
+local function network(corpus)
+  local size, rate = options.size, options.dropout
+  local encoder, layers = { neap.embed { size = 64 } }, {} -- [S,B] letters -> [S,B,64]
+  for k = 1, options.layers do
+    encoder[2 * k] = neap.dropout { rate = rate }
+    encoder[2 * k + 1] = neap.bidir { neap.lstm { size = size } } -- -> [S,B,2H]
+  end
+  for k = 1, options.decoder do layers[k] = neap.lstm { size = size } end
   return neap.async_seq2seq {
     input = neap.vocab(corpus, "word", { unk = true }),
     output = neap.vocab(corpus, target, { start = true, stop = true }),
-    rng = neap.rng(seed), threads = options.threads, max_length = 30, smoothing = 0.1,
-    encoder = encoder, decoder = decoder,
+    rng = neap.rng(options.seed), threads = options.threads, max_length = 30, smoothing = 0.1,
+    encoder = neap.chain(encoder), decoder = neap.decoder { embed = 64, bridge = "zero",
+      dropout = rate, attention = options.attention, layers = layers },
   }
 end
 
--- Networks that have learned as one, each with a part of the memory: every phoneme is by the mean of
--- their ln P. Its parameters are theirs.
-local function joined(corpus, members)
-  local encoders, decoders, both = {}, {}, {}
-  for k in ipairs(members) do encoders[k], decoders[k] = parts("member" .. k) end
-  local function each(rec, memory, fn)
-    if not memory.parts then
-      memory.parts = { op.split(memory.y, #members) }
-      for k, y in ipairs(memory.parts) do memory.parts[k] = { y = y } end
-    end
-    for k, decoder in ipairs(decoders) do
-      rec:within("member" .. k, fn, decoder, memory.parts[k], "member" .. k .. "_")
-    end
-  end
-  local function mean(list) -- nil: there are none
-    local sum = list[1]
-    for k = 2, #list do sum = sum + list[k] end
-    return sum and sum / #list
-  end
-  function both.states(memory)
-    local list = {}
-    for k, decoder in ipairs(decoders) do
-      for _, s in ipairs(decoder.states(memory.parts[k])) do
-        list[#list + 1] = { name = "member" .. k .. "_" .. s.name, dims = s.dims, dtype = s.dtype }
-      end
-    end
-    return list
-  end
-  function both.first() return {} end
-  function both.prepare(rec, memory)
-    each(rec, memory, function(decoder, own) decoder.prepare(rec, own) end)
-  end
-  function both.teacher(rec, previous, _, memory)
-    local logs, weights = {}, {}
-    each(rec, memory, function(decoder, own)
-      local z, w = decoder.teacher(rec, previous, {}, own)
-      logs[#logs + 1], weights[#weights + 1] = op.log_softmax(z), w
-    end)
-    return mean(logs), mean(weights)
-  end
-  function both.step(rec, previous, states, memory)
-    local logs, weights, after = {}, {}, {}
-    each(rec, memory, function(decoder, own, prefix)
-      local mine = {}
-      for name, v in pairs(states) do
-        if name:sub(1, #prefix) == prefix then mine[name:sub(#prefix + 1)] = v end
-      end
-      local z, next_states, w = decoder.step(rec, previous, mine, own)
-      logs[#logs + 1], weights[#weights + 1] = op.log_softmax(z), w
-      for name, v in pairs(next_states) do after[prefix .. name] = v end
-    end)
-    return mean(logs), after, mean(weights)
-  end
-  local all = network(corpus, options.seed, function(x)
-    local y = {}
-    for k, encoder in ipairs(encoders) do y[k] = encoder(x) end
-    return op.concat(y)
-  end, both)
-  all:parameters() -- makes them
-  for k, member in ipairs(members) do
-    for _, name in ipairs(member.params:names()) do
-      local own = name:gsub("^encoder.member", "%0" .. k):gsub("^decoder", "%0.member" .. k)
-      all.params:set(own, member.params:get(name))
-    end
-  end
-  return all
-end
-
 -- The rate rises in the first fiftieth, stays, falls to nothing; the moving average is what counts.
-local function learned(corpus, seed, words, said)
-  local model, chance = network(corpus, seed, parts "member"), neap.rng(seed)
+local function learn(corpus, dev_corpus)
+  corpus = prepared(corpus)
+  local words, said = dev_corpus:references("word", "phonemes")
+  local model, chance = network(corpus), neap.rng(options.seed)
   local data = model:fields(corpus, "word", target)
   model.mix = options.mix
   neap.fit(model, {
@@ -202,24 +128,11 @@ local function learned(corpus, seed, words, said)
       return first * math.min(done * 50 + 0.05, 1, (1 - done) / (1 - options.hold))
     end,
     average = neap.average { decay = options.average },
-    epochs = options.epochs, minutes = options.minutes and options.minutes / options.members,
-    key = "wer", lower = true,
+    epochs = options.epochs, minutes = options.minutes, key = "wer", lower = true,
     train = function() return neap.batches(data, { size = options.batch, rng = chance }) end,
     dev = function() return model:score(words, said) end,
   })
   return model
-end
-
--- All networks, one after the other, as one model.
-local function learn(corpus, dev_corpus)
-  local words, said = dev_corpus:references("word", "phonemes")
-  corpus = prepared(corpus)
-  local members = {}
-  for k = 1, options.members do
-    if options.members > 1 then common.warn("network %d of %d", k, options.members) end
-    members[k] = learned(corpus, options.seed + k - 1, words, said)
-  end
-  return options.members > 1 and joined(corpus, members) or members[1]
 end
 local how = { beam = options.beam }
 

@@ -85,7 +85,9 @@ end)
 
 describe("scripts/tools/deps", function()
   local function deps(flags)
-    local pipe = assert(io.popen(("CPPFLAGS='%s' scripts/tools/deps --check build 2>&1"):format(flags)))
+    flags = flags .. " " .. (os.getenv "CPPFLAGS" or "")
+    local pipe = assert(io.popen(("CPPFLAGS='%s' scripts/tools/deps --check build 2>&1")
+      :format(flags)))
     local text = pipe:read "a"
     return text, (pipe:close())
   end

@@ -39,6 +39,38 @@ describe("corpus:align", function()
     for i = 1, 300 do assert.same(pieces[i], few:get("pieces", i)) end
   end)
 
+  it("is not misled by what is long", function()
+    local corpus, pieces = invented(200, 4)
+    local long = {}
+    for k = 1, 300 do long[k] = ({ "x", "h", "a", "u" })[k % 4 + 1] end
+    local said = {}
+    for k, c in ipairs(long) do said[k] = stands[c] end
+    long = neap.corpus.from({ word = { table.concat(long), ("ab"):rep(400), ("ab"):rep(600) },
+      phonemes = { table.concat(said, " "), ("AA B "):rep(400), ("AA B "):rep(600) } }, phonemes)
+    local cut, report = neap.corpus.concat { corpus, long }:align("word", "phonemes",
+      { as = "pieces" })
+    assert.equal(202, #cut)
+    assert.equal(1, report.left_out) -- of 1200 and 1200
+    assert.is_true(report.nats > 0 and report.nats < 1000)
+    for i = 1, 200 do assert.same(pieces[i], cut:get("pieces", i)) end
+    assert.same(said, cut:get("pieces", 201))
+    -- alone it is learned from too
+    cut, report = long:align("word", "phonemes", { as = "pieces" })
+    assert.is_true(report.nats > 0 and report.nats < 1000)
+    for i = 1, 2 do assert.equal(long:string("phonemes", i), cut:string("pieces", i)) end
+  end)
+
+  it("learns from no more sequences than it should", function()
+    local fit, seen = require "neap.align".fit, {}
+    local list = {}
+    for i = 1, 39 do list[i] = { { 1, 2 }, { 1, 2 } } end
+    for _, most in ipairs { 20, 39, 5 } do
+      fit(list, { sources = 2, targets = 2, most = 1, iterations = 3, sequences = most,
+        each = function(done, all) seen[most] = { done, all } end })
+    end
+    assert.same({ [20] = { 99, 99 }, [39] = { 156, 156 }, [5] = { 54, 54 } }, seen)
+  end)
+
   -- All ways to cut y[from..] into pieces for x[at..].
   local function ways(x, y, most, at, from, done, out)
     if at > #x then
@@ -63,7 +95,8 @@ describe("corpus:align", function()
         local _, k = piece:gsub("%S+", "")
         return 1 / (most + 1) / 3 ^ k
       end
-      local p, nats, last = { a = setmetatable({}, { __index = function(_, q) return even(q) end }) }
+      local p, nats, last = { a = setmetatable({}, { __index = function(_, q) return even(q) end }) },
+        nil, nil
       p.b = p.a
       for _ = 1, 4 do
         local counts, total, n = { a = {}, b = {} }, 0, 0
@@ -123,6 +156,11 @@ describe("corpus:align", function()
     assert.matches("a.tsv, sequence 4 (line 6)", cut:place(4), 1, true)
     assert.same({ "B", "A" }, cut:get("pieces", 2))
     assert.equal(6, #corpus:align("word", "phonemes", { as = "pieces", most = 3 }))
+    -- what only comes in what is left out is no piece
+    local few = neap.corpus.from({ word = { "ab", "ab", "xy", "zy" },
+      phonemes = { "A B", "A B", "X Y", "Z Y" } }, phonemes)
+    cut, report = few:align("word", "phonemes", { as = "pieces", min = 2 })
+    assert.same({ 2, 2, 2 }, { report.pieces, report.left_out, #neap.vocab(cut, "pieces") })
   end)
 
   it("says what it cannot do", function()
@@ -142,8 +180,17 @@ describe("corpus:align", function()
     local numbers = neap.corpus.from { x = { { 1, 2 } }, y = { { "a" } } }
     raises("corpus:align: field x", function() numbers:align("x", "y", { as = "z" }) end)
     local long = neap.corpus.from({ word = { "a" }, phonemes = { "A B C" } }, phonemes)
-    raises("corpus:align: nothing could be aligned: no phonemes can be written with up to 2 symbols "
-      .. "for each of its word", function() long:align("word", "phonemes", { as = "pieces" }) end)
+    raises("corpus:align: most: expected some phonemes of at most 2 symbols for each of its word, "
+      .. "came none of 1", function() long:align("word", "phonemes", { as = "pieces" }) end)
+    raises("corpus:align: min: expected some sequence without a piece that comes less than 100 "
+      .. "times, came none", function()
+      corpus:align("word", "phonemes", { as = "pieces", min = 100 })
+    end)
+    for _, symbol in ipairs { "New York", "" } do
+      local blank = neap.corpus.from { x = { { "a" } }, y = { { symbol } } }
+      raises(('corpus:align: field y: expected symbols without blanks, came "%s"'):format(symbol),
+        function() blank:align("x", "y", { as = "z" }) end)
+    end
   end)
 end)
 
@@ -186,9 +233,10 @@ describe("aligned attention", function()
     local encoded = model:run("encode", false)
       :feed { input = neap.tensor(source, "i32"):reshape { 3, 1 } }:forward()
     local memory = encoded:value("memory", "concat")
-    local scores = model:run("decode", false):feed {
+    local run = model:run("decode", false):feed {
       memory = { data = memory, lengths = neap.tensor({ 3 }, "i32") },
-      previous = neap.tensor(ids, "i32"):reshape { 5, 1 } }:forward():value("scores", "concat"):totable()
+      previous = neap.tensor(ids, "i32"):reshape { 5, 1 } }:forward()
+    local scores = run:value("scores", "concat"):totable()
     local function affine(w, b, x, y, c)
       y = y or {}
       for i, row in ipairs(w) do
@@ -225,7 +273,8 @@ describe("aligned attention", function()
       looped:set("mix", 0)
       local whole = model:loss(batch)
       assert.near(whole, looped:feed(batch):forward():item(), 1e-5)
-      assert.near(whole, model:recompute(true):run("learn", true):feed(batch):forward():item(), 1e-6)
+      assert.near(whole,
+        model:recompute(true):run("learn", true):feed(batch):forward():item(), 1e-6)
       -- what a beam of all symbols gives one step after the other
       local h = model:predict({ "abca" }, { beam = 3, all = true })[1][1]
       local ids = table.move(h.ids, 1, #h.ids, 2, { output.start })
@@ -235,26 +284,30 @@ describe("aligned attention", function()
       given.memory = { data = given.memory, lengths = neap.tensor({ 4 }, "i32") }
       for i, id in ipairs(ids) do ids[i] = id - 1 end
       given.previous = neap.tensor(ids, "i32"):reshape { #ids, 1 }
-      local scores = model:run("decode", false):feed(given):forward():value("scores", "concat"):totable()
+      local decoded = model:run("decode", false):feed(given):forward()
+      local scores = decoded:value("scores", "concat"):totable()
       local sum = h.stopped and scores[#ids][output.stop] or 0
       for t = 2, #ids do sum = sum + scores[t - 1][ids[t] + 1] end
       assert.near(sum, h.log_probability, 1e-4)
 
-      local run = model:program "learn":run { learn = true, double = true }
-      local function loss() return run:feed(batch):forward():item() end
-      loss()
-      run:backward()
-      local grads, rng = {}, neap.rng(2)
-      for _, name in ipairs(model.params:names()) do grads[name] = run.core:param_grad(name) end
-      for name, grad in pairs(grads) do
-        for _ = 1, 4 do
-          local i, step = rng:int(#grad), 1e-5
-          run.core:param_shift(name, i, step)
-          local up = loss()
-          run.core:param_shift(name, i, -2 * step)
-          local down = loss()
-          run.core:param_shift(name, i, step)
-          assert.near((up - down) / (2 * step), grad[i], 1e-7, name)
+      for _, builder in ipairs { "learn", "mixed" } do
+        local run = model:program(builder):run { learn = true, double = true }
+        if builder == "mixed" then run:set("mix", 0) end
+        local function loss() return run:feed(batch):forward():item() end
+        loss()
+        run:backward()
+        local grads, rng = {}, neap.rng(2)
+        for _, name in ipairs(model.params:names()) do grads[name] = run.core:param_grad(name) end
+        for name, grad in pairs(grads) do
+          for _ = 1, 4 do
+            local i, step = rng:int(#grad), 1e-5
+            run.core:param_shift(name, i, step)
+            local up = loss()
+            run.core:param_shift(name, i, -2 * step)
+            local down = loss()
+            run.core:param_shift(name, i, step)
+            assert.near((up - down) / (2 * step), grad[i], 1e-7, name)
+          end
         end
       end
     end
@@ -280,6 +333,10 @@ describe("aligned attention", function()
     local scores = model:score({ "ab", "ba", "cab", "", "bc" }, references, { beam = 2 })
     assert.same(said, scores.hypotheses)
     assert.equal(0, scores.wer)
+    local words, pieces = corpus:references("a", "b") -- the pieces themselves may stand there too
+    assert.equal(0, model:score(words, pieces, { beam = 2 }).wer)
+    pieces[1] = { { "A", "A B" } }
+    assert.near(0.2, model:score(words, pieces, { beam = 2 }).wer, 1e-9)
     assert.matches("attention kind=aligned", tostring(model), 1, true)
   end)
 

@@ -128,7 +128,7 @@ describe("a vocabulary", function()
     help.fails("EFORMAT", "expected strings", vocab.from{ symbols = { 1 } })
     help.fails("EFORMAT", "unk: expected an id in 1..1, came 2",
       vocab.from{ symbols = { "a" }, unk = 2 })
-    help.fails("EFORMAT", "split: expected symbol, characters, words or bpe, came 3",
+    help.fails("EFORMAT", "split: expected symbol, characters, words, pieces or bpe, came 3",
       vocab.from{ symbols = { "a" }, split = 3 })
     help.fails("EFORMAT", "stop: expected an id", vocab.from{ symbols = { "a" }, stop = "a" })
   end)
@@ -149,7 +149,7 @@ describe("a vocabulary", function()
     raises("vocab.count: specials: expected a table, came 1", function()
       vocab.count({ "a" }, { specials = 1 })
     end)
-    raises("vocab.new: split: expected \"symbol\", \"characters\" or \"words\", came \"word\"; "
+    raises("vocab.new: split: expected \"symbol\", \"characters\", \"words\" or \"pieces\", came \"word\"; "
       .. "did you mean \"words\"?", function() vocab.new{ "a", split = "word" } end)
     raises("vocab:encode: sequence: expected a string or a list of symbols, came nil", function()
       vocab.new{ "a" }:encode()
