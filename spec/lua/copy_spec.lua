@@ -2,6 +2,7 @@
 -- et al. 2017, "Get to the point: summarization with pointer-generator networks").
 local neap = require "neap"
 local core = require "neap.core"
+local gradients = require "run_help".gradients
 local raises = require "data_help".raises
 local op = neap.op
 
@@ -483,19 +484,7 @@ describe("a decoder that copies", function()
       local function loss() return run:feed(batch):forward():item() end
       loss()
       run:backward()
-      local grads, rng = {}, neap.rng(2)
-      for _, name in ipairs(model.params:names()) do grads[name] = run.core:param_grad(name) end
-      for name, grad in pairs(grads) do
-        for _ = 1, 4 do
-          local i, h = rng:int(#grad), 1e-5
-          run.core:param_shift(name, i, h)
-          local up = loss()
-          run.core:param_shift(name, i, -2 * h)
-          local down = loss()
-          run.core:param_shift(name, i, h)
-          assert.near((up - down) / (2 * h), grad[i], 1e-7, name)
-        end
-      end
+      gradients(run, model.params:names(), loss, 1e-7, 4)
     end
   end)
 

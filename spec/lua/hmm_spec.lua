@@ -1,6 +1,7 @@
 -- Hidden Markov models: every number against an enumeration of all paths, known parameters found
 -- again, counting, files, and what is said of what cannot be. Rows 54 to 56 of the notes.
 local neap = require "neap"
+local gradients = require "run_help".gradients
 local help = require "data_help"
 
 local symbols = neap.vocab.new { "a", "b", "c" }
@@ -160,15 +161,7 @@ describe("an HMM", function()
     end
     total()
     run:backward "total"
-    for _, name in ipairs { "start", "transition", "emission" } do
-      for i, gradient in ipairs(run.core:param_grad(name)) do
-        run.core:param_shift(name, i, 1e-5)
-        local up = total()
-        run.core:param_shift(name, i, -2e-5)
-        near((up - total()) / 2e-5, gradient, 1e-8)
-        run.core:param_shift(name, i, 1e-5)
-      end
-    end
+    gradients(run, { "start", "transition", "emission" }, total, 1e-8)
   end)
 
   it("row 56: is no worse after each iteration, and finds the probabilities that made the data",

@@ -1,6 +1,7 @@
 -- Alignment of what is written from what, and the decoder that follows it.
 local neap = require "neap"
 local data = require "data_help"
+local gradients = require "run_help".gradients
 local raises = data.raises
 
 local phonemes = { split = { word = "characters", phonemes = "words" } }
@@ -296,19 +297,7 @@ describe("aligned attention", function()
         local function loss() return run:feed(batch):forward():item() end
         loss()
         run:backward()
-        local grads, rng = {}, neap.rng(2)
-        for _, name in ipairs(model.params:names()) do grads[name] = run.core:param_grad(name) end
-        for name, grad in pairs(grads) do
-          for _ = 1, 4 do
-            local i, step = rng:int(#grad), 1e-5
-            run.core:param_shift(name, i, step)
-            local up = loss()
-            run.core:param_shift(name, i, -2 * step)
-            local down = loss()
-            run.core:param_shift(name, i, step)
-            assert.near((up - down) / (2 * step), grad[i], 1e-7, name)
-          end
-        end
+        gradients(run, model.params:names(), loss, 1e-7, 4)
       end
     end
   end)

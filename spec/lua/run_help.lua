@@ -35,6 +35,28 @@ function help.near(came, expected, bound, what, floor)
   end
 end
 
+--- Fails unless the gradients of parameters are those of loss(), which runs `run`, by central
+-- differences in double. The run has gone backward. `bound`: of the difference; `some`: only so many
+-- elements of each, by chance.
+function help.gradients(run, names, loss, bound, some)
+  local grads, rng, h = {}, neap.rng(2), 1e-5
+  for k, name in ipairs(names) do grads[k] = run.core:param_grad(name) end
+  for k, name in ipairs(names) do
+    for n = 1, some or #grads[k] do
+      local i = some and rng:int(#grads[k]) or n
+      run.core:param_shift(name, i, h)
+      local up = loss()
+      run.core:param_shift(name, i, -2 * h)
+      local numeric = (up - loss()) / (2 * h)
+      run.core:param_shift(name, i, h)
+      if not (math.abs(numeric - grads[k][i]) <= bound) then
+        error(("%s, element %d: gradient %.9g, by differences %.9g"):format(name, i, grads[k][i],
+          numeric), 2)
+      end
+    end
+  end
+end
+
 --- A tensor of normally distributed numbers.
 function help.normal(rng, dims, deviation)
   local n, flat = 1, {}
