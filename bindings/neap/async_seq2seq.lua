@@ -730,7 +730,8 @@ local function begin(self, batch)
   for i, s in ipairs(decoding.spaces) do if s.name == "S" then space = i - 1 end end
   stream:context_lengths(space, lengths)
   for name in pairs(encoded.program.outputs) do
-    stream:context(decoding.inputs[name], encoded:value(name, "concat"), "concat")
+    local taken = decoding.inputs[name] -- what a script watches is not
+    if taken then stream:context(taken, encoded:value(name, "concat"), "concat") end
   end
   return stream, memory_lengths(self, lengths)
 end

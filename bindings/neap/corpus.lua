@@ -620,8 +620,11 @@ local function id_map(self, who, name, field, vocab, unknown)
     if not id and unknown ~= "ignore" then
       counts = counts or core.count(field.ids, #field.symbols)
       if counts[i] > 0 then
+        local row, at = 1, 1
+        while field.ids[at] ~= i - 1 do at = at + 1 end
+        while field.offsets[row + 1] < at do row = row + 1 end
         check.fail("%s: field %s of %s: symbol \"%s\" is not in the vocabulary, which has no unk",
-          who, name, tostring(self.source), symbol)
+          who, name, self:place(row), symbol)
       end
     end
     map:push(id and id - 1 or -1)

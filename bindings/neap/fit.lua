@@ -69,6 +69,9 @@ return function(model, options)
       check.fail("fit: patience: counts epochs without a better score, which needs dev, came none")
     end
   end
+  if type(optim.schedule) == "table" and optim.schedule.observe and not options.dev then
+    check.fail("fit: optim: its schedule waits for scores, which needs dev, came none")
+  end
   local average = options.average
   if average ~= nil and not (type(average) == "table" and average.update and average.apply) then
     check.fail("fit: average: expected neap.average { .. }, came %s", check.came(average))
@@ -168,7 +171,8 @@ return function(model, options)
         optim:rate(rate)
       end
       sum = sum + model:learn(batch, optim)
-      if average then average:update(model) end
+      local gathered = optim.gathered and optim.gathered[model.params]
+      if average and not gathered then average:update(model) end
       n = n + 1
       if not options.quiet then
         bar:update(n, { loss = sum / n, rate = optim:rate(), score = best and best.scores[key] })

@@ -27,6 +27,7 @@ local check = require "neap.check"
 local batches = require "neap.batches"
 local metrics = require "neap.metrics"
 local op = require "neap.op"
+local program = require "neap.program"
 local rng = require "neap.rng"
 local vocab = require "neap.vocab"
 local task = require "neap.task"
@@ -328,8 +329,9 @@ local function count(self, fields, smoothing)
   local counts = { start = zeros(1, n), transition = zeros(n, n), emission = zeros(n, v) }
   for batch in batches(fields, { size = 256, bucket = false }) do
     local x, y = batch.input, batch.output
-    if not y.lengths or y.lengths:tobytes() ~= x.lengths:tobytes() then
-      check.fail("hmm:fit: inputs and outputs differ in length")
+    local problem = program.difference(batch, "input", "output")
+    if not y.lengths or problem ~= "" then
+      check.fail("hmm:fit: inputs and outputs differ in length%s", problem)
     end
     local symbols, states, at = x.data:totable(), y.data:totable(), 0
     for b = 1, batch.rows do
@@ -460,9 +462,8 @@ function class:score(data, options)
       end
     end
     local want = known and batch.output.data
-    if known and batch.output.lengths:tobytes() ~= lengths:tobytes() then
-      check.fail("score: inputs and outputs differ in length")
-    end
+    local problem = known and program.difference(batch, "input", "output") or ""
+    if problem ~= "" then check.fail("score: inputs and outputs differ in length%s", problem) end
     for _, found in pairs(known and run_viterbi(self, "score", batch, zero) or {}) do
       local here, same = 0, 0
       for t, state in ipairs(found.path) do

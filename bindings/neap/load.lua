@@ -144,8 +144,10 @@ function kinds.async_seq2seq(config, parts)
   local encode = has(parts, "encode", inputs, source, { memory = "f32" })
   local decoded = { previous = ids(n) }
   for name, id in pairs(encode.outputs) do -- what the encoder gives, the decoder takes
-    local dtype, _, dims = encode.core:type(id)
-    decoded[name] = { dtype = dtype, dims = dims }
+    if name == "memory" or name == "source" or name:find "^first_" then -- else it is watched
+      local dtype, _, dims = encode.core:type(id)
+      decoded[name] = { dtype = dtype, dims = dims }
+    end
   end
   has(parts, "decode", decoded, {}, { scores = n + (copy or 0), best = "i32" })
   for _, name in ipairs { "learn", "mixed" } do

@@ -346,6 +346,17 @@ function metrics.consensus(outputs, gain)
   return best, most / #outputs
 end
 
+-- What entry i says: two classes, which could be the same.
+local function classes_of(who, predicted, wanted, i)
+  local p, w = predicted[i], wanted[i]
+  local kind = type(w)
+  if type(p) ~= kind or kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
+    check.fail("%s: entry %d%s: expected two classes, both strings or both numbers, came %s and %s",
+      who, i, place(wanted, i), check.came(p), check.came(w))
+  end
+  return p, w
+end
+
 --- The share of equal entries.
 -- @function accuracy
 -- @tab predicted a list
@@ -354,7 +365,10 @@ end
 metrics.accuracy = metric(function(predicted, wanted)
   same_count("accuracy", predicted, wanted)
   local counts = {}
-  for i = 1, #predicted do counts[i] = { predicted[i] == wanted[i] and 1 or 0, 1 } end
+  for i = 1, #predicted do
+    local p, w = classes_of("accuracy", predicted, wanted, i)
+    counts[i] = { p == w and 1 or 0, 1 }
+  end
   return counts
 end, share)
 
@@ -366,10 +380,7 @@ function metrics.macro_f1(predicted, wanted)
   same_count("macro_f1", predicted, wanted)
   local right, all, n, sum = {}, {}, 0, 0
   for i = 1, #predicted do
-    local p, w = predicted[i], wanted[i]
-    if p == nil or w == nil then
-      check.fail("macro_f1: entry %d%s: expected a class, came nil", i, place(wanted, i))
-    end
+    local p, w = classes_of("macro_f1", predicted, wanted, i)
     all[p] = (all[p] or 0) + 1
     all[w] = (all[w] or 0) + 1
     if p == w then right[p] = (right[p] or 0) + 1 end

@@ -305,14 +305,17 @@ function recorder:output(name, v)
   self.outputs[name] = v
 end
 
---- Keeps a value readable after a run under a name.
+--- Keeps a value readable after a run under a name, as an output after the program's own.
 function recorder:watch(name, v)
-  if self.watched[name] then
-    if self.watched[name].id ~= v.id then check.fail("watch: the name %q is taken", name) end
+  local known = self.watched[name] or self.outputs[name]
+  if known then
+    if known.id ~= v.id then check.fail("watch: the name %q is taken", name) end
     return v
+  elseif not record.is_value(v) then
+    check.fail("output %s: expected a recorded value, came %s", name, check.came(v))
   end
-  self:output(name, v)
   self.watched[name] = v
+  self.watched[#self.watched + 1] = name
   return v
 end
 
@@ -420,6 +423,13 @@ local function run_once(build, params, seed, hints)
     end
   elseif record.is_value(result) then
     rec:output("output", result)
+  end
+  for _, name in ipairs(rec.watched) do
+    if rec.outputs[name] and rec.outputs[name].id ~= rec.watched[name].id then
+      check.fail("watch: the name %q is taken", name)
+    elseif not rec.outputs[name] then
+      rec:output(name, rec.watched[name])
+    end
   end
   if next(rec.outputs) == nil then
     check.fail("program: the function gave no output: it should return a value or a table of named "

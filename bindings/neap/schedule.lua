@@ -65,7 +65,8 @@ kinds.one_cycle = { { "steps", "rise", "start", "finish" }, function(who, o)
   local start, finish = positive(who, "start", o.start, 25), positive(who, "finish", o.finish, 1e4)
   return function(step, rate)
     local at = step - 1
-    if at <= rise then return along(rate / start, rate, at / rise) end
+    if at < rise then return along(rate / start, rate, at / rise) end
+    if at == rise then return rate end
     return along(rate, rate / start / finish, (at - rise) / (steps - 1 - rise))
   end
 end }

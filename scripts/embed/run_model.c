@@ -801,9 +801,10 @@ static int decode(host *h, const task *t) {
   if (!rc) rc = neap_stream_context_lengths(h->stream, space, &length, 1);
   for (int i = 0; !rc && (name = neap_program_output_name(h->program, i, NULL)) != NULL; i++) {
     size_t n;
+    value = neap_program_find_input(decoder, name);
+    if (value < 0) continue; /* something that the script watched */
     float *numbers = read_output(h, name, &n);
     if (!numbers) return 1;
-    value = neap_program_find_input(decoder, name);
     rc = neap_stream_context_f32(h->stream, value, NEAP_CONCAT, numbers, n);
     free(numbers);
   }

@@ -20,7 +20,7 @@ local options = common.options {
     common.number(parser, "--each", "N", { low = 10, whole = true, preset = 3000 },
       "Take so many words of each of --lists.")
     common.number(parser, "--ngrams", "N", { low = 0, high = 16, whole = true },
-      "Beside the network weigh n-grams of at most so many characters (4) or words (2); 0: none.")
+      "Beside the network weigh n-grams of at most so many characters (4) or words (1); 0: none.")
     parser:option "--baseline":choices { "ngrams" }
       :description "ngrams: their weights alone, without a network."
     common.number(parser, "--members", "N", { low = 1, whole = true, preset = 1, quick = 2 },
@@ -30,7 +30,7 @@ local options = common.options {
 local rng = neap.rng(options.seed)
 local size, batch, rate = 128, 32, 4e-3
 if options.quick then size, batch, rate = 16, 32, 1e-2 end
-local most = options.ngrams or (options.words and 2 or 4)
+local most = options.ngrams or (options.words and 1 or 4)
 if options.baseline and most == 0 then
   common.fail(2, "--baseline ngrams: expected --ngrams from 1, came 0")
 end

@@ -82,12 +82,23 @@ local function bible()
 end
 
 -- The fortunes of a folder: files without a dot in their names, lines of "%" between fortunes.
+-- The text, or nil and in which line it is none.
+local function checked(path, text)
+  local valid, at = utf8.len(text)
+  if valid then return text end
+  local _, lines = text:sub(1, at - 1):gsub("\n", "")
+  return nil, ("%s:%d: expected UTF-8, came other bytes"):format(path, lines + 1)
+end
+
 local function fortunes(path)
   local pipe <close> = assert(io.popen("ls -- '" .. path:gsub("'", "'\\''") .. "'"))
   local all = {}
   for name in pipe:lines() do
     local file <close> = not name:find(".", 1, true) and io.open(path .. "/" .. name) or nil
-    all[#all + 1] = file and file:read "a"
+    local text, message = file and file:read "a", nil
+    if text then text, message = checked(path .. "/" .. name, text) end
+    if message then return nil, message end
+    all[#all + 1] = text
   end
   return table.concat(all, "%\n")
 end
@@ -99,10 +110,12 @@ local function read(path)
   local text, why, code = file:read "a"
   file:close()
   local folder = code == 21
-  if folder then text = fortunes(path) end
-  if not text then return nil, ("%s: %s"):format(path, why) end
-  local valid, at = utf8.len(text)
-  if not valid then return nil, ("%s: not UTF-8: byte %d"):format(path, at) end
+  if folder then
+    text, message = fortunes(path)
+  elseif text then
+    text, message = checked(path, text)
+  end
+  if not text then return nil, message or ("%s: %s"):format(path, why) end
   local texts = texts_of(text:gmatch "[^\r\n]*", function(line)
     local between = line == (folder and "%" or "")
     return between, not between and line ~= "" and line or nil

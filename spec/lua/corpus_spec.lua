@@ -703,7 +703,7 @@ describe("a corpus", function()
 
     it("treats unknown symbols as told", function()
       local v = vocab.new{ "be", "to" }
-      raises("field form of a script: symbol \"or\" is not in the vocabulary, which has no unk",
+      raises("field form of a script, sequence 2: symbol \"or\" is not in the vocabulary, which has no unk",
         function() c:encode("form", v) end)
       assert.same({ 1, 0, -1, -1, 1, 0 },
         c:encode("form", v, { unknown = "ignore" }).data:totable())

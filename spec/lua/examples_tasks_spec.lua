@@ -128,6 +128,11 @@ describe("example", function()
       for i = 1, 60 do jokes[i] = ("Knock %d, knock.\n\t-- A. Guest\n"):format(i * (k % 2)) end
       folder.write("jokes/" .. name, table.concat(jokes, "%\n"))
     end
+    folder.write("jokes/c", "Who is\nthere?\n\xe9\n")
+    local _, said, came = run(folder, "wordlm", ("--train %s/jokes"):format(folder.path))
+    assert.equal(1, came)
+    assert.matches("jokes/c:3: expected UTF-8, came other bytes\n", said, 1, true)
+    os.remove(folder.path .. "/jokes/c")
     text = run(folder, "wordlm", ("--train %s/jokes --epochs 1 --threads 1"):format(folder.path))
     assert.matches("Perplexity on 33 words and marks of dev", text, 1, true)
   end)
@@ -179,6 +184,18 @@ describe("example", function()
     assert.equal(0, status, errors)
     assert.matches("30 words: their letters stand for 2 different pieces; 10 other words left out",
       errors, 1, true)
+    folder.write("long.tsv", "a\tA B C\n")
+    _, errors, status = run(folder, "g2p",
+      ("--size 8 --epochs 1 --train %s/long.tsv --dev %s/long.tsv"):format(folder.path, folder.path))
+    assert.equal(1, status)
+    assert.matches("^g2p: corpus:align: most: expected some phonemes of at most 2 symbols "
+      .. "for each of its word, came none of 1\n$", errors)
+  end)
+
+  it("tag has the transitions of a CRF and a hidden Markov model beside it", function()
+    local text, errors, status = run(folder, "tag", "--quick --crf --baseline hmm")
+    assert.equal(0, status, errors)
+    assert.is_true(select(2, result_of(text)).dev_accuracy > 0.9, text)
   end)
 
   it("translate reads pairs, goes both ways, and shows what it looks at", function()

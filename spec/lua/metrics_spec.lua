@@ -146,6 +146,13 @@ describe("metrics", function()
     assert.equal(0, metrics.macro_f1({}, {}))
     assert.equal(0, metrics.macro_f1({ "a" }, { "b" }))
     raises("1 hypotheses for 2 entries", function() metrics.macro_f1({ 1 }, { 1, 2 }) end)
+    for _, name in ipairs { "macro_f1", "accuracy" } do
+      raises(name .. ": entry 2: expected two classes, both strings or both numbers, came 1 and \"1\"",
+        function() metrics[name]({ "a", 1 }, { "a", "1" }) end)
+      raises(name .. ": entry 1: expected two classes, both strings or both numbers, came", function()
+        metrics[name]({ { "a" } }, { { "a" } })
+      end)
+    end
   end)
 
   it("rmse and mae take lists, rows and tensors", function()

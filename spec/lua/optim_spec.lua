@@ -179,6 +179,13 @@ describe("a schedule", function()
     raises("schedule.one_cycle: rise: expected a number from 0 to 1, came 2", function()
       neap.schedule.one_cycle { steps = 9, rise = 2 }
     end)
+    for _, rise in ipairs { 0, 0.05, 0.1, 0.5, 1 } do
+      local cycle = neap.schedule.one_cycle { steps = 10, rise = rise }
+      for step = 1, 12 do
+        local rate = cycle(step, 1)
+        assert.is_true(rate > 0 and rate <= 1, ("rise %g, step %d: %g"):format(rise, step, rate))
+      end
+    end
     raises("schedule.warmup: next: expected a schedule, came 3", function()
       neap.schedule.warmup { steps = 9, next = 3 }
     end)
@@ -285,6 +292,26 @@ describe("gathered gradients", function()
       help.near(two.params:get(name), one.params:get(name), 1e-5, name, 0.1)
     end
     assert(tostring(small):find "accumulate=3")
+  end)
+
+  it("are averaged once a step, and a schedule that waits for scores has to get some", function()
+    local model, lists = forecasting(1)
+    local average, batches = neap.average { decay = 0.9 }, {}
+    for i = 1, 6 do batches[i] = model:batch(lists[i]) end
+    local function train()
+      local i = 0
+      return function()
+        i = i + 1
+        return batches[i]
+      end
+    end
+    neap.fit(model, { optim = neap.sgd { rate = 1e-3, accumulate = 3 }, average = average,
+      epochs = 1, quiet = true, train = train })
+    assert.matches("of 2$", tostring(average))
+    raises("fit: optim: its schedule waits for scores, which needs dev, came none", function()
+      neap.fit(model, { optim = neap.sgd { schedule = neap.schedule.plateau {} }, epochs = 1,
+        quiet = true, train = train })
+    end)
   end)
 
   it("begin anew after a step that failed", function()

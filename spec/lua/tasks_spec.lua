@@ -1079,3 +1079,45 @@ describe("fit", function()
     end
   end)
 end)
+
+describe("a watched layer", function()
+  local vocab = neap.vocab.new { "a", "b", "c", start = true, stop = true }
+
+  -- What f(model) gives is the same whether its layers are watched or not.
+  local function same(make, f)
+    local plain, watched = make(false), make(true)
+    local expected = f(plain)
+    assert.same(expected, f(watched))
+    local path = temporary "watched"
+    finally(function() os.remove(path) end)
+    assert(watched:save(path))
+    assert.same(expected, f(assert(neap.load(path))))
+  end
+
+  it("changes nothing of what a language model writes", function()
+    same(function(watch)
+      return neap.language_model { vocab = vocab, rng = neap.rng(1),
+        net = neap.chain { neap.embed { size = 3 }, neap.lstm { size = #vocab, watch = watch } } }
+    end, function(model) return model:generate("ab", 6, { temperature = 0 }) end)
+  end)
+
+  it("changes nothing of a forecast", function()
+    same(function(watch)
+      return neap.forecaster { size = 2, rng = neap.rng(2), net = neap.gru { size = 2, watch = watch } }
+    end, function(model) -- a layer that is looked into is a loop: other bits
+      local out = {}
+      for i, row in ipairs(model:rollout({ { 1, 2 }, { 3, 4 } }, 3)) do
+        out[i] = ("%.5f %.5f"):format(row[1], row[2])
+      end
+      return out
+    end)
+  end)
+
+  it("changes nothing of what an encoder and a decoder make", function()
+    same(function(watch)
+      return neap.async_seq2seq { input = vocab, output = vocab, rng = neap.rng(3), max_length = 5,
+        encoder = neap.chain { neap.embed { size = 3 }, neap.lstm { size = 4, watch = watch } },
+        decoder = neap.decoder { embed = 3, layers = { neap.lstm { size = 4, watch = watch } } } }
+    end, function(model) return model:predict({ "abca", "b" }, { beam = 2 }) end)
+  end)
+end)
