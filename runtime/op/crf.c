@@ -91,8 +91,9 @@ enum { PIECE = 8 };
 /* Less than any score. */
 #define LOWEST ((real)-HUGE_VAL)
 
-/* ln alpha of a class that y does not allow: e^it is 0. */
+/* ln alpha of a class that y does not allow: e^it is 0, as of all that is less than LEAST. */
 static const real NEVER = -1e30;
+#define LEAST ((real)-1e29)
 
 /* The sequences of classes, all of them or those that ids allow. */
 typedef struct lattice {
@@ -150,6 +151,7 @@ static real log_sum(const lattice *l, const real *a, const real *b) {
     real most = k->max(chunk(l, a, b, c, part), part);
     if (most > top || most != most) top = most;
   }
+  if (top <= LOWEST) return LOWEST; /* not for NaN */
   for (size_t c = 0; c < l->v; c += NI_CHUNK) {
     size_t m = chunk(l, a, b, c, part);
     sum += k->exp_sum(m, part, top, part);
@@ -160,11 +162,12 @@ static real log_sum(const lattice *l, const real *a, const real *b) {
 /*
 ** ln of the sum of e^score over the sequences: into_t(j) = ln sum_i e^(alpha_{t-1}(i) + a(j,i)),
 ** alpha_t(j) = into_t(j) + x_t(j), less what all have in common, so that long sequences keep their
-** digits.
+** digits. never: the step, from 1, by which no sequence has any probability left; 0: some have.
 */
-static double sweep(const lattice *l, size_t p) {
+static double sweep(const lattice *l, size_t p, size_t *never) {
   size_t len = l->q->len[p];
   double total = 0;
+  *never = 0;
   const real *before = NULL;
   for (size_t t = 0; t < len; t++) {
     size_t r = row_of(l, p, t);
@@ -179,11 +182,17 @@ static double sweep(const lattice *l, size_t p) {
       alpha[j] = into[j] + l->x[r * l->v + j];
       if (alpha[j] > most || alpha[j] != alpha[j]) most = alpha[j];
     }
+    if (most < LEAST) {
+      *never = t + 1;
+      return (double)LOWEST;
+    }
     for (size_t j = 0; j < l->v; j++) alpha[j] -= most;
     total += (double)most;
     before = alpha;
   }
-  return len ? total + (double)log_sum(l, before, l->stop) : 0;
+  real end = len ? log_sum(l, before, l->stop) : 0;
+  if (end < LEAST) *never = len;
+  return total + (double)end;
 }
 
 /* Adds c * e^(a + b - shift) to y. */
@@ -229,7 +238,15 @@ static void loss(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
         ni_exec_fault(x, n, NEAP_ERANGE, p, "step %zu: id %d is not in 0..%zu, nor -1 for any",
                       t + 1, (int)id, l->v - 1);
     }
-    ((real *)x->view[n->out].data)[p] = (real)(sweep(&l[0], p) - sweep(&l[1], p));
+    size_t never, any_never;
+    double all = sweep(&l[0], p, &any_never), allowed = sweep(&l[1], p, &never);
+    if (any_never)
+      ni_exec_fault(x, n, NEAP_ERANGE, p, "step %zu: every sequence of classes has probability 0",
+                    any_never);
+    else if (never)
+      ni_exec_fault(x, n, NEAP_ERANGE, p, "step %zu: the classes that are given have probability 0",
+                    never);
+    ((real *)x->view[n->out].data)[p] = any_never || never ? 0 : (real)(all - allowed);
   }
 }
 
@@ -315,8 +332,13 @@ static void marginals(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) 
   lattice l = lattice_of(x, n, A - 1);
   l.slope = x->view[n->out].data;
   for (size_t p = p0; p < p1; p++) {
-    sweep(&l, p);
-    walk_back(&l, p, 1);
+    size_t never;
+    sweep(&l, p, &never);
+    if (never)
+      ni_exec_fault(x, n, NEAP_ERANGE, p, "step %zu: every sequence of classes has probability 0",
+                    never);
+    else
+      walk_back(&l, p, 1);
   }
 }
 

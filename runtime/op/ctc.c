@@ -107,6 +107,8 @@ enum { PIECE = 8 };
 
 /* ln 0 */
 #define NONE ((real)-HUGE_VAL)
+/* e^less than it is 0, though it be finite: nothing comes to it by sums of scores that mean something. */
+#define LEAST ((real)-1e29)
 
 typedef struct ctc {
   const ni_rows *steps, *labels;
@@ -214,6 +216,7 @@ static void loss(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
     real *y = (real *)x->view[n->out].data + p, *a = NULL, *before = NULL;
     size_t count = count_of(&c, p), len = c.steps->len[p];
     double total = 0;
+    bool never = false;
     *y = 0;
     if (!labels_fit(x, n, &c, p) || !len) continue;
     for (size_t t = 0; t < len; t++, before = a) {
@@ -231,10 +234,15 @@ static void loss(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
         a[s] = sofar + (in[class_of(&c, p, s)] - top - c.norm[2 * r + 1]);
         if (a[s] > most || a[s] != a[s]) most = a[s];
       }
+      if ((never |= most < LEAST)) break;
       for (size_t s = 0; s < count; s++) a[s] -= most;
       total += (double)most;
     }
-    *y = (real)-(total + (double)arrive(a, count - 1, false, w));
+    real last = never ? NONE : arrive(a, count - 1, false, w);
+    if (never || last < LEAST)
+      ni_exec_fault(x, n, NEAP_ERANGE, p, "the labels have probability 0 by these scores");
+    else
+      *y = (real)-(total + (double)last);
   }
 }
 

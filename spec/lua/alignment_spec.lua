@@ -1,6 +1,7 @@
 -- Tagging with neighbours that count (loss = "crf") and with fewer outputs than steps (loss =
 -- "ctc"): what they learn, save, answer to without Lua, and refuse.
 local neap = require "neap"
+local op = neap.op
 local ctc = require "neap.ctc"
 local help = require "data_help"
 local host = require "host_help"
@@ -348,5 +349,56 @@ describe("reading fewer outputs than steps", function()
     -- of the same model: the sum, over the outputs of both
     assert.near(model:loss(neap.batches(fields(good))()) * 2, both * 4, 1e-5)
     model:learn(batch, neap.sgd { rate = 0.1 })
+  end)
+end)
+
+describe("what has probability 0", function()
+  local symbols, tags = neap.vocab.new { "a", "b", "c" }, neap.vocab.new { "X", "Y" }
+  local corpus = neap.corpus.from({ input = { "ab", "abc", "abc" }, output = { { "X", "X" },
+    { "X", "X", "Y" }, { "Y", "Y", "Y" } } }, { split = { input = "characters" } })
+  local function model_of(loss)
+    return neap.synced_seq2seq { input = symbols, output = tags, loss = loss, rng = neap.rng(1),
+      net = neap.chain { neap.embed { size = 3 }, neap.gru { size = 4 } } }
+  end
+  local fields = { input = corpus:encode("input", symbols), output = corpus:encode("output", tags) }
+  local batch = neap.batches(fields, { bucket = false })()
+
+  it("is named by a CRF: the classes that transitions forbid, and its step", function()
+    for _, low in ipairs { -math.huge, -1e30 } do
+      local model = model_of "crf"
+      local free = model:loss(neap.batches(fields, { bucket = false })())
+      assert.is_true(free > 0 and free < 10)
+      model.params:set("net.crf.transitions", neap.tensor { { 0, low }, { low, 0 } })
+      local before = model.params:get("net.crf.transitions"):tobytes()
+      for _, call in ipairs { function() model:loss(batch) end,
+        function() model:learn(batch, neap.sgd { rate = 0.1 }) end } do
+        local ok, message = pcall(call)
+        assert.is_false(ok)
+        assert.matches("crf.*step 3: the classes that are given have probability 0.*sequence 2$",
+          message)
+      end
+      assert.equal(before, model.params:get("net.crf.transitions"):tobytes()) -- nothing is lost
+      for _, found in ipairs(model:predict { "ab", "abc" }) do -- what is allowed goes on
+        for t = 2, #found do assert.equal(found[1], found[t]) end
+      end
+      model.params:set("net.crf.transitions", neap.tensor { { low, low }, { low, low } })
+      assert.matches("step 2: every sequence of classes has probability 0.*sequence 1$",
+        select(2, pcall(model.loss, model, batch)))
+    end
+  end)
+
+  it("is named by CTC: a label that no path can show", function()
+    local x = neap.tensor { { 1, -1e30, 2 }, { 0, -1e30, 1 } }:reshape { 2, 1, 3 }
+    local program = neap.program(function(rec)
+      return op.ctc(rec:input("x", { space = "T", dims = { 3 } }),
+        rec:input("y", { space = "U", dtype = "i32" }))
+    end)
+    local run = program:run()
+    local function with(label)
+      return run:feed { x = x, y = neap.tensor({ label }, "i32"):reshape { 1, 1 } }:forward()
+    end
+    assert.is_true(with(0):item "output" > 0)
+    assert.matches("ctc.*the labels have probability 0 by these scores",
+      select(2, pcall(with, 1)))
   end)
 end)
