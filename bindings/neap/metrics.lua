@@ -113,13 +113,18 @@ local function place(list, i)
   return from and (" (%s)"):format(from.corpus:place(rows and rows[i] or i)) or ""
 end
 
+-- Which file two lists are about, where one of them knows it.
+local function source(a, b)
+  local from = type(a) == "table" and a.from or type(b) == "table" and b.from
+  return from and (" (%s)"):format(tostring(from.corpus.source)) or ""
+end
+
 local function same_count(who, hypotheses, references)
   check.type(who, "hypotheses", hypotheses, "table")
   check.type(who, "references", references, "table")
   if #hypotheses ~= #references then
-    local from = references.from or hypotheses.from
     check.fail("%s: %d hypotheses for %d entries of references%s", who, #hypotheses, #references,
-      from and (" (%s)"):format(tostring(from.corpus.source)) or "")
+      source(references, hypotheses))
   end
 end
 
@@ -422,9 +427,12 @@ end
 -- Two such lists, each as long and as wide.
 local function two(who, predicted, wanted)
   local a, b = rows_of(who, "predicted", predicted), rows_of(who, "wanted", wanted)
-  if #a ~= #b then check.fail("%s: %d predicted for %d wanted", who, #a, #b) end
+  if #a ~= #b then
+    check.fail("%s: %d predicted for %d wanted%s", who, #a, #b, source(wanted, predicted))
+  end
   if #a > 0 and #a[1] ~= #b[1] then
-    check.fail("%s: rows of %d predicted for rows of %d wanted", who, #a[1], #b[1])
+    check.fail("%s: rows of %d predicted for rows of %d wanted%s", who, #a[1], #b[1],
+      source(wanted, predicted))
   end
   return a, b
 end
@@ -514,7 +522,8 @@ metrics.perplexity = metric(function(nats, symbols)
   local a, counts = rows_of("perplexity", "nats", nats), {}
   local b = symbols ~= nil and rows_of("perplexity", "symbols", symbols)
   if b and #a ~= #b then
-    check.fail("perplexity: %d entries of nats for %d of symbols", #a, #b)
+    check.fail("perplexity: %d entries of nats for %d of symbols%s", #a, #b,
+      source(nats, symbols))
   end
   for i, row in ipairs(a) do
     local n = b and b[i][1] or 1

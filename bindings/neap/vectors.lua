@@ -64,7 +64,10 @@ local function read(file, exact, near)
         list, problem = numbers_of(rest, width)
         if list == nil then return nil, ("%d: %s"):format(at, problem) end
       end
-      if list and id then
+      if list == nil then -- of a word that nobody wants at least as many numbers
+        local _, n = rest:gsub("[^ \t]+", "")
+        if n < width then return nil, ("%d: expected %d numbers, came %d"):format(at, width, n) end
+      elseif list and id then
         found[id], sure[id] = list, true
       elseif list then
         for _, other in ipairs(near[word]) do found[other] = found[other] or list end

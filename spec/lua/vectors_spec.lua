@@ -67,6 +67,7 @@ describe("vectors", function()
       ["sea 1 2\n"] = "vectors.txt: expected words of the vocabulary, came none of its 5 symbols",
       ["the 1 2\nin 1 2 3\n"] = "vectors.txt:2: expected 2 numbers, came 3",
       ["the 1 2\nin 1\n"] = "vectors.txt:2: expected 2 numbers, came 1",
+      ["the 1 2\nnobody 1\n"] = "vectors.txt:2: expected 2 numbers, came 1",
       ["the 1 2\nin 1 two\n"] = 'vectors.txt:2: expected 2 numbers, came "two"',
       ["the 1 nan\n"] = 'vectors.txt:1: expected 2 numbers, came "nan"',
       ["the 1 1e999\n"] = 'vectors.txt:1: expected 2 numbers, came "1e999"',
