@@ -418,9 +418,9 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 --
 -- - `states(memory)`: a list of `{ name = "h", dims = { 64 } }` (or `size = 64`; `dtype = "i32"` for
 --   integers), what is carried from step to step
--- - `first(rec, summary, last, memory)`: a table of first states by name, from the encoder's last state h,
---   [B,M'] (the mean of what it gave if it has none), or from `last`, a list of the last states of
---   its recurrent layers, each a table by name; a state that is not in it begins with zeros
+-- - `first(rec, summary, last, memory)`: a table of first states by name, from the encoder's last
+--   state h, [B,M'] (the mean of what it gave if it has none), or from `last`, a list of the last
+--   states of its recurrent layers, each a table by name; a state that is not in it begins with zeros
 -- - `prepare(rec, memory)`: computes what is the same at every step, into `memory`; called before
 --   steps are recorded
 -- - `teacher(rec, previous, first, memory)`: all steps at once: ids [T,B] and the table of first

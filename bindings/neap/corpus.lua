@@ -169,7 +169,8 @@ end
 
 --- How the strings of a field were cut.
 -- @string name field
--- @treturn ?string "symbol", "characters", "words" or "pieces"; nil where none were: they came as symbols
+-- @treturn ?string "symbol", "characters", "words" or "pieces"; nil where none were: they came as
+--   symbols
 function methods:split_of(name) return find(self, "corpus:split_of", name, "symbols").split end
 
 --- Length of a sequence.
@@ -484,8 +485,11 @@ end
 -- - `most`: symbols of the target in a piece at most (2)
 -- - `min`: pieces that come less often in what can be cut are rare (1)
 -- - `iterations` (8) through so many `sequences` at most (20000), spread evenly, learn how
--- @treturn corpus
--- @treturn tab `{ left_out = sequences, pieces = different ones, nats = mean -ln P of a target }`
+-- @treturn[1] corpus
+-- @treturn[1] tab `{ left_out = sequences, pieces = different ones, nats = mean -ln P of a target }`
+-- @return[2] nil: there is no sequence that can be cut so
+-- @treturn[2] string message
+-- @treturn[2] string "EFORMAT"
 function methods:align(source, target, options)
   options = check.options("corpus:align", options, { "as", "most", "min", "iterations", "sequences" })
   local as = check.type("corpus:align", "as", options.as, "string")
@@ -545,12 +549,11 @@ function methods:align(source, target, options)
       growing.close()
     end
   end
-  if fits and #order == 0 then
-    check.fail("corpus:align: min: expected some sequence without a piece that comes less than %d "
-      .. "times, came none", min)
-  elseif #order == 0 then
-    check.fail("corpus:align: most: expected some %s of at most %d symbols for each of its %s, came "
-      .. "none of %d", target, most, source, self.n)
+  if #order == 0 then
+    local message = fits and ("min: expected some sequence without a piece that comes less than %d "
+      .. "times, came none"):format(min) or ("most: expected some %s of at most %d symbols for each "
+      .. "of its %s, came none of %d"):format(target, most, source, self.n)
+    return nil, ("%s: corpus:align: %s"):format(tostring(self.source), message), "EFORMAT"
   end
   local field = growing.done()
   return with(self:select(order), as, field),

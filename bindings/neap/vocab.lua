@@ -88,8 +88,8 @@ end
 function vocab.splitter(who, name, split)
   if not splits[split] then
     local near = core.nearest(tostring(split), { "symbol", "characters", "words", "pieces" })
-    check.fail("%s: %s: expected \"symbol\", \"characters\", \"words\" or \"pieces\", came %s%s", who, name,
-      check.came(split), near and ("; did you mean \"%s\"?"):format(near) or "")
+    check.fail("%s: %s: expected \"symbol\", \"characters\", \"words\" or \"pieces\", came %s%s",
+      who, name, check.came(split), near and ("; did you mean \"%s\"?"):format(near) or "")
   end
   return splits[split]
 end

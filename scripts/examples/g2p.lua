@@ -92,9 +92,7 @@ local aligned = options.attention == "aligned"
 local target = aligned and "pieces" or "phonemes"
 local function prepared(corpus)
   if not aligned then return corpus end
-  local fits, pieces, report = pcall(corpus.align, corpus, "word", "phonemes",
-    { as = "pieces", min = 2 })
-  if not fits then common.fail(1, (tostring(pieces):gsub("^.-:%d+: ", ""))) end
+  local pieces, report = common.need(corpus:align("word", "phonemes", { as = "pieces", min = 2 }))
   common.warn("%d words: their letters stand for %d different pieces; %d other words left out",
     #pieces, report.pieces, report.left_out)
   return pieces

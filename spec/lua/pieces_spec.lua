@@ -181,12 +181,11 @@ describe("corpus:align", function()
     local numbers = neap.corpus.from { x = { { 1, 2 } }, y = { { "a" } } }
     raises("corpus:align: field x", function() numbers:align("x", "y", { as = "z" }) end)
     local long = neap.corpus.from({ word = { "a" }, phonemes = { "A B C" } }, phonemes)
-    raises("corpus:align: most: expected some phonemes of at most 2 symbols for each of its word, "
-      .. "came none of 1", function() long:align("word", "phonemes", { as = "pieces" }) end)
-    raises("corpus:align: min: expected some sequence without a piece that comes less than 100 "
-      .. "times, came none", function()
-      corpus:align("word", "phonemes", { as = "pieces", min = 100 })
-    end)
+    data.fails("EFORMAT", "a script: corpus:align: most: expected some phonemes of at most 2 symbols "
+      .. "for each of its word, came none of 1", long:align("word", "phonemes", { as = "pieces" }))
+    data.fails("EFORMAT", "a script: corpus:align: min: expected some sequence without a piece that "
+      .. "comes less than 100 times, came none",
+      corpus:align("word", "phonemes", { as = "pieces", min = 100 }))
     for _, symbol in ipairs { "New York", "" } do
       local blank = neap.corpus.from { x = { { "a" } }, y = { { symbol } } }
       raises(('corpus:align: field y: expected symbols without blanks, came "%s"'):format(symbol),
