@@ -226,6 +226,14 @@ static void walk_back(const lattice *l, size_t p, real dy) {
   }
 }
 
+/* Is there nothing left of sequence p by that step, whatever its classes? Then that is an error. */
+static bool nothing_left(const ni_exec *x, const ni_node *n, size_t p, size_t never) {
+  if (never)
+    ni_exec_fault(x, n, NEAP_ERANGE, p, "step %zu: every sequence of classes has probability 0",
+                  never);
+  return never != 0;
+}
+
 /* ---- the loss: ln sum over all sequences - ln sum over those that y allows ---- */
 
 static void loss(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
@@ -240,10 +248,7 @@ static void loss(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) {
     }
     size_t never, any_never;
     double all = sweep(&l[0], p, &any_never), allowed = sweep(&l[1], p, &never);
-    if (any_never)
-      ni_exec_fault(x, n, NEAP_ERANGE, p, "step %zu: every sequence of classes has probability 0",
-                    any_never);
-    else if (never)
+    if (!nothing_left(x, n, p, any_never) && never)
       ni_exec_fault(x, n, NEAP_ERANGE, p, "step %zu: the classes that are given have probability 0",
                     never);
     ((real *)x->view[n->out].data)[p] = any_never || never ? 0 : (real)(all - allowed);
@@ -334,11 +339,7 @@ static void marginals(const ni_exec *x, const ni_node *n, size_t p0, size_t p1) 
   for (size_t p = p0; p < p1; p++) {
     size_t never;
     sweep(&l, p, &never);
-    if (never)
-      ni_exec_fault(x, n, NEAP_ERANGE, p, "step %zu: every sequence of classes has probability 0",
-                    never);
-    else
-      walk_back(&l, p, 1);
+    if (!nothing_left(x, n, p, never)) walk_back(&l, p, 1);
   }
 }
 

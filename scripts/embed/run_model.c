@@ -411,14 +411,13 @@ static bool read_vocab(vocab *v, const json *j, int object, long more) {
   v->stop = (int)json_integer(j, json_find(j, object, "stop"), 0) - 1;
   v->lower = json_true(j, json_find(j, object, "lower"));
   if (!read_merges(v, j, object)) return false;
-  v->letters = !v->merge;
   v->pieces = json_is(j, json_find(j, object, "split"), "pieces");
+  v->letters = !v->merge && !v->pieces;
   for (int i = 0; i < v->n; i++) {
     size_t n = strlen(v->symbol[i]);
     if (i != v->unk && i != v->start && i != v->stop && letter(v->symbol[i], n) < n)
       v->letters = false;
   }
-  if (v->pieces) v->letters = false;
   return true;
 }
 
