@@ -80,7 +80,10 @@ end
 -- them, and o = tanh(M [h; context]) before the output layer (Luong et al. 2015).
 -- @tab options
 --
--- - `embed`: width of the symbols
+-- - `embed`: width of the symbols, or `neap.embed { size = .. }` with a start of its own; the encoder's
+--   own layer where both have one vocabulary
+-- - `tied`: the output layer has the embedding's weight (false; Press and Wolf 2017). What goes into
+--   it has to be as wide as a symbol
 -- - `layers`: a list of layers that step: `neap.elman`, `neap.lstm`, `neap.gru`, `neap.jordan`,
 --   cells of the script's own, without context; those without states; and these in `neap.residual`,
 --   `neap.highway` and `neap.chain`
@@ -112,8 +115,15 @@ end
 --   have too: see @{async_seq2seq}
 function class.decoder(options)
   options = check.options("decoder", options, { "embed", "layers", "attention", "dropout", "mix",
-    "bridge", "coverage", "coverage_loss", "copy", "input_feed" })
-  local width = check.integer("decoder", "embed", options.embed, 1)
+    "bridge", "coverage", "coverage_loss", "copy", "input_feed", "tied" })
+  local symbols = options.embed
+  if not layer.is_layer(symbols) then
+    symbols = layer.embed { size = check.integer("decoder", "embed", symbols, 1) }
+  elseif symbols.kind ~= "embed" then
+    check.fail("decoder: embed: expected a width or neap.embed { size = .. }, came the layer %s",
+      symbols.kind)
+  end
+  local width, tied = symbols.options.size, check.boolean("decoder", "tied", options.tied)
   local layers = options.layers
   if type(layers) ~= "table" or layer.is_layer(layers) or next(layers) == nil then
     check.fail("decoder: layers: expected a list of at least one layer, such as { neap.gru "
@@ -202,7 +212,7 @@ function class.decoder(options)
   function decoder.describe()
     local lines = { "decoder" }
     local function add(...) lines[#lines + 1] = "  " .. string.format(...):gsub("\n", "\n  ") end
-    add("embed size=%d", width)
+    add("%s%s", tostring(symbols), tied and " tied=true" or "")
     for i, l in ipairs(layers) do add("%d %s", i, tostring(l)) end
     add("%s", attention and tostring(attention) or aligned and "attention kind=aligned"
       or "no attention")
@@ -214,8 +224,11 @@ function class.decoder(options)
   end
 
   local function embed(rec, ids)
-    return op.embedding(ids, rec:param("embed.weight", { rec.hints.output_size, width },
-      { "normal", 0, 1 }))
+    local hints = rec.hints
+    rec.hints = { input_size = hints.output_size, output_size = hints.output_size }
+    local x = symbols(ids)
+    rec.hints = hints
+    return x
   end
 
   -- What stays the same over the steps.
@@ -265,7 +278,15 @@ function class.decoder(options)
     end
     o = drop(rec, o)
     local v, k = rec.hints.output_size, 1 / o.width ^ 0.5
-    return op.linear(o, rec:param("output.weight", { v, o.width }, { "uniform", -k, k }),
+    local function weight(name)
+      return rec:param(name, { v, o.width }, { "uniform", -k, k })
+    end
+    if tied and o.width ~= width then
+      check.fail("decoder: tied: expected symbols as wide as what goes into the output layer, %d, "
+        .. "came %d%s", o.width, width,
+        context and (" (mix = %d makes that as wide)"):format(width) or "")
+    end
+    return op.linear(o, tied and symbols:inside(weight, "weight") or weight "output.weight",
       rec:param("output.bias", { v }, "zeros")), weights, more, o, after
   end
 
@@ -440,10 +461,12 @@ local parts = { "teacher", "step", "states", "first", "prepare" }
 --   @{neap.layer.fold} in it, a pyramid, y has fewer steps
 -- - `decoder`: @{decoder}, or a table of the script's own, see above
 -- - `max_length`: most symbols that are written (100)
--- - `rng`, `threads`, `recompute` (see @{neap.program}), `smoothing`
+-- - `rng`, `threads`, `recompute` (see @{neap.program}); of the cross-entropy `smoothing`,
+--   `weights` (`{ symbol = number, .. }`, 1 for the others), `focal` (see @{neap.op.cross_entropy}),
+--   none of them where symbols are copied
 function class.new(options)
   options = check.options("async_seq2seq", options, { "input", "output", "encoder", "decoder", "rng",
-    "threads", "recompute", "smoothing", "max_length" })
+    "threads", "recompute", "max_length", table.unpack(task.class_loss) })
   local inputs = task.inputs("async_seq2seq", options.input)
   local output = options.output
   if type(output) ~= "table" or not output.symbols then
@@ -473,9 +496,13 @@ function class.new(options)
         .. "are not subwords")
     elseif not output.unk then
       check.fail("async_seq2seq: decoder: copy: the output's vocabulary needs unk: unk = true")
-    elseif (options.smoothing or 0) > 0 then
-      check.fail("async_seq2seq: smoothing: expected none where symbols are copied, came %g",
-        options.smoothing)
+    end
+    for _, name in ipairs(task.class_loss) do
+      local given = options[name]
+      if given and given ~= 0 then
+        check.fail("async_seq2seq: %s: expected none where symbols are copied, came %s", name,
+          check.came(given))
+      end
     end
   end
 
@@ -547,7 +574,7 @@ function class.new(options)
     local valid = op.reshape(op.greater_equal(target, 0), { 1 })
     local sum = copy
       and op.reshape(op.mean_rows(copy_loss(z, target, weights, more, memory), valid), {})
-      or op.cross_entropy(z, target, { smoothing = options.smoothing })
+      or task.cross_entropy(rec, options, output, z, target)
     if more and more.loss then
       sum = sum + op.reshape(op.mean_rows(op.reshape(more.loss, { 1 }), valid), {})
     end

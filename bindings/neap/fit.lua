@@ -178,6 +178,10 @@ return function(model, options)
         bar:update(n, { loss = sum / n, rate = optim:rate(), score = best and best.scores[key] })
       end
     end
+    if optim.gathered and optim.gathered[model.params] then
+      optim:finish(model.params)
+      if average then average:update(model) end
+    end
     if not options.quiet then bar:finish() end
     if n == 0 then check.fail("fit: train gave no batch in epoch %d", epoch) end
     return sum / n

@@ -28,9 +28,11 @@ local class = {}
 -- - `net`: a layer or function: ids [T,B] -> y [T,B,H]; where H is not the number of symbols, a linear
 --   layer follows
 -- - `rng`, `threads`, `recompute` (see @{neap.program})
+-- - `smoothing`, `weights` (`{ symbol = number, .. }`, 1 for the others), `focal`: of the
+--   cross-entropy that it learns by, see @{neap.op.cross_entropy}; `score` is without them
 local function new(_, options)
   options = check.options("language_model", options, { "vocab", "net", "rng", "threads",
-    "recompute" })
+    "recompute", table.unpack(task.class_loss) })
   local v = options.vocab
   if type(v) ~= "table" or not v.symbols then
     check.fail("language_model: vocab: expected a vocabulary, came %s", check.came(v))
@@ -44,16 +46,20 @@ local function new(_, options)
       return y.width == #v and y or head(y)
     end)
   end
+  local function learn(rec, loss_options)
+    local z = logits(rec)
+    local y = rec:input("target", { space = "T", dtype = "i32" })
+    return { loss = task.cross_entropy(rec, loss_options, v, z, y) }
+  end
+  local altered
+  for _, name in ipairs(task.class_loss) do altered = altered or options[name] ~= nil end
   local self = task.new(class, {
     kind = "language_model", rng = options.rng, net = net, options = options,
     hints = { input_size = #v, output_size = #v },
     config = { kind = "language_model", vocab = v:plain() },
     builders = {
-      learn = function(rec)
-        local z = logits(rec)
-        local y = rec:input("target", { space = "T", dtype = "i32" })
-        return { loss = op.cross_entropy(z, y) }
-      end,
+      learn = function(rec) return learn(rec, options) end,
+      score = altered and function(rec) return learn(rec, {}) end or nil,
       predict = function(rec) return { logits = logits(rec) } end,
     },
   })
@@ -108,8 +114,9 @@ function class:score(ids, options)
   local columns = check.integer("score", "columns", options.columns or 1, 1)
   local steps = check.integer("score", "steps", options.steps or 500, 1)
   local all = batches.stream(ids, { batch = columns, steps = steps })
-  local run = self:run("learn", false)
-  run:state(self:program "learn":state(columns))
+  local name = (self.builders or self.programs).score and "score" or "learn"
+  local run = self:run(name, false)
+  run:state(self:program(name):state(columns))
   local sum, n = 0, 0
   for batch in all do
     run:feed(batch):forward()

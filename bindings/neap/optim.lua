@@ -114,7 +114,9 @@ end
 --   "net.embed.*"
 -- - `groups = { { params = { names }, rate =, weight_decay = }, .. }`: their rate is so many times
 --   the optimizer's, their weight decay another; clipping is over all
--- - `accumulate`: so many batches make one step, by the mean of their gradients
+-- - `accumulate`: so many batches make one step, by the mean of their gradients. Those that are left
+--   at the end of an epoch of @{neap.fit} make one too (`optim:finish(params)`), each as heavy as in
+--   the others
 -- - `lazy = true`: see below
 --
 -- Rows of a table that only embeddings read have a gradient of 0 unless a batch looks them up. SGD
@@ -167,9 +169,18 @@ end
 -- calls alone.
 -- @param params of a model or program
 function methods:step(params)
-  local o, n = self:on(params), (self.gathered[params] or 0) + 1
-  self.gathered[params] = n < self.accumulate and n or nil
-  if n < self.accumulate then return end
+  self:on(params)
+  local n = (self.gathered[params] or 0) + 1
+  self.gathered[params] = n
+  if n == self.accumulate then self:finish(params) end
+end
+
+--- Makes the step of what is gathered now, if anything is.
+-- @param params of a model or program
+function methods:finish(params)
+  local o = self:on(params)
+  if not self.gathered[params] then return end
+  self.gathered[params] = nil
   if self.schedule then
     local step = o:report().steps + 1
     local rate = self.schedule(step, self.base)

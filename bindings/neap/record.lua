@@ -306,8 +306,17 @@ function recorder:output(name, v)
 end
 
 --- Keeps a value readable after a run under a name, as an output after the program's own.
-function recorder:watch(name, v)
+-- @string name
+-- @param v
+-- @bool[opt] again where another value has the name, this is NAME.2, the next NAME.3
+function recorder:watch(name, v, again)
   local known = self.watched[name] or self.outputs[name]
+  local n, base = 1, name
+  while again and known and known.id ~= v.id do
+    n = n + 1
+    name = base .. "." .. n
+    known = self.watched[name] or self.outputs[name]
+  end
   if known then
     if known.id ~= v.id then check.fail("watch: the name %q is taken", name) end
     return v

@@ -288,7 +288,7 @@ local function gate_of(self, rec, v, name, value)
     value = by
   end
   v[name] = value
-  if self.o.watch and record.is_value(value) then op.watch(rec.scope .. "." .. name, value) end
+  if self.o.watch and record.is_value(value) then rec:watch(rec.scope .. "." .. name, value, true) end
   return value
 end
 
@@ -331,7 +331,7 @@ function kinds.lstm.step(self, rec, p, x, s, h)
   end
   local i, f, g = gate("i", s.c), gate("f", s.c), gate "g"
   local c = f * s.c + i * g
-  if o.watch then op.watch(rec.scope .. ".c", c) end
+  if o.watch then rec:watch(rec.scope .. ".c", c, true) end
   local out = gate("o", c)
   local seen = c
   if o.layer_norm then
@@ -529,7 +529,8 @@ function recurrent.elman(options) return (make("elman", options)) end
 -- - `projection`: width of h = W_hr (o tanh(c)) (Sak et al. 2014; PyTorch's proj_size)
 -- - `gates`: by gate a number, which it is frozen to, or a function `f(value, v)` that gives another
 --   value; v has x, h, c (before the step) and the gates so far
--- - `watch`: gates and c are readable after a run as "PATH.i" .. "PATH.c"
+-- - `watch`: gates and c are readable after a run as "PATH.i" .. "PATH.c"; where a program calls the
+--   layer again, as "PATH.i.2" .. "PATH.c.2", then .3
 --
 -- With `layer_norm` the output sees a normalised c too (`gain_c`, `bias_c`). Of these options only
 -- `forget_bias` is one of the fused op.

@@ -132,7 +132,9 @@ end
 -- Checks what learning tasks have in common.
 local function common(who, options)
   if options.smoothing ~= nil then check.number(who, "smoothing", options.smoothing, 0, 1) end
-  if options.weights ~= nil then class_weights(who, options.weights, options.output) end
+  if options.weights ~= nil then
+    class_weights(who, options.weights, options.output or options.vocab)
+  end
   if options.focal ~= nil and check.number(who, "focal", options.focal, 0, 100) > 0
     and (options.smoothing or 0) > 0 then
     check.fail("%s: focal: expected none beside smoothing, came %g", who, options.focal)

@@ -762,6 +762,27 @@ describe("gates:", function()
     for name, e in pairs(errors) do assert(e < 1e-6, name) end
   end)
 
+  it("that is watched may be called again: then names have the call's number", function()
+    local layer = neap.gru { size = 2, watch = true, name = "r" }
+    local pr = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = { 2 } })
+      return { one = layer(x), two = layer(x * 2), three = layer(x) }
+    end)
+    local run = pr:run():feed { x = neap.tensor { { { 1, -1 } }, { { 0.5, 2 } } } }:forward()
+    local once = neap.program(function(rec)
+      return { y = layer(rec:input("x", { space = "T", dims = { 2 } })) }
+    end, { params = pr.params })
+    local function z_of(numbers)
+      return once:run():feed { x = neap.tensor(numbers) }:forward():value("r.z"):tobytes()
+    end
+    local first, second = z_of { { { 1, -1 } }, { { 0.5, 2 } } }, z_of { { { 2, -2 } }, { { 1, 4 } } }
+    assert.not_equal(first, second)
+    assert.equal(first, run:value("r.z"):tobytes())
+    assert.equal(second, run:value("r.z.2"):tobytes())
+    assert.equal(first, run:value("r.z.3"):tobytes())
+    raises("r.z.4", function() run:value "r.z.4" end)
+  end)
+
   it("frozen gates can be read as what they are not: they are numbers of the script", function()
     local pr = scattered(make { "lstm", { watch = true, gates = { f = 0, i = 1, o = 1 },
       output = "identity" } })

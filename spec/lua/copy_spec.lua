@@ -512,6 +512,10 @@ describe("a decoder that copies", function()
       .. "subwords", function() made { input = 3 } end)
     raises("async_seq2seq: smoothing: expected none where symbols are copied, came 0.1",
       function() made { smoothing = 0.1 } end)
+    raises("async_seq2seq: weights: expected none where symbols are copied, came a table",
+      function() made { weights = {} } end)
+    raises("async_seq2seq: focal: expected none where symbols are copied, came 2",
+      function() made { focal = 2 } end)
     raises("decoder: copy: expected an integer from 0 to 65536, came -1", function()
       neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, copy = -1 }
     end)

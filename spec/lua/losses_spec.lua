@@ -223,6 +223,20 @@ describe("losses beside PyTorch's:", function()
     end
   end)
 
+  it("weighs rows that are hard to tell as their classes do", function()
+    local plain = help.flat(op.cross_entropy(logits, ids, { rows = true }))
+    local rows = help.flat(op.cross_entropy(logits, ids, { rows = true, weights = weights,
+      focal = 2 }))
+    local sum, all = 0, 0
+    for i, id in ipairs(flat) do
+      local w = id < 0 and 0 or weights[id + 1]
+      local one = w * plain[i] * (1 - math.exp(-plain[i])) ^ 2
+      assert.near(one, rows[i], 1e-5)
+      sum, all = sum + one, all + w
+    end
+    assert.near(sum / all, op.cross_entropy(logits, ids, { weights = weights, focal = 2 }):item(), 1e-5)
+  end)
+
   it("refuse what they cannot use", function()
     raises("huber: delta: expected a number above 0, came 0", function()
       op.huber(target, target, { delta = 0 })

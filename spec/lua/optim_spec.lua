@@ -308,6 +308,13 @@ describe("gathered gradients", function()
     neap.fit(model, { optim = neap.sgd { rate = 1e-3, accumulate = 3 }, average = average,
       epochs = 1, quiet = true, train = train })
     assert.matches("of 2$", tostring(average))
+    local optim = neap.sgd { rate = 1e-3, accumulate = 4 }
+    average = neap.average { decay = 0.9 } -- 4 and 2 in an epoch, and again
+    neap.fit(model, { optim = optim, average = average, epochs = 2, quiet = true, train = train })
+    assert.equal(4, optim:report().steps)
+    assert.matches("of 4$", tostring(average))
+    optim:finish(model.params) -- nothing is left
+    assert.equal(4, optim:report().steps)
     raises("fit: optim: its schedule waits for scores, which needs dev, came none", function()
       neap.fit(model, { optim = neap.sgd { schedule = neap.schedule.plateau {} }, epochs = 1,
         quiet = true, train = train })

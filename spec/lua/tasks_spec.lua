@@ -467,6 +467,166 @@ describe("async_seq2seq", function()
   end)
 end)
 
+describe("a decoder's embedding", function()
+  local symbols = neap.vocab.new { start = true, stop = true, "a", "b", "c" }
+  local function made(decoder, embed)
+    return neap.async_seq2seq { input = symbols, output = symbols, rng = neap.rng(3),
+      encoder = neap.chain { embed or neap.embed { size = 6 }, neap.gru { size = 5 } },
+      decoder = neap.decoder(decoder) }
+  end
+  local corpus = neap.corpus.from({ text = { "abc", "a", "ccb" } }, { split = { text = "characters" } })
+  local function batch_of(model)
+    return neap.batches(model:fields(corpus, "text", "text"), { size = 3 })()
+  end
+
+  it("may be the output layer's, the encoder's, begin as a script says and stand still", function()
+    local decoder = { embed = 6, layers = { neap.gru { size = 5 } }, mix = 6 }
+    local names = { apart = made(decoder).params:names() }
+    decoder.tied = true
+    local tied = made(decoder)
+    assert.equal(#names.apart - 1, #tied.params:names())
+    assert.is_false(tied.params:has "decoder.output.weight")
+    assert.same({ 5, 6 }, tied.params:shape "decoder.embed.weight")
+    local run = tied:program "learn":run { learn = true, double = true }
+    local batch = batch_of(tied)
+    local function loss() return run:feed(batch):forward():item() end
+    loss()
+    run:backward()
+    gradients(run, tied.params:names(), loss, 1e-7, 4)
+    local path = temporary "tied"
+    assert(tied:save(path))
+    local loaded = assert(neap.load(path))
+    os.remove(path)
+    assert.equal(tied:loss(batch), loaded:loss(batch))
+    assert.same(tied:predict { "abc" }, loaded:predict { "abc" })
+    tied.mix = 0.5 -- the steps one by one
+    assert.is_number(tied:learn(batch, neap.sgd { rate = 0.1 }))
+
+    local both = neap.embed { size = 6 }
+    decoder.embed = both
+    local shared = made(decoder, both)
+    assert.equal(#names.apart - 2, #shared.params:names())
+    assert.is_false(shared.params:has "decoder.embed.weight")
+    assert.is_number(shared:learn(batch, neap.sgd { rate = 0.1 }))
+
+    local start = neap.tensor { { 1, 2, 3, 4, 5, 6 }, { 6, 5, 4, 3, 2, 1 }, { 0, 0, 0, 0, 0, 1 },
+      { 1, 0, 0, 0, 0, 0 }, { -1, -2, -3, -4, -5, -6 } }
+    decoder.embed, decoder.tied = neap.embed { size = 6, init = start, frozen = true }, nil
+    local begun = made(decoder)
+    begun:learn(batch, neap.sgd { rate = 0.1 })
+    assert.equal(start:tobytes(), begun.params:get("decoder.embed.weight"):tobytes())
+    assert.matches("embed frozen=true size=6", tostring(begun))
+  end)
+
+  it("says what does not fit", function()
+    raises("decoder: embed: expected a width or neap.embed { size = .. }, came the layer gru", function()
+      neap.decoder { embed = neap.gru { size = 2 }, layers = { neap.gru { size = 2 } } }
+    end)
+    raises("decoder: embed: expected an integer from 1, came 0", function()
+      neap.decoder { embed = 0, layers = { neap.gru { size = 2 } } }
+    end)
+    raises("decoder: tied: expected true or false, came 1", function()
+      neap.decoder { embed = 2, tied = 1, layers = { neap.gru { size = 2 } } }
+    end)
+    raises("decoder: tied: expected symbols as wide as what goes into the output layer, 5, came 6 "
+      .. "(mix = 6 makes that as wide)", function()
+      made({ embed = 6, tied = true, layers = { neap.gru { size = 5 } } }):parameters()
+    end)
+    raises("decoder: tied: expected symbols as wide as what goes into the output layer, 5, came 6",
+      function()
+        made({ embed = 6, tied = true, attention = false, layers = { neap.gru { size = 5 } } })
+          :parameters()
+      end)
+  end)
+end)
+
+-- Tasks whose output layer has weights of 0: its bias says the probabilities, whatever comes in.
+describe("options of the loss", function()
+  local symbols = neap.vocab.new { start = true, stop = true, "a", "b", "c" }
+  local corpus = neap.corpus.from({ text = { "abc", "a", "ccb" } }, { split = { text = "characters" } })
+  local bias, logs, all = { 0.5, -1, 2, 0, 1 }, {}, 0
+  for _, z in ipairs(bias) do all = all + math.exp(z) end
+  for i, z in ipairs(bias) do logs[i] = z - math.log(all) end
+
+  local function plain(model, name)
+    local w = model.params:get(name .. ".weight")
+    w:fill(0)
+    model.params:set(name .. ".weight", w)
+    model.params:set(name .. ".bias", neap.tensor(bias))
+    return model
+  end
+  local cases = {
+    async_seq2seq = function(options)
+      options.input, options.output, options.rng = symbols, symbols, neap.rng(2)
+      options.encoder = neap.chain { neap.embed { size = 2 }, neap.gru { size = 2 } }
+      options.decoder = neap.decoder { embed = 2, layers = { neap.gru { size = 2 } } }
+      local model = plain(neap.async_seq2seq(options), "decoder.output")
+      return model, neap.batches(model:fields(corpus, "text", "text"), { size = 3 })(),
+        { 3, 4, 5, 2, 3, 2, 5, 5, 4, 2 }
+    end,
+    language_model = function(options)
+      options.vocab, options.rng = symbols, neap.rng(2)
+      options.net = neap.chain { neap.embed { size = 2 }, neap.gru { size = 2 } }
+      local model = plain(neap.language_model(options), "net.head")
+      local batch = neap.batches.stream(corpus:encode("text", symbols), { batch = 1, steps = 20 })()
+      return model, batch, { 4, 5, 3, 5, 5, 4 }
+    end,
+  }
+  -- The mean of what `of` gives for the ids that are to come, by their weights.
+  local function mean(ids, weight, of)
+    local sum, n = 0, 0
+    for _, id in ipairs(ids) do sum, n = sum + weight(id) * of(id), n + weight(id) end
+    return sum / n
+  end
+  local function one() return 1 end
+  local function nats(id) return -logs[id] end
+
+  for kind, make in pairs(cases) do
+    it("are formulas in " .. kind, function()
+      local function loss_is(options, weight, of)
+        local model, batch, ids = make(options)
+        assert.near(mean(ids, weight, of), model:loss(batch), 1e-5)
+        assert.is_number(model:learn(batch, neap.sgd { rate = 0.1 }))
+      end
+      loss_is({}, one, nats)
+      loss_is({ smoothing = 0.2 }, one, function(id)
+        local sum = 0
+        for _, p in ipairs(logs) do sum = sum - p end
+        return 0.8 * nats(id) + 0.2 * sum / #logs
+      end)
+      local function heavy(id) return ({ [3] = 2.5, [4] = 0 })[id] or 1 end
+      loss_is({ weights = { a = 2.5, b = 0 } }, heavy, nats)
+      local function focal(id) return nats(id) * (1 - math.exp(logs[id])) ^ 1.5 end
+      loss_is({ focal = 1.5 }, one, focal)
+      loss_is({ focal = 1.5, weights = { a = 2.5, b = 0 } }, heavy, focal)
+      for text, options in pairs {
+        ["smoothing: expected a number from 0 to 1, came 2"] = { smoothing = 2 },
+        ["weights: expected symbols of the output and their numbers, came \"d\" = 1"] = {
+          weights = { d = 1 } },
+        ["focal: expected none beside smoothing, came 1"] = { focal = 1, smoothing = 0.1 },
+      } do
+        local ok, message = pcall(make, options)
+        assert.is_false(ok)
+        assert.matches(kind .. ": " .. text, message, 1, true)
+      end
+    end)
+  end
+
+  it("change nothing of what a language model is scored by, also loaded", function()
+    local model, _, ids = cases.language_model { focal = 2, weights = { a = 3 } }
+    local field = corpus:encode("text", symbols)
+    local path = temporary "scored"
+    assert(model:save(path))
+    local loaded = assert(neap.load(path))
+    os.remove(path)
+    for _, m in ipairs { model, loaded } do
+      local score = m:score(field)
+      assert.equal(6, score.n)
+      assert.near(mean(ids, one, nats), score.nats, 1e-5)
+    end
+  end)
+end)
+
 describe("an attention decoder of a script's own", function()
   -- Bahdanau et al. 2015 from primitive ops, the context fed into the next step
   local decoder = neap.cell {
