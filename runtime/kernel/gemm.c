@@ -7,13 +7,23 @@
 
 #include "kernel.h"
 
+/* AMD's AVX-512: OpenBLAS takes its code for Intel's there, which the kernels here outdo. */
+static bool outdone(void) {
+#ifdef __x86_64__
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
 bool ni_blas_is_fast(void) {
   static atomic_int known; /* 0 not asked, 1 no, 2 yes */
   int k = atomic_load_explicit(&known, memory_order_relaxed);
   if (k == 0) {
     static const char *const slow[] = {"Prescott", "Core2", "Nehalem", "Generic", "Atom", "Unknown"};
     const char *core = openblas_get_corename();
-    k = 2;
+    k = outdone() && strcmp(ni_kernel_f32()->level, "avx512") == 0 ? 1 : 2;
     for (size_t i = 0; i < sizeof slow / sizeof slow[0]; i++)
       if (strcmp(core, slow[i]) == 0 && strcmp(ni_kernel_f32()->level, "generic") != 0) k = 1;
     atomic_store_explicit(&known, k, memory_order_relaxed);

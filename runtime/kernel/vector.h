@@ -243,19 +243,20 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t lda, const
 static size_t turned(size_t m, size_t k) { return (m + ROWS - 1) / ROWS * ROWS * k; }
 
 static void turn(size_t m, size_t k, const float *a, size_t lda, float *to) {
-  for (size_t i = 0; i < k; i++, a += lda) {
-    float *at = to + i * ROWS;
-    for (size_t j = 0; j < m; j += ROWS, at += k * ROWS) {
-      size_t left = m - j < ROWS ? m - j : ROWS;
-      UNROLL for (size_t v = 0; v < ROWS; v += W) {
-        vec x = get(a + j + v, PAST(left, v));
-        if (i + 1 < k || v + W <= ROWS)
-          store(at + v, x); /* what is past the group is overwritten by the next */
-        else
-          store_part(at + v, ROWS - v, x);
+  for (size_t i0 = 0; i0 < k; i0 += 8) /* so that whole lines of the cache are written */
+    for (size_t j = 0; j < m; j += ROWS) {
+      const size_t left = m - j < ROWS ? m - j : ROWS;
+      for (size_t i = i0; i < k && i < i0 + 8; i++) {
+        float *at = to + j * k + i * ROWS;
+        UNROLL for (size_t v = 0; v < ROWS; v += W) {
+          vec x = get(a + i * lda + j + v, PAST(left, v));
+          if (i + 1 < k || v + W <= ROWS)
+            store(at + v, x); /* what is past the group is overwritten by the next */
+          else
+            store_part(at + v, ROWS - v, x);
+        }
       }
     }
-  }
 }
 
 static void outer(size_t m, size_t n, size_t k, const float *a, const float *packed_w, float *c,

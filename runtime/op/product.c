@@ -10,8 +10,9 @@
 
 /*
 ** Gradients of weights are sums over all rows of a batch and its steps. CHUNK rows of A and B are
-** packed once, then every tile of C takes them up. Where OpenBLAS knows the processor it takes
-** tiles instead, whose cut does not depend on the number of threads.
+** packed once, then every tile of C takes them up. Where OpenBLAS knows the processor and there is
+** more than one tile for it, it takes tiles instead, whose cut does not depend on the number of
+** threads.
 */
 enum { CHUNK = 256, BLOCK = 512, TILE = 64, BLAS_TILE = 256, BAND = 128, RUN = 128 };
 
@@ -175,7 +176,7 @@ void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *
   size_t width = 0;
   for (int f = 0; f < factors; f++) width += factor[f].n;
 #ifndef NI_F64
-  if (m * width * rows >= BLAS_WORTH && ni_blas_is_fast()) {
+  if (m > BLAS_TILE && m * width * rows >= BLAS_WORTH && ni_blas_is_fast()) {
     p.tiles = (m + BLAS_TILE - 1) / BLAS_TILE;
     ni_pool_run(pool, p.tiles * (size_t)factors, blas_task, &p);
     return;
