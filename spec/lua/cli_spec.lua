@@ -158,6 +158,11 @@ describe("neap", function()
       local _, status = shell("scripts/neap " .. name .. " --help")
       assert.equal(0, status, name)
     end
+    for _, name in ipairs { "test", "deps", "fuzz" } do
+      local told, status = shell("scripts/tools/" .. name .. " --help")
+      assert.equal(0, status)
+      assert.matches("\n  " .. name .. " ", told, 1, true)
+    end
   end)
 end)
 
