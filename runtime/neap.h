@@ -376,8 +376,10 @@ NEAP_API neap_status neap_run_input_i32(neap_run *run, int value, neap_layout la
 NEAP_API neap_status neap_run_scalar(neap_run *run, int value, double number);
 /* The state to start from and to leave the final state in; NULL: none. Held by the run. ESHAPE. */
 NEAP_API neap_status neap_run_state(neap_run *run, neap_state *state);
-/* Draws as a fresh run of that seed does, from the next forward on. */
-NEAP_API void neap_run_seed(neap_run *run, uint64_t seed);
+/* Draws from the next forward on as a run of that seed does after `drawn` forwards. */
+NEAP_API void neap_run_seed(neap_run *run, uint64_t seed, uint64_t drawn);
+/* How many forwards it has drawn for; into seed, unless that is NULL, from which seed. */
+NEAP_API uint64_t neap_run_drawn(const neap_run *run, uint64_t *seed);
 NEAP_API void neap_run_learning(neap_run *run, int on); /* dropout on or off in a NEAP_LEARN run */
 
 /* Runs all nodes. ESTATE if an input is missing, ERANGE for an id out of range, ECANCELED,

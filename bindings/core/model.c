@@ -260,8 +260,10 @@ static int optim_new(lua_State *L) {
   if (!lua_isnoneornil(L, 4)) ids = ids_of(L, 4, p, kinds[kind], &n);
   void **box = nb_box(L, &optim_type);
   neap_optim *opt;
+  size_t before = neap_memory_live();
   nb_check(L, neap_optim_new(&opt, nb_object(L, 1, &nb_params_type), ids, n, &o));
   *box = opt;
+  nb_outside_since(L, before);
   return 1;
 }
 
@@ -274,7 +276,9 @@ static int optim_group(lua_State *L) {
 }
 
 static int optim_step(lua_State *L) {
-  nb_check(L, neap_optim_step(optim_of(L)));
+  size_t before = neap_memory_live();
+  nb_check(L, neap_optim_step(optim_of(L))); /* the first takes what it remembers */
+  nb_outside_since(L, before);
   return 0;
 }
 

@@ -46,7 +46,9 @@ static int params_add(lua_State *L) {
   neap_params *p = params_of(L, 1);
   size_t dims[NEAP_MAX_RANK];
   int rank = nb_dims(L, 3, 0, dims);
+  size_t before = neap_memory_live();
   nb_check(L, neap_params_add(NULL, p, nb_string(L, 2, NULL), rank, dims));
+  nb_outside_since(L, before);
   return 0;
 }
 

@@ -144,9 +144,18 @@ static int run_state(lua_State *L) {
   return 0;
 }
 
+/* seed(seed, drawn = 0) */
 static int run_seed(lua_State *L) {
-  neap_run_seed(run_of(L, 1), (uint64_t)nb_integer(L, 2));
+  neap_run_seed(run_of(L, 1), (uint64_t)nb_integer(L, 2), (uint64_t)nb_integer_or(L, 3, 0));
   return 0;
+}
+
+/* drawn() -> seed, forwards since */
+static int run_drawn(lua_State *L) {
+  uint64_t seed, drawn = neap_run_drawn(run_of(L, 1), &seed);
+  lua_pushinteger(L, (lua_Integer)seed);
+  lua_pushinteger(L, (lua_Integer)drawn);
+  return 2;
 }
 
 static int run_learning(lua_State *L) {
@@ -347,6 +356,7 @@ static const luaL_Reg run_methods[] = {{"batch", run_batch},
                                        {"scalar", run_scalar},
                                        {"state", run_state},
                                        {"seed", run_seed},
+                                       {"drawn", run_drawn},
                                        {"learning", run_learning},
                                        {"forward", run_forward},
                                        {"backward", run_backward},

@@ -144,8 +144,12 @@ end }
 
 kinds.async_seq2seq = { takes = { beam = true, length = true }, reader = task_reader,
   answer = function(model, items, options)
-    local out = model:predict(batch_of(model.inputs, items),
-      { beam = options.beam, max_length = options.length })
+    local given = batch_of(model.inputs, items)
+    if model.copy then -- the symbols themselves may be written
+      given = {}
+      for b, item in ipairs(items) do given[b] = item.text end
+    end
+    local out = model:predict(given, { beam = options.beam, max_length = options.length })
     for b, symbols in ipairs(out) do out[b] = model.output:text(symbols) end
     return out
   end }

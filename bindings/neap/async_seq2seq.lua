@@ -146,7 +146,7 @@ function class.decoder(options)
   local copy = options.copy
   if copy == true then copy = 16 end
   if copy == false then copy = nil end
-  if copy ~= nil then check.integer("decoder", "copy", copy, 0, 65536) end
+  if copy ~= nil then check.integer("decoder", "copy", copy, 1, 65536) end
   local feeds = check.boolean("decoder", "input_feed", options.input_feed)
   local aligned = kind == "aligned"
   if kind and not aligned and not spread[kind] then
@@ -198,10 +198,20 @@ function class.decoder(options)
     return list
   end
 
+  -- The width of what the last layer gives; the layers get no parameters yet.
+  local function last_width()
+    local rec, width_ = record.current "decoder", nil
+    record.program(function(probe)
+      width_ = measured(width)[#layers].width
+      return probe:input("x", { space = "T", dims = { 1 } })
+    end, core.params(), rec.seed, rec.hints)
+    return width_
+  end
+
   local shapes, fed -- fed: the width of what goes into the first layer beside the symbol
   local function measure(memory)
     if not shapes then
-      fed = feeds and (options.mix or measured(width)[#layers].width) or aligned and memory.y.width
+      fed = feeds and (options.mix or last_width()) or aligned and memory.y.width
       shapes = measured(width + (fed or 0))
     end
     return shapes
@@ -559,6 +569,12 @@ function class.new(options)
     local summary = s and record.is_value(s.h) and s.h or op.mean_time(y)
     local memory = { y = y }
     local first = rec:within("decoder", decoder.first, rec, summary, last_states(s, all), memory)
+    for name in pairs(rec.watched) do
+      if name == "memory" or name == "source" or tostring(name):find "^first_" then
+        check.fail("async_seq2seq: watch: %q is the task's own name, as \"memory\", \"source\" and "
+          .. "those that begin with \"first_\" are", name)
+      end
+    end
     if copy then
       local ids = rec:input("source", { space = "S", dtype = "i32" })
       if y.space ~= ids.space then
@@ -667,7 +683,7 @@ end
 
 function class.restore(config, parts)
   local self = task.new(class, { kind = "async_seq2seq", params = parts.params,
-    programs = parts.programs, config = config })
+    programs = parts.programs, config = config, main = "learn" })
   self.inputs, self.output = task.restore_inputs(config.input), assert(vocab.from(config.output))
   self.max_length = math.tointeger(config.max_length) or 100
   self.copy = config.copy and math.tointeger(config.copy)
@@ -722,14 +738,14 @@ end
 --- Runs the loss of a batch. `self.mix`, or `batch.mix`, is the share of the decoder's own symbols that
 -- it gets as input: 0 is teacher forcing, 1 free running.
 function class:forward(batch)
-  local mix = batch.mix or self.mix or 0
+  local mix = type(batch) == "table" and batch.mix or self.mix or 0
   if type(mix) ~= "number" or not (mix >= 0 and mix <= 1) then
     check.fail("async_seq2seq: mix: expected a number from 0 to 1, came %s", check.came(mix))
   end
-  if mix == 0 then return self:run("learn", true):feed(batch):forward() end
+  if mix == 0 then return task.forward(self:run("learn", true), batch) end
   local run = self:run("mixed", true)
   run:set("mix", mix)
-  return run:feed(batch):forward()
+  return task.forward(run, batch)
 end
 
 -- How many steps the encoder gives for so many of its input.
@@ -741,15 +757,13 @@ local function memory_lengths(self, lengths)
   return fewer
 end
 
--- Encodes a batch and gives the decoder's stream its memory.
+-- Encodes a batch and gives the decoder's stream its memory. The stream is kept for later calls, but
+-- not while it is in use: a script's filter may call the model again.
 local function begin(self, batch)
   local encoded, decoding = self:run("encode", false), self:program "decode"
   encoded:feed(batch):forward()
-  local stream = self.stream
-  if not stream then
-    stream = decoding:stream { seed = self.seed }
-    self.stream = stream
-  end
+  local stream = self.stream or decoding:stream { seed = self.seed }
+  self.stream = nil
   local first = batch[self.inputs[1].name]
   local lengths = first.outer or first.lengths
   stream:context_batch(#lengths)
@@ -784,6 +798,9 @@ local function source_of(models, batch, limit, look)
       for _, stream in ipairs(streams) do stream:rows(sequences, rows) end
     end,
     look = look and function() return streams[1]:output "attention" end,
+    done = function()
+      for k, model in ipairs(models) do model.stream = streams[k] end
+    end,
   }
 end
 
@@ -795,13 +812,7 @@ local function vocabs(self)
 end
 
 -- Adds to a batch what may be copied, and to the search how it is called.
-local function name_copies(self, models, batch, sequences, how)
-  for i, model in ipairs(models) do
-    if model.copy ~= self.copy then
-      check.fail("predict: ensemble: %d: it copies %s unknown symbols, the first model %d", i - 1,
-        model.copy or "no", self.copy)
-    end
-  end
+local function name_copies(self, batch, sequences, how)
   if sequences == batch then
     check.fail("predict: a model that copies needs the symbols themselves: expected a list of "
       .. "sequences, came a batch")
@@ -876,11 +887,19 @@ function class:predict(sequences, options)
   end
   local batch = task.batch("predict", self.inputs, sequences)
   if not batch then return {}, look and {} or nil end
-  if self.copy then name_copies(self, models, batch, sequences, how) end
+  for i, model in ipairs(models) do
+    if model.copy ~= self.copy then
+      check.fail("predict: ensemble: %d: it copies %s unknown symbols, the first model %s", i - 1,
+        model.copy or "no", self.copy or "no")
+    end
+  end
+  if self.copy then name_copies(self, batch, sequences, how) end
   local source = source_of(models, batch, limit, look or replace or how.coverage_penalty > 0)
   local shown = replace and shown_symbols(self, batch, sequences, source.lengths)
   local out, weights = {}, look and {} or nil
-  for b, list in ipairs(search.run(source, how)) do
+  local found = search.run(source, how)
+  source.done()
+  for b, list in ipairs(found) do
     for _, h in ipairs(list) do
       h.symbols = {}
       for i, id in ipairs(h.ids) do

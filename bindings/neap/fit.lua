@@ -96,12 +96,19 @@ return function(model, options)
   local best -- { scores, epoch, restore }: set at one go, since Ctrl-C may come at any moment
   local began = core.clock()
   local history, last, seed = {}, 0, model.seed
+  local back -- puts the parameters back that an average stands for
 
   -- What is drawn in an epoch does not depend on the ones before.
   local function draw_anew(epoch)
     local s = rng.new(seed or 1):fork("epoch " .. epoch):seed()
     model.seed = s -- of runs that are opened later
+    if type(model.drawn) == "table" then model.drawn = {} end
     for _, run in pairs(type(model.runs) == "table" and model.runs or {}) do run:seed(s) end
+  end
+
+  -- Gradients that wait for a step are of another training.
+  local function forget()
+    if optim.gathered and model.params then optim.gathered[model.params] = nil end
   end
 
   local function save(epoch)
@@ -205,7 +212,7 @@ return function(model, options)
   local function epoch_of(epoch)
     local start = core.clock()
     local loss = learn(epoch)
-    local back = average and average:apply(model)
+    back = average and average:apply(model)
     local scores = options.dev and score() or metrics.scores { loss = loss }
     local run = type(model.runs) == "table" and model.runs["learn:learn"]
     if run then result.memory_mb = run:bytes() / 1e6 end
@@ -220,6 +227,7 @@ return function(model, options)
         params = path and model.params:clone() }
     end
     if back then back() end
+    back = nil
     if options.dev and type(optim.observe) == "function" then optim:observe(scores[key]) end
     if options.dev then history[#history + 1] = scores[key] end
     result.epochs = epoch
@@ -236,6 +244,7 @@ return function(model, options)
   end
 
   -- the loop in one protected call: Ctrl-C between two epochs is caught too
+  forget()
   if path then resume() end
   local ok, message = pcall(function()
     for epoch = last + 1, epochs do
@@ -249,6 +258,8 @@ return function(model, options)
   end)
   model.seed = seed
   if not ok then
+    if back then back() end
+    forget()
     -- what Ctrl-C raises, here and in the lua5.4 program; a run that its host has canceled
     local text = type(message) == "string" and message or ""
     if not (text:find "interrupted!$" or text:find "run: canceled$") then

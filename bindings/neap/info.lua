@@ -163,6 +163,13 @@ local function show_texts(write, keys, text_of)
   end
 end
 
+-- What a file says of its task.
+local function task_of(text)
+  if not text then return {} end
+  local ok, decoded = pcall(cjson.decode, text)
+  return ok and type(decoded) == "table" and decoded or { kind = "a task that cannot be read" }
+end
+
 --- Shows what a file holds.
 -- @string path
 -- @param[opt] out where it goes (standard output)
@@ -181,20 +188,18 @@ return function(path, out, options)
     if not archive then return nil, message, code end
     local names, sum = archive:names(), 0
     for _, name in ipairs(names) do sum = sum + archive:tensor(name):size() end
-    write(("%s: tensors only, no programs: %s with %s\n"):format(path, plural(#names, "tensor"),
-      plural(sum, "number")))
+    local config = task_of(archive:text "task")
+    write(("%s: %s, no programs: %s with %s\n"):format(path, config.kind or "tensors only",
+      plural(#names, "tensor"), plural(sum, "number")))
     show_texts(write, archive:texts(), function(key) return archive:text(key) end)
+    show_vocabularies(config, write)
     show_tensors(write, names, function(name)
       local t = archive:tensor(name)
       return t:shape(), t:dtype()
     end)
     return true
   end
-  local params, config = model:params(), {}
-  if model:text "task" then
-    local ok, decoded = pcall(cjson.decode, model:text "task")
-    config = ok and type(decoded) == "table" and decoded or { kind = "a task that cannot be read" }
-  end
+  local params, config = model:params(), task_of(model:text "task")
   local names = params:names()
   write(("%s: %s, %s in %s\n"):format(path, config.kind or "programs without a task",
     plural(params:size(), "parameter"), plural(#names, "tensor")))

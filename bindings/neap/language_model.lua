@@ -92,7 +92,7 @@ function class:forward(batch)
     self.carried = state
   end
   run:state(state)
-  return run:feed(batch):forward()
+  return task.forward(run, batch)
 end
 
 --- The loss of a batch without learning (dropout off), from a state of zeros.
@@ -101,7 +101,7 @@ end
 function class:loss(batch)
   local run = self:run("learn", false)
   run:state(nil)
-  return run:feed(batch):forward():item()
+  return task.forward(run, batch):item()
 end
 
 --- Mean negative log-probability of a text, the state carried through it.

@@ -138,7 +138,7 @@ function kinds.async_seq2seq(config, parts)
   local inputs, output = inputs_of(config.input), symbols_of(config.output, "output")
   need(output.start and output.stop, "output: the vocabulary has no start or no stop symbol")
   local n, copy = #output, config.copy and math.tointeger(config.copy)
-  need(config.copy == nil or copy and copy >= 0 and output.unk,
+  need(config.copy == nil or copy and copy >= 1 and output.unk,
     "copy: expected a number of symbols, and an output with unk, came %s", check.came(config.copy))
   local source = copy and { source = ids() } or {}
   local encode = has(parts, "encode", inputs, source, { memory = "f32" })

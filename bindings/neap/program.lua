@@ -334,7 +334,14 @@ end
 
 --- The state to start from and to leave the last state in; nil: none.
 function run_methods:state(state) self.core:state(state) end
-function run_methods:seed(seed) self.core:seed(seed) end
+
+--- Draws from the next forward on as a run of that seed does after so many forwards.
+-- @int seed
+-- @int[opt=0] drawn
+function run_methods:seed(seed, drawn) self.core:seed(seed, drawn) end
+
+--- From which seed it draws, and for how many forwards it has.
+function run_methods:drawn() return self.core:drawn() end
 function run_methods:learning(on) self.core:learning(on) end
 function run_methods:bytes() return self.core:bytes() end
 
@@ -656,7 +663,8 @@ function program.gradcheck(l, options)
   local grads = {}
   for _, name in ipairs(names) do grads[name] = run.core:param_grad(name) end
   local result, unreached = {}, {}
-  for _, name in ipairs(names) do
+  -- The worst error of a parameter's gradient by a step of h.
+  local function compared(name, h)
     local grad = grads[name]
     local worst, largest = 0, 1e-8
     unreached[name] = true
@@ -672,7 +680,16 @@ function program.gradcheck(l, options)
       largest = math.max(largest, math.abs(numeric), math.abs(grad[i]))
       if grad[i] ~= 0 then unreached[name] = nil end
     end
-    result[name] = worst / largest
+    return worst / largest
+  end
+  for _, name in ipairs(names) do
+    result[name] = compared(name, h)
+    -- a loss that bends within the step (a norm of zeros) wants a shorter one
+    for shorter = 1, options and options.step and 0 or 3 do
+      if result[name] < good then break end
+      local e = compared(name, h / 10 ^ shorter)
+      if e < result[name] then result[name] = e end
+    end
   end
   return setmetatable(result, { __tostring = verdict, unreached = unreached })
 end

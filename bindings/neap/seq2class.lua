@@ -79,7 +79,9 @@ function class.restore(config, parts)
   return self
 end
 
---- Accuracy and the like on held-out data.
+--- Accuracy and the like on held-out data. A row whose class is -1, one that the model does not have
+-- (`corpus:label` with `unknown = "ignore"`), is no right answer, whatever comes; the confusion and
+-- macro-F1 are without it.
 -- @tab fields as for neap.batches: the inputs and `output`
 -- @tab[opt] options `{ size = 256 }`
 -- @treturn tab `{ accuracy, macro_f1, confusion, n }`

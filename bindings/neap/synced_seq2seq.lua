@@ -299,7 +299,7 @@ function class:predict(sequences, options)
   end
   out = parts(run, "scores", lengths)
   for b, p in ipairs(out) do
-    local log_p = op.log(p):totable()
+    local log_p = lengths[b] > 0 and op.log(p):totable() or {}
     local list = beam == 0 and { { ids = ctc.greedy(log_p) } } or ctc.beam(log_p, beam)
     for _, h in ipairs(list) do h.symbols = self.output:decode(h.ids) end
     out[b] = all and list or list[1].symbols

@@ -173,7 +173,7 @@ function task.new(class, spec)
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
     config = spec.config, set = spec.params or core.params(),
     seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
-    runs = {}, options = options, net = spec.net, main = spec.main or "predict",
+    runs = {}, drawn = {}, n_threads = 1, recomputes = false, options = options, net = spec.net, main = spec.main or "predict",
     shown = spec.shown or { { "net", spec.net } },
   }
   setmetatable(self, { __index = function(_, key)
@@ -207,11 +207,19 @@ function methods:program(name)
   return p
 end
 
+-- Opens runs anew when they are asked for. What they draw goes on as before.
+local function reopen(self)
+  for name, run in pairs(self.runs) do self.drawn[name] = { run:drawn() } end
+  self.runs = {}
+end
+
 --- How many threads runs and optimizers use from now on. @int n
 function methods:threads(n)
-  self.pool = check.integer("threads", "n", n, 1) > 1 and core.pool(n) or nil
+  check.integer("threads", "n", n, 1)
+  if n == self.n_threads then return self end
+  self.n_threads, self.pool = n, n > 1 and core.pool(n) or nil
   self.set:pool(self.pool)
-  self.runs = {}
+  reopen(self)
   return self
 end
 
@@ -219,8 +227,11 @@ end
 -- memory grow with the square root of their steps: see @{neap.program}. `self:run("learn", true):whole()`
 -- names what needs whole sequences all the same. @bool on
 function methods:recompute(on)
-  self.recomputes = check.boolean("recompute", "on", on, true)
-  self.runs = {}
+  on = check.boolean("recompute", "on", on, true)
+  if on ~= self.recomputes then
+    self.recomputes = on
+    reopen(self)
+  end
   return self
 end
 
@@ -233,7 +244,8 @@ function methods:run(name, learn)
   if not run then
     run = self:program(name):run { learn = learn or false, pool = self.pool, seed = self.seed,
       recompute = learn and self.recomputes or false }
-    self.runs[key] = run
+    if self.drawn[key] then run:seed(table.unpack(self.drawn[key])) end
+    self.runs[key], self.drawn[key] = run, nil
   end
   return run
 end
@@ -250,9 +262,12 @@ function methods:memory(options)
   return self:program "learn":memory(all)
 end
 
--- Feeds a batch and runs it. Where a message names a row of a batch that neap.batches has made, where
--- that is from stands behind it.
-local function forward(run, batch)
+--- Feeds a batch to a run and runs it. Where a message names a row of a batch that neap.batches has
+-- made, where that is from stands behind it.
+-- @param run
+-- @tab batch
+-- @return run
+function task.forward(run, batch)
   local ok, message = pcall(function() run:feed(batch):forward() end)
   if ok then return run end
   local text = type(message) == "string" and message or ""
@@ -268,7 +283,7 @@ end
 --- Runs the loss of a batch for learning; `run:backward()` may follow.
 -- @tab batch
 -- @return run
-function methods:forward(batch) return forward(self:run("learn", true), batch) end
+function methods:forward(batch) return task.forward(self:run("learn", true), batch) end
 
 -- "file:line: " in front of a message, so that it is not put there twice.
 local function plain(message) return (tostring(message):gsub("^[^%s:]+:%d+: ", "")) end
@@ -314,7 +329,7 @@ end
 
 --- The loss of a batch without learning (dropout off). @tab batch
 function methods:loss(batch)
-  return forward(self:run("learn", false), batch):item()
+  return task.forward(self:run("learn", false), batch):item()
 end
 
 --- Keeps parameters as they are when the task learns, or lets them learn again; gradients still

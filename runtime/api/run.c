@@ -48,8 +48,12 @@ NEAP_API neap_status neap_run_state(neap_run *run, neap_state *state) {
   NEED(run, "state");
   return ni_run_state(run, state);
 }
-NEAP_API void neap_run_seed(neap_run *run, uint64_t seed) {
-  if (run) run->seed = seed, run->tick = 0;
+NEAP_API void neap_run_seed(neap_run *run, uint64_t seed, uint64_t drawn) {
+  if (run) run->seed = seed, run->tick = drawn;
+}
+NEAP_API uint64_t neap_run_drawn(const neap_run *run, uint64_t *seed) {
+  if (seed) *seed = run ? run->seed : 0;
+  return run ? run->tick : 0;
 }
 NEAP_API void neap_run_learning(neap_run *run, int on) {
   if (run) run->learning = on != 0;

@@ -376,8 +376,10 @@ static void mark_local(neap_run *run) {
     if (r.outside || r.first || !in_loop(run, v, unit)) continue;
     if (!state && !r.next && !kept) run->local[v] |= NI_LOCAL_DATA;
     if (!run->need[v]) continue;
+    /* the step after adds to what a state passes on as it is, before the step's own are cleared */
+    if (state && r.next) continue;
     run->local[v] |= NI_LOCAL_CLEAR;
-    bool wide = state && r.next; /* its maker sums over all steps, or steps would overlap */
+    bool wide = false; /* its maker sums over all steps */
     for (int k = 0; k < n->n_in; k++)
       wide |= n->in[k] >= 0 && run->need[n->in[k]] && pr->value[n->in[k]].type.space != space;
     if (!wide) run->local[v] |= NI_LOCAL_GRAD;

@@ -323,7 +323,7 @@ static void test_null(fixture *f) {
   CHECK(neap_optim_reported(NULL).steps == 0 && neap_pool_threads(NULL) == 1);
   CHECK(strcmp(neap_status_name(NEAP_ESHAPE), "ESHAPE") == 0);
   CHECK(strcmp(neap_status_name((neap_status)99), "unknown") == 0);
-  neap_run_seed(NULL, 1), neap_run_learning(NULL, 1), neap_run_cancel(NULL);
+  neap_run_seed(NULL, 1, 0), neap_run_learning(NULL, 1), neap_run_cancel(NULL);
   neap_params_zero_grad(NULL), neap_params_touch(NULL), neap_params_freeze(NULL, 0, 1);
   neap_stream_reset(NULL), neap_optim_rate(NULL, 1);
   fixture none = {0};

@@ -175,6 +175,21 @@ describe("a tagger", function()
   end)
 end)
 
+describe("an empty sequence read by ctc", function()
+  it("is answered with nothing, whatever the beam", function()
+    local v = neap.vocab.new { "a", "b" }
+    local model = neap.synced_seq2seq { input = v, output = v, loss = "ctc", rng = neap.rng(1),
+      net = neap.chain { neap.embed { size = 2 }, neap.gru { size = 3 } } }
+    for _, options in ipairs { {}, { beam = 0 }, { beam = 2 } } do
+      local out = model:predict({ "ab", "" }, options)
+      assert.same({}, out[2])
+    end
+    local all = model:predict({ "" }, { beam = 3, all = true })[1]
+    assert.equal(1, #all)
+    assert.same({}, all[1].symbols)
+  end)
+end)
+
 describe("reading fewer outputs than steps", function()
   -- Each letter of the output stands in the input one to three times, with dots between equal ones
   -- and sometimes elsewhere; a dot is nothing.

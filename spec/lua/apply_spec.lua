@@ -118,6 +118,18 @@ describe("neap apply", function()
     end
   end)
 
+  it("writes down symbols of the line, as a C host does", function()
+    local model = neap.async_seq2seq { input = neap.vocab.new { "x", "y" },
+      output = neap.vocab.new { start = true, stop = true, unk = true, "x" },
+      rng = neap.rng(3), max_length = 4,
+      encoder = neap.chain { neap.embed { size = 2 }, neap.gru { size = 3 } },
+      decoder = neap.decoder { embed = 2, copy = 2, layers = { neap.gru { size = 3 } } } }
+    model.params:set("decoder.generate.bias", neap.tensor { -20 }) -- what is looked at is copied
+    local out = answers(model, "yx\nx\n")
+    assert.matches("y", out)
+    assert.equal(out, as_in_c "yx\nx\n")
+  end)
+
   it("hears sound files, as a C host does", function()
     local folder = help.folder()
     local names, few = {}, {}

@@ -120,7 +120,7 @@ local function takes(o, path)
       batch = { { "integer", 3 } }, lengths = { { "integer", o.T }, { "tensor", o.lengths } },
       input = { { "integer", o.x }, { "tensor", o.data }, { "string?", "concat" } },
       scalar = { { "integer", o.rate }, { "number", 0.25 } }, state = { { "state?", o.state } },
-      seed = { { "integer", 3 } }, learning = { { "any", true } }, forward = {},
+      seed = { { "integer", 3 }, { "integer?", 2 } }, drawn = {}, learning = { { "any", true } }, forward = {},
       backward = { { "integer", o.y }, { "tensor", grad }, { "string?", "concat" } },
       find_nonfinite = { { "integer", o.y } }, keep = { { "integer", o.y }, { "any", true } },
       read = { { "integer", o.y }, { "string?", "padded" } },

@@ -601,6 +601,56 @@ describe("around layers:", function()
     help.near(run:value "y", neap.tensor(x), 1e-6, "closed")
   end)
 
+  it("a state may be what another was a step before: delays, changed places", function()
+    local function cell(states, step)
+      return neap.cell { name = "late",
+        params = function(p, c) p.w, p.u = { c.input, c.size }, { c.size, c.size } end,
+        state = function(c)
+          local t = {}
+          for name in states:gmatch "%a" do t[name] = c.size end
+          return t
+        end,
+        step = step } { size = 2 }
+    end
+    local function new(p, x, z) return op.tanh(op.matmul(x, p.w) + op.matmul(z, p.u)) end
+    local layers = {
+      delay = cell("a b", function(p, x, s)
+        local h = new(p, x, s.b)
+        return h, { a = h, b = s.a }
+      end),
+      twice = cell("a b c", function(p, x, s)
+        local h = new(p, x, s.c + s.a)
+        return h, { a = h, b = s.a, c = s.b }
+      end),
+      places = cell("a b", function(p, x, s)
+        return s.a * 1, { a = s.b, b = new(p, x, s.a) }
+      end),
+      both = cell("a b c", function(p, x, s)
+        local h = new(p, x, s.b + 0.5 * s.c)
+        return h * s.c, { a = h, b = s.a, c = s.a }
+      end),
+    }
+    for name, l in pairs(layers) do
+      local errors = neap.gradcheck(l, { T = 6, input = 3, lengths = { 6, 0, 1, 4 } })
+      for path, e in pairs(errors) do assert(e < 1e-6, name .. " " .. path) end
+      local pr = neap.program(function(rec)
+        local y = l(rec:input("x", { space = "T", dims = { 3 } }))
+        return { loss = op.sum(op.sum_rows(y)) }
+      end)
+      local seen = {}
+      for i, options in ipairs { {}, { recompute = true }, { pool = require "neap.core".pool(2) } } do
+        options.learn = true
+        local run = pr:run(options):feed { x = neap.tensor { { { 1, 2, -1 } },
+          { { 0.5, -1, 1 } }, { { -0.3, 1, 2 } }, { { 1, 1, 1 } } } }:forward()
+        pr.params:zero_grad()
+        run:backward()
+        seen[i] = pr.params:grad(pr.params:names()[1])
+        help.near(seen[i], seen[1], 1e-6, name)
+      end
+      assert.equal(seen[1]:tobytes(), seen[3]:tobytes(), name) -- two threads
+    end
+  end)
+
   it("both directions are merged by concat, sum, mean and mul", function()
     local inner, made = neap.gru { size = 3, name = "in" }, {}
     local params

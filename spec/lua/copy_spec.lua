@@ -294,6 +294,23 @@ describe("input feeding", function()
     assert.is_true(model:loss(batch { "abca", "cb" }) < 0.2 * first)
   end)
 
+  it("takes layers that do not say how wide they are", function()
+    local cell = neap.cell { name = "plain",
+      params = function(p, c) p.w, p.u = { c.input, c.size }, { c.size, c.size } end,
+      state = function(c) return { h = c.size } end,
+      step = function(p, x, s)
+        local h = op.tanh(op.matmul(x, p.w) + op.matmul(s.h, p.u))
+        return h, { h = h }
+      end }
+    local inside = { neap.jordan { size = 3, output = 4 }, neap.linear { size = 5 }, cell { size = 4 },
+      neap.chain { neap.gru { size = 2 }, neap.elman { size = 6 } } }
+    for _, l in ipairs(inside) do
+      local model = model_of { input_feed = true, layers = { l } }
+      assert.is_number(model:loss(neap.batches(model:fields(neap.corpus.from({ text = { "ab", "b" } },
+        { split = { text = "characters" } }), "text", "text"), { size = 2 })()))
+    end
+  end)
+
   it("is about attention", function()
     raises("decoder: input_feed: it is about attention, came attention = false", function()
       neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, input_feed = true,
@@ -516,8 +533,8 @@ describe("a decoder that copies", function()
       function() made { weights = {} } end)
     raises("async_seq2seq: focal: expected none where symbols are copied, came 2",
       function() made { focal = 2 } end)
-    raises("decoder: copy: expected an integer from 0 to 65536, came -1", function()
-      neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, copy = -1 }
+    raises("decoder: copy: expected an integer from 1 to 65536, came 0", function()
+      neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, copy = 0 }
     end)
     raises("decoder: copy: it is about attention, came attention = false", function()
       neap.decoder { embed = 2, layers = { neap.gru { size = 2 } }, copy = 1, attention = false }
@@ -528,7 +545,18 @@ describe("a decoder that copies", function()
     assert.is_false(ok)
     assert.matches("decoder: copy: the encoder must give a value for each symbol, came [S/2,B,2]",
       message, 1, true)
+    raises("async_seq2seq: watch: \"source\" is the task's own name, as \"memory\", \"source\" and those "
+      .. "that begin with \"first_\" are", function()
+      made { encoder = function(x)
+        local y = neap.embed { size = 2 }(x)
+        return op.watch("source", y)
+      end }:program "learn"
+    end)
     local model = made {}
+    raises("predict: ensemble: 1: it copies 16 unknown symbols, the first model no", function()
+      local plain = made { decoder = neap.decoder { embed = 2, layers = { neap.gru { size = 2 } } } }
+      plain:predict({ "a" }, { ensemble = { model } })
+    end)
     raises("predict: a model that copies needs the symbols themselves: expected a list of sequences, "
       .. "came a batch", function() model:predict(batch_of(model, 2)) end)
     raises("predict: ensemble: 1: it copies 3 unknown symbols, the first model 16", function()

@@ -101,6 +101,22 @@ parameters
     has "    ids                                  i32 [2]              2\n"
   end)
 
+  it("shows n-grams, which are a task without programs", function()
+    local v = neap.vocab.new { "a", "b" }
+    local model = neap.ngram { vocab = v, order = 2 }
+    model:fit(v:tensor "abba")
+    local path = os.tmpname()
+    assert(model:save(path))
+    local file = io.tmpfile()
+    assert(require "neap.info"(path, file))
+    os.remove(path)
+    file:seek "set"
+    local text = file:read "a"
+    file:close()
+    assert.matches(": ngram, no programs: ", text, 1, true)
+    assert.matches("vocab       2 symbols", text, 1, true)
+  end)
+
   it("says what is wrong with a file", function()
     local text, ok, message, code = info "no/such/file"
     assert.same({ "", nil, "EIO" }, { text, ok, code })

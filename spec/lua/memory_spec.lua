@@ -127,3 +127,22 @@ describe("program:memory", function()
     raises("opened with NEAP_TELL", function() run:input(pr.inputs.x, neap.zeros { 1, 3 }, "concat") end)
   end)
 end)
+
+describe("models that nobody holds any more", function()
+  it("are let go while others are made, in both modes of the collector", function()
+    for _, mode in ipairs { "generational", "incremental" } do
+      local before, most = collectgarbage(mode), 0
+      collectgarbage()
+      local floor = core.memory_live()
+      for _ = 1, 60 do -- 5 MB each
+        local v = neap.vocab.new { "a", "b" }
+        local model = neap.seq2class { input = v, output = v,
+          net = neap.chain { neap.embed { size = 64, input = 20000, init = 0 }, neap.gru { size = 4 } } }
+        model:predict { "ab" }
+        most = math.max(most, core.memory_live() - floor)
+      end
+      collectgarbage(before)
+      assert(most < 200e6, ("%s: %.0f MB"):format(mode, most / 1e6))
+    end
+  end)
+end)

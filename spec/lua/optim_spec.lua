@@ -315,6 +315,17 @@ describe("gathered gradients", function()
     assert.matches("of 4$", tostring(average))
     optim:finish(model.params) -- nothing is left
     assert.equal(4, optim:report().steps)
+    for _, ending in ipairs { "interrupted!", "mine" } do -- what waits for a step is forgotten
+      pcall(neap.fit, model, { optim = optim, epochs = 1, quiet = true, train = function()
+        local give = train()
+        return function() return give() and nil or error(ending, 0) end
+      end })
+      model:learn(batches[1], optim)
+      pcall(neap.fit, model, { optim = optim, epochs = 1, quiet = true, train = function()
+        error(ending, 0)
+      end })
+      assert.is_nil(optim.gathered[model.params])
+    end
     raises("fit: optim: its schedule waits for scores, which needs dev, came none", function()
       neap.fit(model, { optim = neap.sgd { schedule = neap.schedule.plateau {} }, epochs = 1,
         quiet = true, train = train })

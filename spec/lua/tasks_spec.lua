@@ -397,6 +397,32 @@ describe("async_seq2seq", function()
     end)
   end)
 
+  it("may be asked again by the filter of its own search", function()
+    local v = neap.vocab.new { start = true, stop = true, "a", "b", "c" }
+    local model = neap.async_seq2seq { input = v, output = v, rng = neap.rng(9), max_length = 5,
+      encoder = neap.chain { neap.embed { size = 4 }, neap.gru { size = 4 } },
+      decoder = neap.decoder { embed = 4, layers = { neap.gru { size = 4 } } } }
+    for beam = 1, 3 do
+      local function written(inner)
+        return model:predict({ "abc", "b" }, { beam = beam, filter = function() inner() end })
+      end
+      assert.same(written(function() end), written(function() model:predict { "ccc" } end))
+    end
+  end)
+
+  it("says where a batch's row is from", function()
+    local v = neap.vocab.new { start = true, stop = true, "a", "b", "c" }
+    local model = neap.async_seq2seq { input = v, output = v, rng = neap.rng(9),
+      encoder = neap.chain { neap.embed { size = 4, input = 3 }, neap.gru { size = 4 } },
+      decoder = neap.decoder { embed = 4, layers = { neap.gru { size = 4 } } } }
+    local corpus = neap.corpus.from({ t = { "a", "c" } }, { split = { t = "characters" } })
+    local batch = neap.batches(model:fields(corpus, "t", "t"), { size = 2 })()
+    local ok, message = pcall(model.loss, model, batch)
+    assert.is_false(ok)
+    assert.matches("a script, sequence 2", message, 1, true)
+    raises("feed: expected a batch", function() model:learn(3, neap.sgd { rate = 1 }) end)
+  end)
+
   it("shows what it looked at", function()
     local model = model_of(neap.decoder { embed = 12, layers = { neap.lstm { size = 16 } } })
     learn(model, model:fields(data, "text", "double"), 60, 1e-2, neap.rng(2))
@@ -464,6 +490,56 @@ describe("async_seq2seq", function()
       encoder = neap.lstm { size = 2 }, decoder = {} })
     assert.is_false(ok)
     assert.matches("needs start and stop symbols", text)
+  end)
+end)
+
+describe("a loaded task", function()
+  local v = neap.vocab.new { start = true, stop = true, "a", "b" }
+  local function net() return neap.chain { neap.embed { size = 2 }, neap.gru { size = 3 } } end
+  for kind, make in pairs {
+    seq2class = function() return neap.seq2class { input = v, output = v, net = net() } end,
+    synced_seq2seq = function() return neap.synced_seq2seq { input = v, output = v, net = net() } end,
+    async_seq2seq = function()
+      return neap.async_seq2seq { input = v, output = v, encoder = net(),
+        decoder = neap.decoder { embed = 2, layers = { neap.gru { size = 3 } } } }
+    end,
+    language_model = function() return neap.language_model { vocab = v, net = net() } end,
+    forecaster = function() return neap.forecaster { net = neap.gru { size = 2 } } end,
+  } do
+    it("prints itself and is frozen as before: " .. kind, function()
+      local path, model = temporary(kind), make()
+      assert(model:save(path))
+      local loaded = assert(neap.load(path))
+      os.remove(path)
+      assert.matches("^" .. kind, tostring(loaded))
+      local name = loaded.params:names()[1]
+      loaded:freeze { name }
+      assert.is_true(loaded.params:frozen(name))
+    end)
+  end
+end)
+
+describe("a task's threads and recompute", function()
+  it("change nothing of what is drawn", function()
+    local v = neap.vocab.new { "a", "b", "c" }
+    local function losses(change)
+      local model = neap.seq2class { input = v, output = v, rng = neap.rng(4),
+        net = neap.chain { neap.embed { size = 8 }, neap.dropout { rate = 0.5 }, neap.gru { size = 4 } } }
+      local batch, out = neap.batches({ input = neap.corpus.from({ t = { "abc", "cab", "bb" } },
+        { split = { t = "characters" } }):encode("t", v), output = { data = neap.tensor({ 0, 1, 2 }, "i32") } },
+        { size = 3 })(), {}
+      for i = 1, 6 do
+        if i == 4 then change(model) end
+        out[i] = model:learn(batch, neap.sgd { rate = 0 })
+      end
+      return out
+    end
+    local plain = losses(function() end)
+    assert.not_equal(plain[1], plain[4])
+    assert.same(plain, losses(function(m) m:threads(2) end))
+    assert.same(plain, losses(function(m) m:threads(1):recompute(false) end))
+    local again = losses(function(m) m:recompute(true) end)
+    for i = 1, 6 do assert.near(plain[i], again[i], 1e-6) end
   end)
 end)
 
