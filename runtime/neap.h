@@ -551,7 +551,8 @@ NEAP_API const char *neap_model_text(const neap_model *m, const char *key);
 NEAP_API int neap_model_texts(const neap_model *m);
 NEAP_API const char *neap_model_text_key(const neap_model *m, int index);
 /* Writes a safetensors file with the programs in its metadata: first to a temporary file beside
-** it, then renamed, so that a full disk leaves the old one. EIO, EMEM. */
+** it, then renamed, so that a full disk leaves the old one. EFORMAT for parameters that are no
+** finite numbers, EIO, EMEM. */
 NEAP_API neap_status neap_model_save(const neap_model *m, const char *path);
 /* Strict: every tensor is used once, every number checked; a whole model or none. EIO, EFORMAT, EMEM. */
 NEAP_API neap_status neap_model_load(neap_model **m, const char *path);

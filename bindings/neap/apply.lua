@@ -3,6 +3,7 @@ local audio = require "neap.audio"
 local core = require "neap.core"
 local check = require "neap.check"
 local load = require "neap.load"
+local series = require "neap.series"
 local vocab = require "neap.vocab"
 
 -- ---- lines ----
@@ -50,7 +51,7 @@ local function symbols_reader(inputs)
   end
 end
 
-local function numbers_reader(size)
+local function numbers_reader(size, scale)
   return function(text)
     local data = {}
     for word in text:gmatch "[^%s,]+" do
@@ -59,6 +60,8 @@ local function numbers_reader(size)
         return nil, "expected finite numbers with blanks or commas between, came "
           .. check.came(word)
       end
+      local misfit = scale and series.misfit(scale, x)
+      if misfit then return nil, ("the model's %s, came %s"):format(misfit, check.came(word)) end
       data[#data + 1] = x
     end
     if #data % size ~= 0 then
@@ -187,7 +190,7 @@ kinds.language_model = { takes = { length = true },
 kinds.ngram = kinds.language_model
 
 kinds.forecaster = { takes = { length = true },
-  reader = function(model) return numbers_reader(model.size) end,
+  reader = function(model) return numbers_reader(model.size, model.config.scale) end,
   answer = function(model, items, options)
     local out, size = {}, model.size
     for b, item in ipairs(items) do

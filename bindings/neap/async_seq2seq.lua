@@ -964,8 +964,12 @@ function class:score(sequences, references, options)
       hypotheses[#hypotheses + 1] = self.output:words(h)
     end
   end
-  return metrics.scores { wer = metrics.sequence_error_rate(hypotheses, references),
-    per = metrics.symbol_error_rate(hypotheses, references), n = #sequences, hypotheses = hypotheses }
+  local n, wer, per = #sequences, 0 / 0, 0 / 0 -- of nothing
+  if n > 0 then
+    wer = metrics.sequence_error_rate(hypotheses, references)
+    per = metrics.symbol_error_rate(hypotheses, references)
+  end
+  return metrics.scores { wer = wer, per = per, n = n, hypotheses = hypotheses }
 end
 
 return setmetatable(class, { __call = function(_, options) return class.new(options) end })

@@ -125,7 +125,7 @@ function meta:__call(...)
       local data, lengths = core.gather_rows(field.data, field.offsets, order, most)
       batch[name] = { data = data, lengths = lengths, from = field.from }
     else
-      batch[name] = { data = (core.gather_rows(field.data, nil, order)) }
+      batch[name] = { data = (core.gather_rows(field.data, nil, order)), from = field.from }
     end
   end
   return batches.batch(batch)

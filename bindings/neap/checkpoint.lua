@@ -42,6 +42,35 @@ local function take_params(archive, prefix, params)
   return function(to) for i, name in ipairs(names) do to:set(name, found[i]) end end
 end
 
+-- A number of 32 bits for the text of a table's contents (FNV-1a), the same in each process.
+local function digest(x)
+  local h = 2166136261
+  local function add(text)
+    for i = 1, #text do h = (h ~ text:byte(i)) * 16777619 & 0xffffffff end
+  end
+  local function walk(v)
+    if type(v) ~= "table" then return add(tostring(v) .. "\0") end
+    local keys = {}
+    for key in pairs(v) do keys[#keys + 1] = key end
+    table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+    for _, key in ipairs(keys) do
+      add(tostring(key) .. "\1")
+      walk(v[key])
+    end
+  end
+  walk(x)
+  return ("%08x"):format(h)
+end
+
+-- What a task is made for: its kind, inputs, vocabularies.
+local function made_for(model)
+  local config = {}
+  for key, value in pairs(type(model.config) == "table" and model.config or {}) do
+    if key ~= "residuals" then config[key] = value end
+  end
+  return digest(config)
+end
+
 --- Writes one.
 -- @string path
 -- @tab state `model`, `optim`, `rngs`, and if there are any `average` and `best` (a set of
@@ -64,6 +93,7 @@ function checkpoint.save(path, state)
   end
   for i, rng in ipairs(state.rngs) do plain.rngs[i] = rng:state() end
   archive:set_text("training", cjson.encode(plain))
+  archive:set_text("task", made_for(state.model))
   return archive:save(path)
 end
 
@@ -96,7 +126,8 @@ end
 
 --- Reads one into what it was written of; before anything is changed, all of it is checked.
 -- @string path
--- @tab state as for @{save}; gets `numbers`, `history`, `scores` and `best`
+-- @tab state as for @{save}, with `first_rate`, the rate that the training has to have begun with;
+--   gets `numbers`, `history`, `scores` and `best`
 -- @treturn[1] bool true; false if there is no such file
 -- @return[2] nil
 -- @treturn[2] string what is wrong
@@ -112,9 +143,17 @@ function checkpoint.load(path, state)
   if not text then return bad "it is no checkpoint of a training" end
   local plain, problem = plain_of(text, state.rngs)
   if not plain then return bad(problem) end
+  if archive:text "optimizer.kind" == state.optim.kind
+    and plain.numbers.first_rate ~= state.first_rate then
+    return bad(("expected a training with the rate %g, came one with %g"):format(state.first_rate,
+      plain.numbers.first_rate))
+  end
   local set, best, averaged
   set, problem = take_params(archive, "parameters.", params)
   if not set then return bad(problem) end
+  if archive:text "task" ~= made_for(state.model) then
+    return bad "it is of a task with other inputs or vocabularies"
+  end
   if plain.numbers.best > 0 then
     best, problem = take_params(archive, "best.", params)
     if not best then return bad(problem) end

@@ -560,13 +560,36 @@ function methods:align(source, target, options)
     { left_out = self.n - #order, pieces = #field.symbols, nats = nats }
 end
 
+-- The same of the numbers that are known (`gaps = "mask"`), column by column.
+local function moments_of_known(name, data, known)
+  local mean, deviation = {}, {}
+  for c = 1, data:shape()[2] do
+    local column = core.floats()
+    for r = 1, data:shape()[1] do
+      if known:get(r, c) ~= 0 then column:push(data:get(r, c)) end
+    end
+    if #column == 0 then
+      check.fail("corpus:moments: field %s: nothing is known of column %d", name, c)
+    end
+    local m, d = core.moments(column:tensor():reshape { #column, 1 })
+    mean[c], deviation[c] = m[1], d[1]
+  end
+  return mean, deviation
+end
+
 --- Mean and deviation of each column of a field of numbers, over all its rows: what
--- `neap.features.standardize` takes.
+-- `neap.features.standardize` takes. Of a field of a series with `gaps = "mask"` over those that are
+-- known.
 -- @string name field
 -- @treturn tab `{ mean = {..}, deviation = {..} }`
 function methods:moments(name)
   local field = find(self, "corpus:moments", name, "numbers")
-  local mean, deviation = core.moments(field.data)
+  local known, mean, deviation = self.fields[name .. " known"], nil, nil
+  if known then
+    mean, deviation = moments_of_known(name, field.data, known.data)
+  else
+    mean, deviation = core.moments(field.data)
+  end
   return { mean = mean, deviation = deviation }
 end
 
@@ -658,10 +681,10 @@ end
 --   sequence; `unknown`: "ignore" makes symbols without an id -1 (a loss leaves them out) where
 --   the vocabulary has no `unk`; else they raise
 -- @treturn tab `data`: i32 [rows] ids from 0, or f32 [rows,...]; `offsets`: i32 [n+1]; `from`: the
---   corpus and the field's name, for messages
+--   corpus, the field's name and the vocabulary, for messages
 function methods:encode(name, vocab, options)
   options = check.options("corpus:encode", options, { "start", "stop", "unknown" })
-  local from = { corpus = self, name = name }
+  local from = { corpus = self, name = name, vocab = vocab }
   if vocab == nil then
     local field = find(self, "corpus:encode", name)
     if field.ids then check.fail("corpus:encode: field %s of symbols needs a vocabulary", name) end
@@ -711,7 +734,8 @@ function methods:label(name, vocab, options)
         field.offsets[i + 1] - field.offsets[i])
     end
   end
-  return { data = self:encode(name, vocab, { unknown = options.unknown }).data }
+  local encoded = self:encode(name, vocab, { unknown = options.unknown })
+  return { data = encoded.data, from = encoded.from }
 end
 
 --- The characters of each symbol, ready for batches: sequences of sequences.
@@ -736,7 +760,7 @@ function methods:characters(name, vocab, options)
     id_map(self, "corpus:characters", name, letters, vocab, options.unknown))
   local data, lengths = core.gather_rows(letters.ids, letters.offsets, core.remap(field.ids, place))
   return { data = data, inner = core.offsets(lengths), outer = field.offsets,
-    from = { corpus = self, name = name } }
+    from = { corpus = self, name = name, vocab = vocab } }
 end
 
 function meta:__len() return self.n end

@@ -448,7 +448,7 @@ return function(f, x, options)
   end
   params = params or core.params()
   local rec = setmetatable({ core = core.program(params), params = params,
-    seed = options.seed or 1, scope = "", taken = {}, outputs = {}, scalars = {}, lengths = {},
+    seed = options.seed or 1, scope = "", taken = {}, outputs = {}, scalars = {}, sizes = {}, lengths = {},
     batch = batch, line = core.where(), hints = { recorded = true, input_size = hints.input_size,
       output_size = hints.output_size } }, recorder)
   rec.spaces = rec.core:spaces()

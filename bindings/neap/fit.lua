@@ -8,6 +8,10 @@ local metrics = require "neap.metrics"
 local progress = require "neap.progress"
 local rng = require "neap.rng"
 
+-- Scores of which less is better.
+local errors = { rmse = true, mse = true, mae = true, mase = true, nats = true, perplexity = true,
+  wer = true, per = true, cer = true, error_rate = true, loss = true }
+
 -- The generators that an option names, as a list.
 local function generators(given)
   if given == nil then return {} end
@@ -27,8 +31,9 @@ end
 -- - `epochs`
 -- - `train`: function(epoch) giving an iterator of batches (`#` of it is used for the time left)
 -- - `dev`: function() giving a table of scores, called after each epoch; optional
--- - `key`: the score that decides ("accuracy"); `lower`: true if less is better. Any number is
---   better than NaN
+-- - `key`: the score that decides ("accuracy"); `lower`: true if less is better (that is known of
+--   scores whose names say an error, such as "rmse" and "wer", of "nats" and "perplexity"). Any
+--   number is better than NaN
 -- - `patience`: epochs without a better score of `dev` before it stops; nil: never
 -- - `rate`: function(epoch, first_rate, done) giving the learning rate, asked for before each batch;
 --   done: the share of the whole training that is over, 0 to 1, by `epochs` or, where that comes
@@ -92,6 +97,8 @@ return function(model, options)
   end
   local out = options.out or io.stderr
   local key, first_rate = options.key or "accuracy", optim:rate()
+  local lower = options.lower
+  if lower == nil then lower = errors[key] end
   local result = { epochs = 0, seconds = 0, interrupted = false }
   local best -- { scores, epoch, restore }: set at one go, since Ctrl-C may come at any moment
   local began = core.clock()
@@ -122,7 +129,9 @@ return function(model, options)
   end
 
   local function resume()
-    local state = { model = model, optim = optim, rngs = rngs, average = average }
+    optim:on(model.params) -- knows its preset rate
+    local state = { model = model, optim = optim, rngs = rngs, average = average,
+      first_rate = first_rate or optim.base }
     local there, message = checkpoint.load(path, state)
     if there == nil then check.fail("fit: checkpoint: %s", message) end
     if not there then return end
@@ -131,11 +140,15 @@ return function(model, options)
     if optim.schedule then optim.base = first_rate else optim:rate(n.rate) end
     for _, score in ipairs(history) do optim:observe(score) end
     if n.best > 0 then
+      state.scores.n = math.tointeger(state.scores.n) or state.scores.n
       best = { scores = metrics.scores(state.scores), epoch = math.tointeger(n.best),
         params = state.best, restore = function() model.params:copy(state.best) end }
     end
     began, result.epochs = began - n.seconds, last
-    if not options.quiet then out:write(("goes on after epoch %d of %s\n"):format(last, path)) end
+    if not options.quiet then
+      out:write((last < epochs and "goes on after epoch %d of %s\n"
+        or "epoch %d, in %s, was the last one\n"):format(last, path))
+    end
   end
 
   -- How many epochs there can be, if `epoch` begins at `start` and each takes so long.
@@ -199,7 +212,7 @@ return function(model, options)
     if type(scores) ~= "table" or type(scores[key]) ~= "number" then
       local names = {}
       for name, value in pairs(type(scores) == "table" and scores or {}) do
-        if type(value) == "number" then names[#names + 1] = name end
+        if type(value) == "number" and name ~= "n" then names[#names + 1] = name end
       end
       table.sort(names)
       check.fail("fit: dev: expected a table with the score %s, came %s", key, #names > 0
@@ -219,7 +232,7 @@ return function(model, options)
     local better = not best or not options.dev
     if not better then
       local now, before = scores[key], best.scores[key]
-      if options.lower then now, before = -now, -before end
+      if lower then now, before = -now, -before end
       better = now > before or before ~= before and now == now
     end
     if better then

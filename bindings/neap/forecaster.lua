@@ -8,6 +8,7 @@ local check = require "neap.check"
 local op = require "neap.op"
 local layer = require "neap.layer"
 local metrics = require "neap.metrics"
+local series_of = require "neap.series"
 local task = require "neap.task"
 
 local class = {}
@@ -17,6 +18,15 @@ local losses = { mse = op.mse, mae = op.mae, huber = op.huber }
 -- Where there is no transform.
 local function same(y) return y end
 local function plain(x) return { input = x, target = same, back = same } end
+
+-- The scale that wants most of numbers.
+local function strictest(transforms)
+  local found
+  for _, t in ipairs(transforms) do
+    if t.scale == "log" or t.scale == "sqrt" and not found then found = t.scale end
+  end
+  return found
+end
 
 --- Makes the task.
 -- @function forecaster
@@ -95,9 +105,9 @@ local function new(_, options)
   local shown = {}
   for i, m in ipairs(members) do shown[i] = { m.name, m.net } end
   local self = task.new(class, {
-    kind = "forecaster", rng = options.rng, net = members[1].net, shown = shown, options = options,
+    kind = "forecaster", rng = options.rng, causal = true, net = members[1].net, shown = shown, options = options,
     hints = { input_size = size, output_size = size },
-    config = { kind = "forecaster", size = size },
+    config = { kind = "forecaster", size = size, scale = strictest(transforms) },
     builders = {
       learn = function(rec)
         local said, ways, next_row = forecasts(rec)
@@ -170,6 +180,10 @@ local function read(self, who, series, label)
       if type(x) ~= "number" or x - x ~= 0 then
         check.fail("%s: %sstep %d: expected a finite number, came %s", who, prefix, t,
           check.came(x))
+      end
+      local misfit = self.config.scale and series_of.misfit(self.config.scale, x)
+      if misfit then
+        check.fail("%s: %sstep %d: the model's %s, came %g", who, prefix, t, misfit, x)
       end
       flat[#flat + 1] = x
     end
@@ -393,7 +407,7 @@ end
 
 --- Root mean square error one step ahead over several series.
 -- @tab list of series
--- @treturn tab `{ rmse, n }`
+-- @treturn tab `{ rmse, n }`; rmse is NaN where no step is foretold
 function class:score(list)
   local sum, n, size = 0, 0, self.size
   local lengths, flat = read_all(self, "score", list)
@@ -403,7 +417,7 @@ function class:score(list)
       for k = 1, size do sum, n = sum + (flat[i][t * size + k] - got[t][k]) ^ 2, n + 1 end
     end
   end
-  return metrics.scores { rmse = n > 0 and (sum / n) ^ 0.5 or 0, n = n }
+  return metrics.scores { rmse = (sum / n) ^ 0.5, n = n }
 end
 
 return setmetatable(class, { __call = new })

@@ -54,7 +54,7 @@ local function new(_, options)
   local altered
   for _, name in ipairs(task.class_loss) do altered = altered or options[name] ~= nil end
   local self = task.new(class, {
-    kind = "language_model", rng = options.rng, net = net, options = options,
+    kind = "language_model", rng = options.rng, causal = true, net = net, options = options,
     hints = { input_size = #v, output_size = #v },
     config = { kind = "language_model", vocab = v:plain() },
     builders = {

@@ -195,7 +195,7 @@ function layer.embed(options)
       check.fail("embed: expected ids such as i32 [T,B], came %s, which are numbers already",
         ids:shape())
     end
-    local v = options.input or rec.hints.input_size
+    local v = options.input or rec.sizes[ids] or rec.hints.input_size
     if not v then check.fail("embed: how many ids are there? say embed{ input = n }") end
     local full = rec.scope .. ".weight"
     local fresh = not rec.params:has(full)

@@ -130,6 +130,8 @@ end
 
 function kinds.forecaster(config, parts)
   local n = width_of(config.size, "size")
+  need(config.scale == nil or config.scale == "log" or config.scale == "sqrt",
+    "scale: expected \"log\", \"sqrt\" or none, came %s", check.came(config.scale))
   has(parts, "predict", { input = numbers(n) }, {}, { next = n })
   has(parts, "learn", { input = numbers(n) }, { target = numbers(n) }, { loss = 1 })
 end

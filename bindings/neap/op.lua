@@ -69,7 +69,7 @@ local function apply(name, inputs, attrs)
       for k = 1, #inputs do
         if is_tensor(inputs[k]) then
           check.fail("%s: input %d is a tensor among recorded values: make it a parameter or an "
-            .. "input of the program", name, k)
+            .. "input of the program, or a constant: rec:constant(name, tensor)", name, k)
         end
       end
       return inputs[i].rec:add(name, inputs, attrs)

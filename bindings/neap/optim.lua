@@ -52,6 +52,12 @@ end
 local function groups_of(kind, groups)
   if groups == nil then return nil end
   check.table(kind, "groups", groups)
+  for key, g in pairs(groups) do
+    if math.type(key) ~= "integer" or key < 1 or key > #groups then
+      check.fail("%s: groups: expected a list of groups, { { params = { .. }, rate = .. }, .. }, came "
+        .. "%s = %s", kind, tostring(key), check.came(g))
+    end
+  end
   local out = {}
   for i, g in ipairs(groups) do
     local who = ("%s: group %d"):format(kind, i)

@@ -123,7 +123,11 @@ function methods:memory(options)
   run:batch(rows)
   for i, name in ipairs(known) do
     local of = type(given) == "table" and given[name] or type(given) ~= "table" and given or 1
-    run:lengths(i, lengths_told(name, of, run:rows(self.spaces[i + 1].parent)))
+    local above = run:rows(self.spaces[i + 1].parent)
+    if type(of) == "number" and above * of > 0x7fffffff then
+      check.fail("memory: %d sequences of %d steps have more rows than can be, %d", above, of, 0x7fffffff)
+    end
+    run:lengths(i, lengths_told(name, of, above))
   end
   local m = { run = run:plan(), parameters = 4 * self.params:size(), gradients = 0 }
   if options.learn then m.gradients = m.parameters end

@@ -297,6 +297,9 @@ function recorder:at(path, line, fn, ...)
   return table.unpack(out, 1, out.n)
 end
 
+--- Notes how many different ids an input has, for an embedding that does not say so.
+function recorder:choices(v, n) self.sizes[v] = n end
+
 function recorder:output(name, v)
   if not record.is_value(v) then
     check.fail("output %s: expected a recorded value, came %s", name, check.came(v))
@@ -419,7 +422,7 @@ end
 local function run_once(build, params, seed, hints)
   local rec = setmetatable({
     core = core.program(params), params = params, seed = seed, scope = "", hints = hints or {},
-    taken = {}, outputs = {}, watched = {}, scalars = {}, line = core.where(),
+    taken = {}, outputs = {}, watched = {}, scalars = {}, sizes = {}, line = core.where(),
   }, recorder)
   rec.spaces = rec.core:spaces()
   local result = record.inside(rec, build, rec)

@@ -86,7 +86,7 @@ end
 -- @tab[opt] options `{ size = 256 }`
 -- @treturn tab `{ accuracy, macro_f1, confusion, n }`
 function class:score(fields, options)
-  task.fields("score", self.inputs, fields)
+  task.fields("score", self, fields)
   options = check.options("score", options, { "size" })
   local run = self:run("predict", false)
   local confusion = metrics.confusion(self.output.symbols)

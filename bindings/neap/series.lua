@@ -123,6 +123,14 @@ local scales = {
     op.sqrt },
 }
 
+--- What a scale wants of numbers, as text, where x is not so; nil where it is.
+-- @string scale "linear", "log" or "sqrt"
+-- @number x
+function series.misfit(scale, x)
+  if scale == "log" and x <= 0 then return "scale \"log\" needs numbers above 0" end
+  if scale == "sqrt" and x < 0 then return "scale \"sqrt\" needs numbers from 0" end
+end
+
 local transform = { kind = "transform" }
 transform.__index, transform.__name = transform, "neap.transform"
 
@@ -155,10 +163,8 @@ local function scaled_rows(self, who, i, list)
     end
     z[t] = {}
     for k, x in ipairs(row) do
-      if self.scale == "log" and x <= 0 or self.scale == "sqrt" and x < 0 then
-        check.fail("%s: series %d, step %d: scale \"%s\" needs numbers %s 0, came %g", who, i, t,
-          self.scale, self.scale == "log" and "above" or "from", x)
-      end
+      local misfit = series.misfit(self.scale, x)
+      if misfit then check.fail("%s: series %d, step %d: %s, came %g", who, i, t, misfit, x) end
       z[t][k] = forward(x)
     end
   end

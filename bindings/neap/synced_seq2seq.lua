@@ -231,7 +231,7 @@ local function score_labels(self, fields, size)
       if distance == 0 then whole = whole + 1 end
     end
   end
-  return metrics.scores { error_rate = n > 0 and edits / n or 0,
+  return metrics.scores { error_rate = edits / n, -- NaN where there is nothing
     sequence_accuracy = sequences > 0 and whole / sequences or 0, n = n }
 end
 
@@ -242,7 +242,7 @@ end
 -- @tab[opt] options `{ size = 64 }`
 -- @treturn tab `{ accuracy, sequence_accuracy, n }` or `{ error_rate, sequence_accuracy, n }`
 function class:score(fields, options)
-  task.fields("score", self.inputs, fields)
+  task.fields("score", self, fields)
   options = check.options("score", options, { "size" })
   if self.loss_name == "ctc" then
     return score_labels(self, fields, options.size == nil and 64 or options.size)

@@ -90,8 +90,16 @@ function task.record_inputs(rec, list, space)
     local t = { space = space, dtype = i.vocab and "i32" or "f32", dims = i.vocab and {} or { i.size } }
     if i.nested then t.space, t.parent = i.name, space end
     out[i.name] = rec:input(i.name, t)
+    if i.vocab then rec:choices(out[i.name], #i.vocab) end
   end
-  return list.named and out or out.input
+  if not list.named then return out.input end
+  return setmetatable(out, { __index = function(_, key)
+    local names = {}
+    for k, i in ipairs(list) do names[k] = i.name end
+    local near = core.nearest(tostring(key), names)
+    check.fail("the task has no input %s%s; it has %s", tostring(key),
+      near and (" (did you mean %s?)"):format(near) or "", table.concat(names, ", "))
+  end })
 end
 
 --- Checks that a network, or the part of one that an option names, is a layer or a function.
@@ -162,8 +170,8 @@ local function parameters(self)
 end
 
 --- Makes a task object. class: its methods; spec: kind, builders (program name -> function of the
--- recorder), hints, config (plain table for the file), rng, net or shown (a list of { name,
--- network }, for print). A script that asks for its `params` before anything was recorded gets them
+-- recorder), hints, config (plain table for the file), rng, causal (what it predicts with may not
+-- read ahead), net or shown (a list of { name, network }, for print). A script that asks for its `params` before anything was recorded gets them
 -- all: the predicting program is recorded then.
 function task.new(class, spec)
   check.rng(spec.kind, spec.rng)
@@ -173,7 +181,7 @@ function task.new(class, spec)
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
     config = spec.config, set = spec.params or core.params(),
     seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
-    runs = {}, drawn = {}, n_threads = 1, recomputes = false, options = options, net = spec.net, main = spec.main or "predict",
+    runs = {}, drawn = {}, n_threads = 1, recomputes = false, options = options, net = spec.net, causal = spec.causal, main = spec.main or "predict",
     shown = spec.shown or { { "net", spec.net } },
   }
   setmetatable(self, { __index = function(_, key)
@@ -201,8 +209,14 @@ function methods:program(name)
     check.fail("%s has no program %s; it has %s", self.kind, tostring(name),
       table.concat(names, ", "))
   end
+  if self.causal and name ~= "predict" then self:program "predict" end
   p = program.new(build, { params = self.set, seed = self.seed,
     input_size = self.hints.input_size, output_size = self.hints.output_size })
+  local future = self.causal and name == "predict" and p:reads_future()
+  if future then
+    check.fail("%s: net: expected one whose steps see nothing of those after them, which it is to "
+      .. "foretell; came one in which %s", self.kind, future)
+  end
   self.programs[name] = p
   return p
 end
@@ -288,9 +302,38 @@ function methods:forward(batch) return task.forward(self:run("learn", true), bat
 -- "file:line: " in front of a message, so that it is not put there twice.
 local function plain(message) return (tostring(message):gsub("^[^%s:]+:%d+: ", "")) end
 
+-- Vocabularies that were found to have the same symbols.
+local alike = setmetatable({}, { __mode = "k" })
+
+-- Checks that a field was encoded by the vocabulary of the task that it is for, as far as it says.
+local function encoded_for(self, who, name, field)
+  local from = type(field) == "table" and field.from
+  local came, want = from and from.vocab, nil
+  if not came then return end
+  if name == "output" or name == "previous" then want = self.output end
+  for _, list in ipairs { self.inputs or {}, self.also or {} } do
+    for _, i in ipairs(list) do if i.name == name then want = i.vocab end end
+  end
+  if not want or want == came or alike[came] == want then return end
+  local differ = #want ~= #came and ("%d symbols, not %d"):format(#came, #want)
+  for i = 1, differ and 0 or #want do
+    if want:symbol(i) ~= came:symbol(i) then
+      differ = ("%s as symbol %d, not %s"):format(check.came(came:symbol(i)), i,
+        check.came(want:symbol(i)))
+      break
+    end
+  end
+  if differ then
+    check.fail("%s: field %s: expected ids of the model's own vocabulary, came those of another one: "
+      .. "it has %s", who, name, differ)
+  end
+  alike[came] = want
+end
+
 -- Does a batch have all inputs of the program that learns, but for numbers, which have presets?
 local function complete(self, batch)
   if type(batch) ~= "table" then return end -- feed says what is wrong
+  for name, field in pairs(batch) do encoded_for(self, "learn", name, field) end
   for name, t in pairs(self:program "learn".types) do
     if t.space >= 0 and batch[name] == nil then
       local names = {}
@@ -411,8 +454,9 @@ function task.restore_inputs(plain_list)
   return list
 end
 
---- Checks that the fields of held-out data are there.
-function task.fields(who, inputs, fields)
+--- Checks that the fields of held-out data are there, and of the task's vocabularies.
+function task.fields(who, self, fields)
+  local inputs = self.inputs
   if type(fields) ~= "table" or getmetatable(fields) then
     check.fail("%s: expected a table of fields such as { input = corpus:encode(..), output = .. }, "
       .. "came %s", who, check.came(fields))
@@ -420,6 +464,7 @@ function task.fields(who, inputs, fields)
   for k = 1, #inputs + 1 do
     local name = inputs[k] and inputs[k].name or "output"
     if fields[name] == nil then check.fail("%s: the field %s is missing", who, name) end
+    encoded_for(self, who, name, fields[name])
   end
 end
 

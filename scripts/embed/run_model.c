@@ -895,8 +895,12 @@ int main(int argc, char **argv) {
     else if (strcmp(argv[i], "--stream") == 0) stream = true;
     else if (strcmp(argv[i], "--hex") == 0) h.hex = true;
     else if (strcmp(argv[i], "--ids") == 0) numbers = true;
-    else if (strcmp(argv[i], "--length") == 0 && i + 1 < argc && (length = atol(argv[i + 1])) > 0)
-      i++;
+    else if (strcmp(argv[i], "--length") == 0) {
+      char *end = argv[i];
+      if (++i == argc || (length = strtol(argv[i], &end, 10)) <= 0 || *end)
+        return fprintf(stderr, "run_model: --length: expected a whole number from 1, came %s\n",
+                       i < argc ? argv[i] : "nothing"), 2;
+    }
     else if (strcmp(argv[i], "--program") == 0 && i + 1 < argc) program = argv[++i];
     else if (argv[i][0] != '-' && !path) path = argv[i];
     else return fprintf(stderr, "run_model: unexpected %s\n%s", argv[i], usage), 2;

@@ -109,6 +109,9 @@ describe("a checkpoint of neap.fit", function()
     assert.matches("expected the memory of sgd, came that of adam", message { optim = function()
       return neap.sgd { rate = 1 }
     end }, 1, true)
+    assert.matches("expected a training with the rate 0.5, came one with 0.02", message { optim = function()
+      return neap.adam { rate = 0.5 }
+    end }, 1, true)
     assert.matches("expected an average, came none", message { average = true }, 1, true)
     assert.matches("expected the states of 0 generators (rng), came 1",
       message { without = { "rng" } }, 1, true)

@@ -446,6 +446,7 @@ describe("a corpus", function()
       a, b, c = both "mask"
       assert.same({ { 0, 2, 0, 8, 0 }, { 1, 0, 0, 4, 0 } }, { a, b })
       assert.same({ { 0 }, { 1 }, { 0 }, { 1 }, { 0 } }, field(c, "a known"))
+      assert.same({ mean = { 5 }, deviation = { 3 } }, c:moments "a") -- of 2 and 8
       c = assert(series(text, { gaps = "mask", missing = { "NA", "?" },
         join = { x = { "a", "b" } } }))
       assert.same({ { 0, 1 }, { 1, 0 }, { 0, 0 }, { 1, 1 }, { 0, 0 } }, field(c, "x known"))

@@ -136,6 +136,29 @@ describe("programs in a file", function()
     assert.equal(result(loaded.predict, "y"), result(on, "y"))
   end)
 
+  it("hold finite numbers only", function()
+    local bias = one.params:get "linear.bias"
+    for text, number in pairs { inf = math.huge, nan = 0 / 0 } do
+      one.params:set("linear.bias", neap.tensor { 1, number })
+      local good, message, code = neap.save(path, one)
+      assert.is_nil(good)
+      assert.matches("parameter linear.bias: number 2 is %-?" .. text, message)
+      assert.equal("EFORMAT", code)
+    end
+    one.params:set("linear.bias", bias)
+    assert(neap.save(path, one))
+    local file = assert(io.open(path, "rb"))
+    local bytes = file:read "a"
+    file:close()
+    file = assert(io.open(path, "wb")) -- the last number of the last tensor
+    file:write(bytes:sub(1, -5), string.pack("<f", math.huge))
+    file:close()
+    local loaded, message, code = neap.load(path)
+    assert.is_nil(loaded)
+    assert.matches("model: tensor '[%w._]+': number %d+ is inf", message)
+    assert.equal("EFORMAT", code)
+  end)
+
   it("are checked where they are saved", function()
     local function raises(message, ...)
       local ok, text = pcall(...)

@@ -345,6 +345,8 @@ describe("gathered gradients", function()
     model.params:set(name, was)
     for i = 1, 4 do model:learn(model:batch(lists[i]), optim) end
     assert(optim:report().steps >= 2)
+    raises("adam: groups: expected a list of groups, { { params = { .. }, rate = .. }, .. }, came "
+      .. "params = a table", function() neap.adam { groups = { params = { "*" } } } end)
     raises("sgd: accumulate: expected an integer from 1, came 0", function()
       neap.sgd { accumulate = 0 }
     end)

@@ -383,6 +383,32 @@ describe("a batch from a forecaster's own forecasts", function()
   end)
 end)
 
+describe("a scale that some numbers have not", function()
+  it("is said of what a forecaster is given, loaded and at the command line too", function()
+    local model = neap.forecaster { net = neap.gru { size = 2 }, rng = neap.rng(1),
+      transform = neap.series.transform({ { 1, 2, 3, 5 } }, { scale = "log" }) }
+    local path = os.tmpname()
+    assert(model:save(path))
+    for _, m in ipairs { model, (assert(neap.load(path))) } do
+      raises('batch: series 1, step 2: the model\'s scale "log" needs numbers above 0, came 0',
+        function() m:batch { { 1, 0, 2 } } end)
+      raises("rollout: step 1: the model's scale", function() m:rollout({ -1, 2 }, 1) end)
+      raises("predict: step 1: the model's scale", function() m:predict { 0, 2 } end)
+      raises("score: series 1, step 3: the model's scale", function() m:score { { 1, 2, 0 } } end)
+    end
+    local pipe = assert(io.popen(("printf '50 -7\\n' | scripts/neap apply %s 2>&1"):format(path)))
+    assert.matches('the model\'s scale "log" needs numbers above 0, came "-7"', pipe:read "a", 1, true)
+    pipe:close()
+    os.remove(path)
+    local roots = neap.forecaster { net = neap.gru { size = 2 },
+      transform = neap.series.transform({ { 0, 2, 3, 5 } }, { scale = "sqrt" }) }
+    assert.is_table(roots:predict { 0, 1 })
+    raises('the model\'s scale "sqrt" needs numbers from 0, came -1', function()
+      roots:predict { -1 }
+    end)
+  end)
+end)
+
 describe("intervals of a forecaster", function()
   local function still(x) return x * 0 end
 

@@ -493,6 +493,68 @@ describe("async_seq2seq", function()
   end)
 end)
 
+describe("a network that sees what comes", function()
+  it("is none for a task that foretells", function()
+    local v = neap.vocab.new { "a", "b" }
+    local function two_ways() return neap.bidir { neap.gru { size = 3 } } end
+    local message = ": net: expected one whose steps see nothing of those after them, which it is to "
+      .. "foretell; came one in which "
+    local model = neap.language_model { vocab = v,
+      net = neap.chain { neap.embed { size = 2 }, two_ways() } }
+    raises("language_model" .. message, function() model:program "learn" end)
+    local forecaster = neap.forecaster { net = two_ways() }
+    local batch = neap.forecaster { net = neap.gru { size = 1 } }:batch { { 1, 2, 3 } }
+    raises("forecaster" .. message, function() forecaster:learn(batch, neap.sgd { rate = 1 }) end)
+    raises("forecaster" .. message, function() forecaster:score { { 1, 2, 3 } } end)
+  end)
+end)
+
+describe("a task of several inputs", function()
+  local words, letters = neap.vocab.new { "a", "b", "c", "d" }, neap.vocab.new { "x", "y" }
+
+  it("knows how many symbols each has, and which inputs there are", function()
+    local function model(inputs, f)
+      return neap.seq2class { input = inputs, output = letters, net = f }
+    end
+    for _, inputs in ipairs { { a = words, b = letters }, { a = letters, b = words },
+      { a = 2, b = words } } do
+      local made = model(inputs, function(x)
+        local vectors = neap.embed { size = 3, name = "e" }(x.b)
+        return (neap.gru { size = 2 }(math.type(inputs.a) and op.concat { x.a, vectors } or vectors))
+      end)
+      assert.same({ #inputs.b, 3 }, made.params:shape "net.e.weight")
+    end
+    raises("the task has no input position; it has pos, word", function()
+      model({ word = words, pos = 1 }, function(x) return x.position end):program "learn"
+    end)
+    raises("the task has no input words (did you mean word?)", function()
+      model({ word = words, pos = 1 }, function(x) return x.words end):program "learn"
+    end)
+  end)
+
+  it("refuses fields of another vocabulary", function()
+    local corpus = neap.corpus.from({ t = { "ab", "cd" }, class = { "x", "y" } },
+      { split = { t = "characters" } })
+    local model = neap.seq2class { input = words, output = letters,
+      net = neap.chain { neap.embed { size = 2 }, neap.gru { size = 2 } } }
+    local turned = neap.vocab.new { "b", "a", "c", "d" }
+    local function fields(v, w)
+      return { input = corpus:encode("t", v), output = corpus:label("class", w or letters) }
+    end
+    local same = neap.vocab.new { "a", "b", "c", "d" } -- of other birth, but with the same symbols
+    assert.equal(2, model:score(fields(same)).n)
+    raises('score: field input: expected ids of the model\'s own vocabulary, came those of another one: '
+      .. 'it has "b" as symbol 1, not "a"', function() model:score(fields(turned)) end)
+    raises("learn: field input: expected ids of the model's own vocabulary", function()
+      model:learn(neap.batches(fields(turned), { size = 2 })(), neap.sgd { rate = 1 })
+    end)
+    raises("score: field output: expected ids of the model's own vocabulary, came those of another one: "
+      .. "it has 3 symbols, not 2", function()
+      model:score(fields(words, neap.vocab.new { "x", "y", "z" }))
+    end)
+  end)
+end)
+
 describe("a loaded task", function()
   local v = neap.vocab.new { start = true, stop = true, "a", "b" }
   local function net() return neap.chain { neap.embed { size = 2 }, neap.gru { size = 3 } } end
@@ -1208,6 +1270,51 @@ describe("fit", function()
     local model, given, lines = prepare(options)
     return neap.fit(model, given), lines
   end
+
+  it("knows scores of which less is better, and offers no count", function()
+    local model = neap.forecaster { net = neap.gru { size = 2 }, rng = neap.rng(1) }
+    local function best(options)
+      local epoch = 0
+      options.optim, options.epochs, options.quiet = neap.sgd { rate = 0 }, 4, true
+      function options.train()
+        local one = { model:batch { { 1, 2, 3 } } }
+        return function() return table.remove(one) end
+      end
+      function options.dev()
+        epoch = epoch + 1
+        return { rmse = ({ 3, 1, 2, 4 })[epoch], score = ({ 3, 1, 2, 4 })[epoch], n = 7 }
+      end
+      return neap.fit(model, options).epoch
+    end
+    assert.equal(2, best { key = "rmse" })
+    assert.equal(4, best { key = "rmse", lower = false })
+    assert.equal(4, best { key = "score" })
+    assert.equal(2, best { key = "score", lower = true })
+    assert.matches('came one with rmse, score: say which counts, key = "rmse"',
+      select(2, pcall(best, {})), 1, true)
+    assert.is_true(model:score({}).rmse ~= model:score({}).rmse) -- nothing is no best score
+  end)
+
+  it("puts the parameters back that an average stands for, if its scores fail", function()
+    local model = neap.forecaster { net = neap.gru { size = 2 }, rng = neap.rng(1) }
+    local own
+    local ok = pcall(neap.fit, model, { optim = neap.sgd { rate = 0.1 }, epochs = 1, quiet = true,
+      average = neap.average { decay = 0.9 },
+      train = function()
+        local n = 0
+        return function()
+          n = n + 1
+          own = model.params:get "net.gru.weight_hh":tobytes()
+          if n < 5 then return model:batch { { 1, 2, 3 } } end
+        end
+      end,
+      dev = function()
+        assert.not_equal(own, model.params:get "net.gru.weight_hh":tobytes())
+        error("mine", 0)
+      end })
+    assert.is_false(ok)
+    assert.equal(own, model.params:get "net.gru.weight_hh":tobytes())
+  end)
 
   it("takes any number for better than NaN", function()
     for _, lower in ipairs { true, false } do

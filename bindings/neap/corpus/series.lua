@@ -251,7 +251,7 @@ function corpus.series(path, options)
       if o.gaps and o.missing[cell] then
         if o.gaps == "skip" then return end
         x = nil
-      elseif not x or x - x ~= 0 then
+      elseif not x or not (math.abs(x) <= 3.4028235e38) then -- what a float holds
         return ("column %s: expected a number, came \"%s\"%s"):format(column.name, cell,
           o.missing[cell] and " (gaps = \"skip\", \"hold\", \"linear\" or \"mask\" lets it pass)"
             or "")
