@@ -123,6 +123,17 @@ end
 -- answers to lines that were read: a list of texts.
 local kinds = {}
 
+-- Rows of numbers, a tab between two.
+local function rows_text(rows)
+  local out = {}
+  for t, row in ipairs(rows) do
+    out[t] = {}
+    for k, x in ipairs(row) do out[t][k] = ("%.9g"):format(x) end
+    out[t] = table.concat(out[t], " ")
+  end
+  return table.concat(out, "\t")
+end
+
 local function task_reader(model) return reader(model.inputs) end
 
 kinds.seq2class = { takes = {}, reader = task_reader, answer = function(model, items)
@@ -135,7 +146,9 @@ end }
 
 kinds.synced_seq2seq = { takes = {}, reader = task_reader, answer = function(model, items)
   local out = model:predict(batch_of(model.inputs, items))
-  for b, tags in ipairs(out) do out[b] = table.concat(tags, " ") end
+  for b, tags in ipairs(out) do
+    out[b] = type(tags) == "table" and table.concat(tags, " ") or rows_text(tags:totable())
+  end
   return out
 end }
 
@@ -199,12 +212,8 @@ kinds.forecaster = { takes = { length = true },
         series[t] = table.move(data, (t - 1) * size + 1, t * size, 1, {})
       end
       local rows = model:rollout(series, options.length or 1)
-      for t, row in ipairs(rows) do
-        row = size == 1 and { row } or row
-        for k, x in ipairs(row) do row[k] = ("%.9g"):format(x) end
-        rows[t] = table.concat(row, " ")
-      end
-      out[b] = table.concat(rows, "\t")
+      if size == 1 then for t, x in ipairs(rows) do rows[t] = { x } end end
+      out[b] = rows_text(rows)
     end
     return out
   end }

@@ -98,12 +98,18 @@ function kinds.seq2class(config, parts)
 end
 
 function kinds.synced_seq2seq(config, parts)
-  local inputs, n = inputs_of(config.input), #symbols_of(config.output, "output")
-  local loss = config.loss == nil and "cross_entropy" or config.loss
+  local inputs, loss = inputs_of(config.input), config.loss == nil and "cross_entropy" or config.loss
+  local learnt = config.also ~= nil and inputs_of(config.also) or {}
+  if loss == "mse" or loss == "mae" or loss == "huber" then
+    local width = width_of(config.output, "output")
+    has(parts, "predict", inputs, {}, { y = width })
+    learnt.output = numbers(width)
+    return has(parts, "learn", inputs, learnt, { loss = 1 })
+  end
+  local n = #symbols_of(config.output, "output")
   need(loss == "cross_entropy" or loss == "crf" or loss == "ctc", "it knows no loss %s",
     tostring(loss))
   has(parts, "predict", inputs, {}, { scores = loss == "ctc" and n + 1 or n, tags = "i32" })
-  local learnt = config.also ~= nil and inputs_of(config.also) or {}
   learnt.output = ids()
   has(parts, "learn", inputs, learnt, { loss = 1 })
 end

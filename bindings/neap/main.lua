@@ -80,7 +80,8 @@ blanks. A model that reads numbers takes them with blanks or commas between; whe
 several, one step follows the other. For a model that hears sound a line names a sound file, and
 FILE is one. What is answered depends on the model's task:
    seq2class       the class, a tab, its probability
-   synced_seq2seq  a tag for each symbol, with blanks between; with the loss ctc what was read
+   synced_seq2seq  a tag for each symbol, with blanks between; with the loss ctc what was read; of
+                   numbers those of each step, with tabs between
    hmm             a state for each symbol; nothing where no state shows one of them
    async_seq2seq   what the model writes; --length: at most so many symbols
    language_model  how many nats each symbol takes, on average, from the second on;

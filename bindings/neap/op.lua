@@ -416,7 +416,7 @@ end
 -- @param[opt] mask [..]
 -- @number[opt=0] smoothing (Szegedy et al. 2016); not with focal
 -- @bool[opt] rows a loss for each row
--- @param[opt] weights [V]: how much a row of each class counts; the mean is divided by their sum. A
+-- @param[opt] weights how much a row of each class counts, [V]; the mean is divided by their sum. Each
 --   row counts as its own class does with all that it loses, also what smoothing spreads (PyTorch
 --   weighs that by class)
 -- @number[opt=0] focal each row's loss is multiplied by (1 - p)^focal, p the probability of its id

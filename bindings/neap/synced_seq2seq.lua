@@ -1,5 +1,6 @@
---- Synchronous sequence to sequence: an output for every step, as many as inputs (tagging); or,
--- read by connectionist temporal classification, fewer outputs than steps (speech).
+--- Synchronous sequence to sequence: an output for every step, as many as inputs, symbols (tagging)
+-- or numbers (what an effect makes of sound, what a sensor should say); or, read by connectionist
+-- temporal classification, fewer outputs than steps (speech).
 -- @module neap.synced_seq2seq
 local check = require "neap.check"
 local core = require "neap.core"
@@ -29,9 +30,17 @@ local function chain(rec, n)
   end)
 end
 
+-- Of numbers: the loss of what is said and what is wanted.
+local function of_numbers(loss)
+  return { more = 0, space = "T", numbers = true,
+    learn = function(_, z, y) return loss(z, y) end,
+    predict = function(_, z) return { y = z } end }
+end
+
 -- What an option `loss` chooses: how many scores each step has beside those of the symbols, the
 -- sequence that the outputs are, the loss of scores z and outputs y, and the answer from z.
 local losses = {
+  mse = of_numbers(op.mse), mae = of_numbers(op.mae), huber = of_numbers(op.huber),
   cross_entropy = {
     more = 0, space = "T",
     learn = function(rec, z, y, output, options)
@@ -65,10 +74,13 @@ local belongs = { smoothing = "cross_entropy", weights = "cross_entropy", focal 
   zero = "ctc", beam = "ctc" }
 
 local function loss_of(options)
-  local name = options.loss == nil and "cross_entropy" or options.loss
-  if not losses[name] then
-    check.fail("synced_seq2seq: loss: expected \"cross_entropy\", \"crf\" or \"ctc\", came %s",
-      check.came(name))
+  local numbers = math.type(options.output) == "integer"
+  local name = options.loss
+  if name == nil then name = numbers and "mse" or "cross_entropy" end
+  if not losses[name] or (losses[name].numbers or false) ~= numbers then
+    check.fail("synced_seq2seq: loss: expected %s, came %s", numbers
+      and "\"mse\", \"mae\" or \"huber\", as the outputs are numbers"
+      or "\"cross_entropy\", \"crf\" or \"ctc\"", check.came(name))
   end
   for option, loss in pairs(belongs) do
     if options[option] ~= nil and loss ~= name then
@@ -105,10 +117,11 @@ end
 -- @tab options
 --
 -- - `input`: a vocabulary, a width, or several by name, as in @{neap.task.inputs}
--- - `output`: the vocabulary of outputs
+-- - `output`: the vocabulary of outputs; or a width: so many numbers at each step
 -- - `net`: a layer or function: x [T,B,..] -> y [T,B,H]; where H is not the number of outputs, a linear
 --   layer follows
--- - `loss`: "cross_entropy" of each step; "crf": of the whole sequence of outputs, whose neighbours
+-- - `loss`: of numbers "mse" (the preset), "mae" or "huber" (@{neap.op.huber}); of symbols
+--   "cross_entropy" of each step; "crf": of the whole sequence of outputs, whose neighbours
 --   are scored too (Lafferty et al. 2001), answers by Viterbi; "ctc": of all ways to read the
 --   outputs from the steps (Graves et al. 2006): they are fewer then, a class for the blank comes
 --   last, and repeats are dropped
@@ -125,11 +138,16 @@ local function new(_, options)
   options = check.options("synced_seq2seq", options, { "input", "output", "net", "rng", "threads",
     "recompute", "loss", "also", "zero", "beam", table.unpack(task.class_loss) })
   local inputs = task.inputs("synced_seq2seq", options.input)
-  local output = task.vocab("synced_seq2seq", "output", options.output)
+  local output = options.output
+  if math.type(output) == "integer" then
+    check.integer("synced_seq2seq", "output", output, 1)
+  else
+    task.vocab("synced_seq2seq", "output", output, "a vocabulary, or a width for numbers")
+  end
   local net = task.network("synced_seq2seq", options.net)
   local name = loss_of(options)
   local loss = losses[name]
-  local width = #output + loss.more
+  local width = loss.numbers and output or #output + loss.more
   local also = further(options.also, inputs, name)
   local head = layer.linear { name = "head", size = width }
   local function logits(rec)
@@ -156,12 +174,13 @@ local function new(_, options)
   local self = task.new(class, {
     kind = "synced_seq2seq", rng = options.rng, net = net, options = options,
     hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = width },
-    config = { kind = "synced_seq2seq", input = task.plain_inputs(inputs), output = output:plain(),
-      loss = name, also = #also > 0 and task.plain_inputs(also) or nil },
+    config = { kind = "synced_seq2seq", input = task.plain_inputs(inputs),
+      output = loss.numbers and output or output:plain(), loss = name, also = #also > 0 and task.plain_inputs(also) or nil },
     builders = {
       learn = function(rec)
         local z, given = logits(rec)
-        local y = rec:input("output", { space = loss.space, dtype = "i32" })
+        local y = rec:input("output", loss.numbers and { space = loss.space, dims = { width } }
+          or { space = loss.space, dtype = "i32" })
         local sum = loss.learn(rec, z, y, output, options)
         return { loss = #also > 0 and sum + added(rec, given) or sum }
       end,
@@ -175,7 +194,8 @@ end
 function class.restore(config, parts)
   local self = task.new(class, { kind = "synced_seq2seq", params = parts.params,
     programs = parts.programs, config = config })
-  self.inputs, self.output = task.restore_inputs(config.input), assert(vocab.from(config.output))
+  self.inputs = task.restore_inputs(config.input)
+  self.output = math.tointeger(config.output) or assert(vocab.from(config.output))
   self.loss_name = config.loss or "cross_entropy"
   self.also = config.also and task.restore_inputs(config.also) or {}
   return self
@@ -185,7 +205,7 @@ end
 local function steps_of(self, run, batch)
   local first, pr = batch[self.inputs[1].name], run.program
   local given, lengths = first.outer or first.lengths, {}
-  local _, space = pr.core:type(pr.outputs.scores)
+  local _, space = pr.core:type(pr.outputs.scores or pr.outputs.y)
   local factor = pr.spaces[space + 1].factor
   for b = 1, #given do lengths[b] = (given[b] + factor - 1) // factor end
   return lengths
@@ -235,17 +255,35 @@ local function score_labels(self, fields, size)
     sequence_accuracy = sequences > 0 and whole / sequences or 0, n = n }
 end
 
+-- Numbers: the root of the mean square of what is missed.
+local function score_numbers(self, fields, size)
+  local run, sum, n = self:run("predict", false), 0, 0
+  for batch in batches(fields, { size = size }) do
+    local problem = program.difference(batch, self.inputs[1].name, "output")
+    if problem ~= "" then check.fail("score: inputs and outputs differ in length%s", problem) end
+    run:feed(batch):forward()
+    local y = run:value("y", "concat")
+    sum, n = sum + op.mse(y, batch.output.data):item() * y:size(), n + y:size()
+  end
+  return metrics.scores { rmse = (sum / n) ^ 0.5, n = n }
+end
+
 --- The share of right outputs over all steps, and of sequences right as a whole. Steps whose output
 -- is -1 are left out, as by the loss, and so are sequences of no other steps. With the loss "ctc",
--- whose outputs have lengths of their own, edits over the number of outputs instead of accuracy.
+-- whose outputs have lengths of their own, edits over the number of outputs instead of accuracy. Of
+-- numbers the root of the mean square of what is missed, over all of them.
 -- @tab fields as for neap.batches: the inputs and `output`
 -- @tab[opt] options `{ size = 64 }`
--- @treturn tab `{ accuracy, sequence_accuracy, n }` or `{ error_rate, sequence_accuracy, n }`
+-- @treturn tab `{ accuracy, sequence_accuracy, n }`, `{ error_rate, sequence_accuracy, n }` or `{ rmse,
+--   n }`
 function class:score(fields, options)
   task.fields("score", self, fields)
   options = check.options("score", options, { "size" })
   if self.loss_name == "ctc" then
     return score_labels(self, fields, options.size == nil and 64 or options.size)
+  end
+  if losses[self.loss_name].numbers then
+    return score_numbers(self, fields, options.size == nil and 64 or options.size)
   end
   local run = self:run("predict", false)
   local right, n, whole, sequences = 0, 0, 0, 0
@@ -274,7 +312,7 @@ end
 -- @tab sequences a list of strings or lists of symbols; or a batch
 -- @tab[opt] options of the loss "ctc": `beam`: so many prefixes are kept, instead of what the model
 --   says; 0: the likeliest class of each step; `all`: all that the beam has left (false)
--- @treturn tab a list of symbols for each sequence; with `all` the list of its hypotheses, the best
+-- @treturn tab a list of symbols, or a tensor [T,width] of numbers, for each sequence; with `all` the list of its hypotheses, the best
 --   first: `{ symbols, ids (from 1), log_probability }`
 function class:predict(sequences, options)
   options = check.options("predict", options, { "beam", "all" })
@@ -290,6 +328,7 @@ function class:predict(sequences, options)
   local run, batch = self:run("predict", false), task.batch("predict", self.inputs, sequences)
   if not batch then return {} end
   local lengths, out = steps_of(self, run:feed(batch):forward(), batch), nil
+  if losses[self.loss_name].numbers then return parts(run, "y", lengths) end
   if not beam then
     out = answers(run, lengths)
     for _, ids in ipairs(out) do
@@ -312,6 +351,9 @@ end
 -- @tab sequences a list of strings or lists of symbols; or a batch
 -- @treturn tab for each sequence a tensor [T,outputs]
 function class:posteriors(sequences)
+  if losses[self.loss_name].numbers then
+    check.fail("posteriors: expected a model of symbols, this one's outputs are numbers")
+  end
   local run, batch = self:run("predict", false), task.batch("posteriors", self.inputs, sequences)
   if not batch then return {} end
   return parts(run, "scores", steps_of(self, run:feed(batch):forward(), batch))

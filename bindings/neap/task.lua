@@ -227,7 +227,8 @@ local function reopen(self)
   self.runs = {}
 end
 
---- How many threads runs and optimizers use from now on. @int n
+--- How many threads runs and optimizers use from now on.
+-- @int n
 function methods:threads(n)
   check.integer("threads", "n", n, 1)
   if n == self.n_threads then return self end
@@ -239,7 +240,8 @@ end
 
 --- Whether learning takes sequences in segments from now on, which makes it a third slower and lets its
 -- memory grow with the square root of their steps: see @{neap.program}. `self:run("learn", true):whole()`
--- names what needs whole sequences all the same. @bool on
+-- names what needs whole sequences all the same.
+-- @bool on
 function methods:recompute(on)
   on = check.boolean("recompute", "on", on, true)
   if on ~= self.recomputes then
@@ -370,7 +372,8 @@ function methods:learn(batch, optim)
   return run:item()
 end
 
---- The loss of a batch without learning (dropout off). @tab batch
+--- The loss of a batch without learning (dropout off).
+-- @tab batch
 function methods:loss(batch)
   return task.forward(self:run("learn", false), batch):item()
 end

@@ -29,7 +29,7 @@ static const char usage[] =
     "A model that knows symbols reads text, a sequence a line: letters, or words with blanks\n"
     "between them. It answers with a line: the class and its probability; the tags; what it\n"
     "writes; the text and how it goes on. A model that hears sound reads names of WAV files, one a\n"
-"line, of 16 bits, one channel and the model's rate.\n"
+    "line, of 16 bits, one channel and the model's rate.\n"
     "Input for a program that reads numbers: a row a line, an empty line ends a sequence.\n"
     "Input for one that reads ids, which count from 0: a sequence a line.\n"
     "Output: a line for each step and output, its name and its numbers; outputs without steps\n"

@@ -285,6 +285,18 @@ neap: line 5: expected finite numbers with blanks or commas between, came "nan"
     assert.equal(1, status)
   end)
 
+  it("gives numbers for each step, as a C host does", function()
+    local model = neap.synced_seq2seq { input = 1, output = 2, rng = neap.rng(3),
+      net = neap.gru { size = 4 } }
+    local said = model:predict({ { { 0.5 }, { -1 }, { 2 } } })[1]:totable()
+    local rows = {}
+    for t, row in ipairs(said) do rows[t] = ("%.9g %.9g"):format(row[1], row[2]) end
+    assert.equal(table.concat(rows, "\t") .. "\n", answers(model, "0.5 -1 2\n"))
+    for _, how in ipairs { "", "--stream" } do
+      assert.equal("y " .. table.concat(rows, "\ny ") .. "\n\n", as_in_c("0.5\n-1\n2\n", how))
+    end
+  end)
+
   it("classifies rows of numbers", function()
     local model = neap.seq2class { input = 2, output = neap.vocab.new { "x", "y" }, rng = rng,
       net = neap.gru { size = 3 } }

@@ -1034,6 +1034,98 @@ describe("language_model", function()
   end)
 end)
 
+describe("synced_seq2seq of numbers", function()
+  -- y_t = (0.5 x_t + 0.3 x_t-1, x_t-1)
+  local rng = neap.rng(5)
+  local function data(n)
+    local x, y = {}, {}
+    for i = 1, n do
+      x[i], y[i] = {}, {}
+      local before = 0
+      for t = 1, 3 + rng:int(5) do
+        local now = rng:uniform() - 0.5
+        x[i][t], y[i][t], before = now, { 0.5 * now + 0.3 * before, before }, now
+      end
+    end
+    return neap.corpus.from { x = x, y = y }
+  end
+  local train = data(60)
+  local fields = { input = train:encode "x", output = train:encode "y" }
+  local function made(loss)
+    return neap.synced_seq2seq { input = 1, output = 2, loss = loss, rng = neap.rng(3),
+      net = neap.elman { size = 8 } }
+  end
+
+  for _, loss in ipairs { "mse", "mae", "huber" } do
+    it("learns them by " .. loss .. ", streams, is saved and loaded", function()
+      local model = made(loss)
+      local before = model:score(fields)
+      assert.equal(2 * train:get("x", 1):shape()[1],
+        model:score({ input = { data = train:get("x", 1),
+          offsets = neap.tensor({ 0, train:get("x", 1):shape()[1] }, "i32") },
+          output = { data = train:get("y", 1),
+            offsets = neap.tensor({ 0, train:get("x", 1):shape()[1] }, "i32") } }).n)
+      learn(model, fields, 150, 2e-2, neap.rng(1))
+      local after = model:score(fields)
+      assert(after.rmse < 0.2 * before.rmse, after.rmse)
+      local path = temporary "numbers"
+      assert(model:save(path))
+      local loaded = assert(neap.load(path))
+      os.remove(path)
+      assert.equal(2, loaded.output)
+      assert.equal(after.rmse, loaded:score(fields).rmse)
+      local rows = { { 0.1 }, { 0.4 }, { -0.2 } }
+      local said = loaded:predict({ rows, { { 1 } } })
+      assert.same({ 3, 2 }, said[1]:shape())
+      assert.same({ 1, 2 }, said[2]:shape())
+      local stream = loaded:program "predict":stream()
+      for t, row in ipairs(rows) do
+        stream:input(1, row)
+        stream:step()
+        assert.equal(said[1][t]:tobytes(), stream:output(1)[1]:tobytes())
+      end
+      local batch = neap.batches(fields, { size = 3 })()
+      assert.equal(model:loss(batch), loaded:loss(batch))
+    end)
+  end
+
+  it("is fitted like any task, and answers nothing with nothing", function()
+    local model = made()
+    local result = neap.fit(model, { optim = neap.adam { rate = 1e-2 }, epochs = 3, key = "rmse",
+      quiet = true, train = function() return neap.batches(fields, { size = 16 }) end,
+      dev = function() return model:score(fields) end })
+    assert.equal(3, result.epoch) -- less is better
+    assert.same({ 0, 2 }, model:predict({ {} })[1]:shape())
+    local nothing = model:score { input = { data = neap.zeros { 0, 1 },
+      offsets = neap.tensor({ 0 }, "i32") }, output = { data = neap.zeros { 0, 2 },
+      offsets = neap.tensor({ 0 }, "i32") } }
+    assert.is_true(nothing.rmse ~= nothing.rmse)
+  end)
+
+  it("says what does not fit", function()
+    raises('synced_seq2seq: loss: expected "mse", "mae" or "huber", as the outputs are numbers, came '
+      .. '"crf"', function() made "crf" end)
+    raises('synced_seq2seq: loss: expected "cross_entropy", "crf" or "ctc", came "mse"', function()
+      neap.synced_seq2seq { input = 1, output = neap.vocab.new { "a" }, loss = "mse",
+        net = neap.elman { size = 2 } }
+    end)
+    raises("synced_seq2seq: output: expected a vocabulary, or a width for numbers, came 1.5", function()
+      neap.synced_seq2seq { input = 1, output = 1.5, net = neap.elman { size = 2 } }
+    end)
+    raises("synced_seq2seq: output: expected an integer from 1, came 0", function()
+      neap.synced_seq2seq { input = 1, output = 0, net = neap.elman { size = 2 } }
+    end)
+    raises('synced_seq2seq: focal: an option of the loss "cross_entropy", the task\'s is "mse"',
+      function() neap.synced_seq2seq { input = 1, output = 1, focal = 2, net = neap.elman { size = 2 } } end)
+    raises("posteriors: expected a model of symbols, this one's outputs are numbers", function()
+      made():posteriors { { { 1 } } }
+    end)
+    raises('predict: beam: an option of the loss "ctc"', function()
+      made():predict({ { { 1 } } }, { beam = 2 })
+    end)
+  end)
+end)
+
 describe("synced_seq2seq", function()
   local data = neap.corpus.from(
     { words = { "a b c", "b b", "x x" }, tags = { "A B ?", "B A", "? ?" } },
