@@ -475,7 +475,9 @@ NEAP_API const int32_t *neap_stream_output_i32(neap_stream *s, int index, size_t
 NEAP_API const char *neap_stream_input_name(const neap_stream *s, int index);
 NEAP_API const char *neap_stream_output_name(const neap_stream *s, int index);
 /* ERANGE for an id out of range, ENONFINITE for NaN or infinity in an input, ESTATE if a context is
-** missing: then nothing has changed, and the next step may be good. */
+** missing: then nothing has changed, and the next step may be good. Outputs are not looked at, which
+** would cost a small step as much again: numbers may grow past all bounds in a network without any,
+** and neap_stream_reset begins anew. */
 NEAP_API neap_status neap_stream_step(neap_stream *s);
 /* The first n steps of a block at once, all or none, to the same bits as one by one: large layers
 ** read their input weights once for all of them. With a block of 2 or more at open, buffers are
