@@ -716,6 +716,9 @@ end
 -- @treturn tab `{ input, previous (with the start symbol before), output (with the stop symbol after)
 --   }`; where the decoder copies, `source` too: the input as ids of what may be written
 function class:fields(corpus, source, target)
+  if type(corpus) ~= "table" or type(corpus.encode) ~= "function" then
+    check.fail("fields: expected a corpus and two of its fields, came %s first", check.came(corpus))
+  end
   local fields = { input = corpus:encode(source, self.inputs[1].vocab),
     previous = corpus:encode(target, self.output, { start = true }),
     output = corpus:encode(target, self.output, { stop = true }) }

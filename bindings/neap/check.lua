@@ -3,9 +3,16 @@
 local core = require "neap.core"
 
 -- Lines of the files beside this one are never named; the script's line that led there is.
-core.library(debug.getinfo(1, "S").source:match("^.*/") or "@check.lua")
+local library = debug.getinfo(1, "S").source:match("^.*/") or "@check.lua"
+core.library(library)
 
 local check = {}
+
+--- Is the function at that level of the stack, 1 being the caller, one of a script in Lua?
+function check.is_script(level)
+  local at = debug.getinfo(level + 1, "S")
+  return at ~= nil and at.what ~= "C" and at.source:sub(1, #library) ~= library
+end
 
 -- "f32 [2,3]"
 local function tensor_type(t) return ("%s [%s]"):format(t:dtype(), table.concat(t:shape(), ",")) end
@@ -190,6 +197,33 @@ function check.integer(who, name, value, low, high)
       check.came(value))
   end
   return whole
+end
+
+--- A method that names itself where its first argument is not of its kind: a dot for a colon.
+-- @string kind of the objects: the metatable's `__name` is "neap." and that
+-- @string name of the method
+-- @func method
+-- @string[opt=kind] object what it is called in a script
+-- @treturn func
+function check.method(kind, name, method, object)
+  local full = "neap." .. kind
+  return function(self, ...)
+    local meta = getmetatable(self)
+    if type(meta) ~= "table" or meta.__name ~= full then
+      check.fail("%s.%s: expected %s %s first, came %s: call it with a colon, %s:%s(..)", kind, name,
+        kind:find "^[aeiou]" and "an" or "a", kind, check.came(self), object or kind, name)
+    end
+    return method(self, ...)
+  end
+end
+
+--- Makes each function of a table such a method.
+-- @string kind
+-- @tab methods name -> function
+function check.methods(kind, methods)
+  for name, method in pairs(methods) do
+    if type(method) == "function" then methods[name] = check.method(kind, name, method) end
+  end
 end
 
 --- A source of chance, if there is one.

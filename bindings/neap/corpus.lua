@@ -763,6 +763,8 @@ function methods:characters(name, vocab, options)
     from = { corpus = self, name = name, vocab = vocab } }
 end
 
+check.methods("corpus", methods)
+
 function meta:__len() return self.n end
 
 function meta:__tostring()

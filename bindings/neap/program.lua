@@ -411,6 +411,8 @@ function methods:save(path, name)
   return program.save(path, { [check.type("save", "name", name or "predict", "string")] = self })
 end
 
+check.methods("program", methods)
+check.methods("run", run_methods)
 program.write = write
 
 --- Reads the tensors of a safetensors file, such as PyTorch writes: numbers of any width become

@@ -22,6 +22,8 @@ return function(text)
   for line in frames:gmatch "[^\n]+" do
     if own(line) then
       pending = {} -- what stands between the library's frames is its own
+    elseif #kept == 0 and line:find("^\t%(%.%.%.tail") then
+      pending = {} -- a method's own, behind the check of its first argument
     elseif line:find("^\t%[C%]") or line:find("^\t%(%.%.%.tail") then
       pending[#pending + 1] = line
     else

@@ -169,6 +169,37 @@ local function parameters(self)
   return self.set
 end
 
+-- The kinds of tasks, for what one has and another has not.
+local kinds = { "seq2class", "synced_seq2seq", "async_seq2seq", "language_model", "forecaster", "hmm" }
+local no_methods = { restore = true, new = true, decoder = true }
+
+-- A script asks for what the task has not: if that is a method of other kinds, it hears which.
+local function missing(kind, key)
+  if no_methods[key] or not check.is_script(3) then return end
+  local having = {}
+  for _, other in ipairs(kinds) do
+    if type(rawget(require("neap." .. other), key)) == "function" then having[#having + 1] = other end
+  end
+  if #having > 0 then
+    check.fail("%s has no method %s; %s", kind, key, #having == 1 and having[1] .. " has it"
+      or table.concat(having, ", ") .. " have it")
+  end
+end
+
+-- The methods of a class of tasks by name, found when first asked for.
+local function methods_of(class, kind)
+  return setmetatable({}, { __index = function(t, key)
+    local m = class[key]
+    if m == nil then m = methods[key] end
+    if type(m) == "function" then
+      m = check.method(kind, key, m, "task")
+      t[key] = m
+    end
+    return m
+  end })
+end
+local by_class = setmetatable({}, { __mode = "k" })
+
 --- Makes a task object. class: its methods; spec: kind, builders (program name -> function of the
 -- recorder), hints, config (plain table for the file), rng, causal (what it predicts with may not
 -- read ahead), net or shown (a list of { name, network }, for print). A script that asks for its `params` before anything was recorded gets them
@@ -184,10 +215,12 @@ function task.new(class, spec)
     runs = {}, drawn = {}, n_threads = 1, recomputes = false, options = options, net = spec.net, causal = spec.causal, main = spec.main or "predict",
     shown = spec.shown or { { "net", spec.net } },
   }
+  local own = by_class[class] or methods_of(class, spec.kind)
+  by_class[class] = own
   setmetatable(self, { __index = function(_, key)
     if key == "params" then return parameters(self) end
-    local m = class[key]
-    if m == nil then m = methods[key] end
+    local m = own[key]
+    if m == nil and type(key) == "string" then missing(spec.kind, key) end
     return m
   end, names = { class, methods, { params = true } }, __tostring = methods.describe,
     __name = "neap." .. spec.kind })

@@ -325,6 +325,7 @@ end
 -- @string symbol
 -- @treturn ?int from 1; that of `unk` for an unknown one; nil if there is none
 function methods:id(symbol)
+  check.type("vocab:id", "symbol", symbol, "string")
   if self.lower then symbol = symbol:lower() end
   return self.index[symbol] or self.unk
 end
@@ -333,6 +334,7 @@ end
 -- @string symbol
 -- @treturn bool
 function methods:has(symbol)
+  check.type("vocab:has", "symbol", symbol, "string")
   return self.index[self.lower and symbol:lower() or symbol] ~= nil
 end
 
@@ -356,7 +358,7 @@ end
 --   which is cut as the vocabulary's `split` says
 -- @treturn {int,...} from 1
 function methods:encode(sequence)
-  local ids = {}
+  local ids, index, lower = {}, self.index, self.lower
   local function take(symbol)
     if type(symbol) ~= "string" then
       check.fail("vocab:encode: expected symbols, which are strings, came %s", check.came(symbol))
@@ -364,7 +366,7 @@ function methods:encode(sequence)
     if self.merges then
       return each_subword(self, symbol, function(id) ids[#ids + 1] = id end)
     end
-    ids[#ids + 1] = self:id(symbol) or check.fail("vocab:encode: unknown symbol \"%s\", and no unk "
+    ids[#ids + 1] = index[lower and symbol:lower() or symbol] or self.unk or check.fail("vocab:encode: unknown symbol \"%s\", and no unk "
       .. "(a vocabulary made with unk = true takes all)", symbol)
   end
   if type(sequence) == "string" then
@@ -419,6 +421,7 @@ end
 -- @tab symbols
 -- @treturn string
 function methods:text(symbols)
+  check.table("vocab:text", "symbols", symbols)
   if not self.merges then return vocab.text(self.split, symbols) end
   local out = {}
   for i, symbol in ipairs(symbols) do
@@ -532,6 +535,8 @@ function vocab.from(plain)
   self.split = plain.split or likely_split(self, 0) -- earlier files do not say it
   return self
 end
+
+check.methods("vocab", methods)
 
 function meta:__len() return #self.symbols end
 

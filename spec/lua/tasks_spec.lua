@@ -93,6 +93,32 @@ describe("seq2class", function()
   end)
 end)
 
+it("a task's method says what it was called on, and which kind of task has it", function()
+  local v, k = neap.vocab.new { "a", "b", start = true, stop = true }, neap.vocab.new { "x", "y" }
+  local model = neap.seq2class { input = v, output = k,
+    net = neap.chain { neap.embed { size = 2 }, neap.gru { size = 2 } } }
+  raises("seq2class.predict: expected a seq2class first, came a table: call it with a colon, "
+    .. "task:predict(..)", function() model.predict { "ab" } end)
+  raises("seq2class.program: expected a seq2class first, came \"predict\": call it with a colon, "
+    .. "task:program(..)", function() model.program "predict" end)
+  raises("seq2class.loss: expected a seq2class first", function() model.loss {} end)
+  raises("seq2class has no method rollout; forecaster has it", function() model:rollout() end)
+  raises("seq2class has no method posteriors; synced_seq2seq, hmm have it", function()
+    model:posteriors { "ab" }
+  end)
+  assert.is_nil(model.pool) -- what is no method of any kind is no mistake
+  local program = model:program "predict"
+  raises("program.run: expected a program first, came nil: call it with a colon, program:run(..)",
+    function() program.run() end)
+  raises("run.feed: expected a run first, came a table", function() program:run().feed {} end)
+  local writer = neap.async_seq2seq { input = v, output = v,
+    encoder = neap.chain { neap.embed { size = 2 }, neap.gru { size = 2 } },
+    decoder = neap.decoder { embed = neap.embed { size = 2 }, layers = { neap.gru { size = 2 } } } }
+  raises("fields: expected a corpus and two of its fields, came \"s\" first", function()
+    writer:fields("s", "c")
+  end)
+end)
+
 describe("async_seq2seq", function()
   local data = words(400, neap.rng(5))
   local input, output = neap.vocab(data, "text", { unk = true }),

@@ -154,6 +154,15 @@ describe("a vocabulary", function()
     raises("vocab:encode: sequence: expected a string or a list of symbols, came nil", function()
       vocab.new{ "a" }:encode()
     end)
+    local v = vocab.new{ "a" }
+    for _, method in ipairs { "id", "has", "tensor", "encode", "symbol" } do
+      raises(("vocab.%s: expected a vocab first, came \"a\": call it with a colon, vocab:%s(..)")
+        :format(method, method), function() local _ = v[method]("a") end)
+    end
+    raises("vocab.words: expected a vocab first, came a table: call", function() v.words { "a" } end)
+    raises("vocab:id: symbol: expected a string, came nil", function() v:id() end)
+    raises("vocab:has: symbol: expected a string, came 1", function() v:has(1) end)
+    raises("vocab:text: symbols: expected a table, came \"abc\"", function() v:text "abc" end)
     raises("unknown option \"mim\"; did you mean \"min\"?", function()
       vocab.count({ "a" }, { mim = 2 })
     end)
