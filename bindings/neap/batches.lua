@@ -87,6 +87,35 @@ end
 -- @treturn tab the same
 function batches.batch(batch) return setmetatable(batch, batch_meta) end
 
+local many = { ["neap.batches"] = true, ["neap.stream"] = true, ["neap.batches.parts"] = true }
+
+--- Refuses what a batch is made of, or what gives batches, where one batch is expected.
+-- @string who
+-- @param given
+-- @string[opt="a batch"] expected
+function batches.check(who, given, expected)
+  if type(given) ~= "table" then return end
+  local kind = getmetatable(given)
+  if kind == batch_meta then return end
+  expected = expected or "a batch"
+  if type(kind) == "table" and many[kind.__name] then
+    check.fail("%s: expected %s, came %s: it gives batches one after the other, for batch in .. do",
+      who, expected, check.came(given))
+  elseif kind == nil then
+    local names = {}
+    for name, field in pairs(given) do
+      if type(name) == "string" and type(field) == "table" and field.offsets and field.data
+        and not field.lengths then
+        names[#names + 1] = name
+      end
+    end
+    if #names == 0 then return end
+    table.sort(names)
+    check.fail("%s: expected %s, came fields (%s): neap.batches makes batches of them", who, expected,
+      table.concat(names, ", "))
+  end
+end
+
 local meta = { __name = "neap.batches" }
 
 function meta:__len() return #self.cuts end

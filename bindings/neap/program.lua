@@ -10,6 +10,7 @@ local core = require "neap.core"
 local check = require "neap.check"
 local record = require "neap.record"
 local layer = require "neap.layer"
+local batches = require "neap.batches"
 
 local program = {}
 local methods, meta = {}, { __name = "neap.program" }
@@ -178,9 +179,21 @@ function program.difference(batch, name, other)
   return ""
 end
 
+-- The same, or for whole tensors where their steps differ.
+local function unlike(batch, a, b, first, second)
+  local text = program.difference(batch, a, b)
+  for row = 1, text == "" and #first or 0 do
+    if first[row] ~= second[row] then
+      return (": row %d: %d %s, %d %s"):format(row, first[row], a, second[row], b)
+    end
+  end
+  return text
+end
+
 -- The fields of a batch by input: lengths of spaces, parents before children, then data.
 local function shapes(self, batch)
   local spaces, rows, lengths, by, full = self.program.spaces, batch.rows, {}, {}, {}
+  local single
   local function set(space, name, given)
     if type(given) ~= "userdata" or given:dtype() ~= "i32" then
       check.fail("feed: input %s: its lengths: expected an i32 tensor, came %s", name,
@@ -190,8 +203,12 @@ local function shapes(self, batch)
     if before and before ~= given and before:tobytes() ~= given:tobytes() then
       local a, b = by[space], name
       if b < a then a, b = b, a end
-      check.fail("feed: inputs %s and %s are of the same sequence %s, but their lengths differ%s",
-        a, b, spaces[space + 1].name, program.difference(batch, a, b))
+      local first, second = before, given
+      if a == name then first, second = given, before end
+      check.fail("feed: inputs %s and %s are of the same sequence %s, but their %s", a, b,
+        spaces[space + 1].name, #first == #second
+          and "lengths differ" .. unlike(batch, a, b, first, second)
+          or ("rows differ: %s has %d, %s has %d"):format(a, #first, b, #second))
     end
     lengths[space], by[space] = given, by[space] or name
   end
@@ -219,9 +236,10 @@ local function shapes(self, batch)
       rows = rows or shape[2]
     elseif t and t.space == 0 then
       local data = type(field) == "table" and field.data or field
-      rows = rows or #data
+      single = single or #data
     end
   end
+  rows = rows or single
   local whole = {}
   for _, f in ipairs(full) do -- all steps, unless another input of the sequence says how many
     local space, name, shape = table.unpack(f)
@@ -236,6 +254,55 @@ local function shapes(self, batch)
 end
 
 program.shapes = shapes
+
+-- The tensor that an input takes, "[4,2,3]", by the rows and lengths that were fed; nil if no single
+-- shape says it.
+local function wanted(self, name, layout, rows, lengths)
+  local t, dims = self.program.types[name], {}
+  local given = t.space > 0 and lengths[t.space]
+  if t.space == 0 then
+    dims[1] = rows
+  elseif given and layout == "concat" then
+    dims[1] = 0
+    for i = 1, #given do dims[1] = dims[1] + given[i] end
+  elseif given and self.program.spaces[t.space + 1].parent == 0 then
+    dims[1], dims[2] = 0, rows
+    for i = 1, #given do dims[1] = math.max(dims[1], given[i]) end
+  elseif t.space > 0 then
+    return nil
+  end
+  for _, d in ipairs(t.dims) do
+    if d < 0 then return nil end
+    dims[#dims + 1] = d
+  end
+  return ("[%s]"):format(table.concat(dims, ","))
+end
+
+-- Has a whole tensor [T,B,..] the dimensions of its input? If not, it could be taken for one of the
+-- same size with more steps.
+local function alike(self, name, tensor)
+  local t, shape = self.program.types[name], tensor:shape()
+  if t.space < 1 or #shape ~= 2 + #t.dims then return true end
+  for k, d in ipairs(t.dims) do
+    if d >= 0 and shape[2 + k] ~= d then return false end
+  end
+  return true
+end
+
+-- Gives a tensor to an input; one of another size is told by its shape.
+local function put(self, name, tensor, layout, rows, lengths)
+  if layout ~= "concat" and not alike(self, name, tensor) then
+    local shape = wanted(self, name, "padded", rows, lengths)
+    if shape then
+      check.fail("feed: input %s: expected a tensor %s, came %s", name, shape, check.came(tensor))
+    end
+  end
+  local ok, message = pcall(self.core.input, self.core, self.program.inputs[name], tensor, layout)
+  if ok then return end
+  local shape = tostring(message):find(" elements, got ", 1, true)
+    and wanted(self, name, layout or "padded", rows, lengths)
+  error(shape and ("%s: a tensor %s, came %s"):format(message, shape, check.came(tensor)) or message, 0)
+end
 
 local function names_of(list)
   local names = {}
@@ -259,6 +326,7 @@ function run_methods:feed(batch)
   if type(batch) ~= "table" then
     check.fail("feed: expected a batch, a table of input name -> field, came %s", check.came(batch))
   end
+  batches.check("feed", batch)
   local some = false
   for name in pairs(batch) do some = some or self.program.inputs[name] ~= nil end
   if not some and next(self.program.inputs) then
@@ -282,10 +350,10 @@ function run_methods:feed(batch)
           check.fail("feed: input %s: its data: expected a tensor, came %s", name,
             check.came(field.data))
         end
-        self.core:input(id, field.data, (field.padded or not (field.lengths or field.inner))
-          and "padded" or "concat")
+        put(self, name, field.data, (field.padded or not (field.lengths or field.inner))
+          and "padded" or "concat", rows, lengths)
       elseif type(field) == "userdata" then
-        self.core:input(id, field)
+        put(self, name, field, nil, rows, lengths)
       else
         check.fail("feed: input %s: expected a tensor, a table or a number, came %s", name,
           check.came(field))

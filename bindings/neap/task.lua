@@ -6,6 +6,7 @@
 local core = require "neap.core"
 local check = require "neap.check"
 local cjson = require "cjson"
+local batches = require "neap.batches"
 local program = require "neap.program"
 local record = require "neap.record"
 local layer = require "neap.layer"
@@ -368,6 +369,7 @@ end
 -- Does a batch have all inputs of the program that learns, but for numbers, which have presets?
 local function complete(self, batch)
   if type(batch) ~= "table" then return end -- feed says what is wrong
+  batches.check("learn", batch)
   for name, field in pairs(batch) do encoded_for(self, "learn", name, field) end
   for name, t in pairs(self:program "learn".types) do
     if t.space >= 0 and batch[name] == nil then
@@ -408,6 +410,7 @@ end
 --- The loss of a batch without learning (dropout off).
 -- @tab batch
 function methods:loss(batch)
+  batches.check("loss", batch)
   return task.forward(self:run("learn", false), batch):item()
 end
 
@@ -548,6 +551,7 @@ end
 --- What a script gives to predict as a batch: a list of sequences, or a batch already; nil if the list
 -- is empty.
 function task.batch(who, inputs, sequences)
+  batches.check(who, sequences, "a list of sequences or a batch")
   local meta = getmetatable(sequences)
   if type(sequences) ~= "table" or meta and meta.__name ~= "neap.batch" then
     check.fail("%s: expected a list of sequences or a batch, came %s%s", who,

@@ -107,6 +107,22 @@ it("a task's method says what it was called on, and which kind of task has it", 
     model:posteriors { "ab" }
   end)
   assert.is_nil(model.pool) -- what is no method of any kind is no mistake
+  local data = neap.corpus.from { input = { { "a", "b" } }, output = { "x" } }
+  local fields = { input = data:encode("input", v), output = data:label("output", k) }
+  local given = neap.batches(fields)
+  raises("learn: expected a batch, came fields (input): neap.batches makes batches of them",
+    function() model:learn(fields, neap.adam {}) end)
+  raises("loss: expected a batch, came fields (input)", function() model:loss(fields) end)
+  raises("predict: expected a list of sequences or a batch, came fields (input)", function()
+    model:predict(fields)
+  end)
+  raises("learn: expected a batch, came neap.batches: 1 of up to 32 sequences; input, output: it gives "
+    .. "batches one after the other, for batch in .. do", function()
+      model:learn(given, neap.adam {})
+    end)
+  raises("predict: expected a list of sequences or a batch, came neap.batches", function()
+    model:predict(given)
+  end)
   local program = model:program "predict"
   raises("program.run: expected a program first, came nil: call it with a colon, program:run(..)",
     function() program.run() end)
