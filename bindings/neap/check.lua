@@ -17,6 +17,12 @@ end
 -- "f32 [2,3]"
 local function tensor_type(t) return ("%s [%s]"):format(t:dtype(), table.concat(t:shape(), ",")) end
 
+--- A tensor?
+function check.is_tensor(value)
+  local meta = getmetatable(value)
+  return type(value) == "userdata" and type(meta) == "table" and meta.__name == "neap.tensor"
+end
+
 --- A value in one line, for messages.
 -- @param value
 -- @treturn string
@@ -199,6 +205,22 @@ function check.integer(who, name, value, low, high)
   return whole
 end
 
+--- A list without a hole: what stands behind a nil would be passed over.
+-- @string who the function and what the list is
+-- @tab list
+-- @treturn tab list
+function check.list(who, list)
+  local n = 0
+  for i in ipairs(list) do n = i end
+  if n == #list and next(list, n > 0 and n or nil) == nil then return list end
+  local after
+  for key in next, list do
+    if math.type(key) == "integer" and key > n and (not after or key < after) then after = key end
+  end
+  if after then check.fail("%s: [%d] is nil, but there is a [%d]", who, n + 1, after) end
+  return list
+end
+
 --- A method that names itself where its first argument is not of its kind: a dot for a colon.
 -- @string kind of the objects: the metatable's `__name` is "neap." and that
 -- @string name of the method
@@ -226,9 +248,12 @@ function check.methods(kind, methods)
   end
 end
 
---- A source of chance, if there is one.
-function check.rng(who, rng)
-  if rng ~= nil and (type(rng) ~= "table" or type(rng.shuffle) ~= "function") then
+--- A source of chance, if there is one; or there must be one.
+-- @string who
+-- @param rng
+-- @bool[opt] needed
+function check.rng(who, rng, needed)
+  if (needed or rng ~= nil) and (type(rng) ~= "table" or type(rng.shuffle) ~= "function") then
     check.fail("%s: rng: expected a source of chance such as neap.rng(17), came %s", who,
       check.came(rng))
   end

@@ -49,8 +49,8 @@ function metrics.number(x) return x == x and ("%#.4g"):format(x) or "nan" end
 -- @tab b
 -- @treturn int
 function metrics.edit_distance(a, b)
-  check.type("edit_distance", "a", a, "table")
-  check.type("edit_distance", "b", b, "table")
+  check.list("edit_distance: a", check.type("edit_distance", "a", a, "table"))
+  check.list("edit_distance: b", check.type("edit_distance", "b", b, "table"))
   local row = {}
   for j = 0, #b do row[j] = j end
   for i = 1, #a do
@@ -74,8 +74,8 @@ end
 -- @treturn tab `{ substitutions, deletions, insertions }`; a deletion is a symbol of the reference
 --   that the hypothesis lacks
 function metrics.edits(hypothesis, reference)
-  check.type("edits", "hypothesis", hypothesis, "table")
-  check.type("edits", "reference", reference, "table")
+  check.list("edits: hypothesis", check.type("edits", "hypothesis", hypothesis, "table"))
+  check.list("edits: reference", check.type("edits", "reference", reference, "table"))
   local rows, n, m = {}, #hypothesis, #reference
   for i = 0, n do
     rows[i] = { [0] = i }
@@ -120,8 +120,8 @@ local function source(a, b)
 end
 
 local function same_count(who, hypotheses, references)
-  check.type(who, "hypotheses", hypotheses, "table")
-  check.type(who, "references", references, "table")
+  check.list(who .. ": hypotheses", check.type(who, "hypotheses", hypotheses, "table"))
+  check.list(who .. ": references", check.type(who, "references", references, "table"))
   if #hypotheses ~= #references then
     check.fail("%s: %d hypotheses for %d entries of references%s", who, #hypotheses, #references,
       source(references, hypotheses))
@@ -132,14 +132,16 @@ end
 local function lists(who, hypotheses, references)
   same_count(who, hypotheses, references)
   for i, hypothesis in ipairs(hypotheses) do
-    check.type(who, ("hypothesis %d%s"):format(i, place(hypotheses, i)), hypothesis, "table")
-    check.type(who, ("references: entry %d%s"):format(i, place(references, i)), references[i],
-      "table")
+    local name = ("hypothesis %d%s"):format(i, place(hypotheses, i))
+    check.list(("%s: %s"):format(who, name), check.type(who, name, hypothesis, "table"))
+    name = ("references: entry %d%s"):format(i, place(references, i))
+    check.list(("%s: %s"):format(who, name), check.type(who, name, references[i], "table"))
     for k, reference in ipairs(references[i]) do
       if type(reference) ~= "table" then
         check.fail("%s: references: entry %d%s is a list of references, each a list: "
           .. "number %d is %s", who, i, place(references, i), k, check.came(reference))
       end
+      check.list(("%s: %s, number %d"):format(who, name, k), reference)
     end
   end
 end
@@ -255,6 +257,7 @@ local function in_words(who, hypotheses, references)
       r[i] = { words_of(r[i]) }
     elseif type(r[i]) == "table" then
       local entry = {}
+      check.list(("%s: references: entry %d%s"):format(who, i, place(references, i)), r[i])
       for k, reference in ipairs(r[i]) do entry[k] = words_of(reference) end
       r[i] = entry
     end
@@ -407,9 +410,11 @@ local function rows_of(who, name, x)
   elseif type(x) ~= "table" or getmetatable(x) then
     check.fail("%s: %s: expected a list of numbers or a tensor, came %s", who, name, check.came(x))
   end
+  check.list(("%s: %s"):format(who, name), rows)
   local out = {}
   for i, row in ipairs(rows) do
-    out[i] = type(row) == "table" and row or { row }
+    out[i] = type(row) == "table" and check.list(("%s: %s: entry %d"):format(who, name, i), row)
+      or { row }
     for k, value in ipairs(out[i]) do
       if type(value) ~= "number" or value - value ~= 0 then
         check.fail("%s: %s: entry %d%s: expected a finite number, came %s%s", who, name, i,

@@ -216,7 +216,13 @@ function op.linear(x, w, b) return apply("linear", b and { x, w, b } or { x, w }
 
 --- x [..,K] times w [K,N]; with two values that have rows: a product for each row.
 function op.matmul(a, b)
-  if is_value(b) and b.space >= 0 then return op.bmm(a, b) end
+  if is_value(b) and b.space >= 0 then
+    if #b.dims < 2 then
+      check.fail("matmul: b: expected a matrix, a [..,K] times b [K,N], came %s: a value with rows "
+        .. "comes first", b:shape())
+    end
+    return op.bmm(a, b)
+  end
   return apply("matmul", { a, b })
 end
 
@@ -239,6 +245,7 @@ define("concat", { "list" }, { "axis" }, function(list, axis)
   if type(list) ~= "table" or is_value(list) or #list == 0 then
     check.fail("concat: expected a list of values, came %s", check.came(list))
   end
+  check.list("concat", list)
   return apply("concat", list, { axis = axis_of("concat", list[1], axis) })
 end)
 

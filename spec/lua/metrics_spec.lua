@@ -27,6 +27,23 @@ describe("metrics", function()
     local references = { { { "T", "OW" }, { "T", "AH" } }, { { "K", "AE" } }, { {} } }
     assert.equal(1 / 3, metrics.sequence_error_rate(hypotheses, references))
     assert.equal(0, metrics.sequence_error_rate({}, {}))
+    raises("edit_distance: a: [2] is nil, but there is a [3]", function()
+      metrics.edit_distance({ 1, nil, 3 }, {})
+    end)
+    raises("accuracy: hypotheses: [2] is nil, but there is a [3]", function()
+      metrics.accuracy({ 1, nil, 2 }, { 1, 2, 3 })
+    end)
+    raises("symbol_error_rate: hypothesis 1: [2] is nil, but there is a [3]", function()
+      metrics.symbol_error_rate({ { "a", nil, "b" } }, { { { "a" } } })
+    end)
+    raises("sequence_error_rate: references: entry 1, number 1: [2] is nil, but there is a [3]",
+      function() metrics.sequence_error_rate({ { "a" } }, { { { "a", nil, "b" } } }) end)
+    raises("wer: references: entry 1: [2] is nil, but there is a [3]", function()
+      metrics.wer({ "a b" }, { { "a", nil, "b" } })
+    end)
+    raises("rmse: predicted: [3] is nil, but there is a [4]", function()
+      metrics.rmse({ 1, 2, nil, 4 }, { 1, 2, 3, 4 })
+    end)
     raises("1 hypotheses for 0 entries", function() metrics.sequence_error_rate({ {} }, {}) end)
   end)
 
@@ -84,6 +101,9 @@ describe("metrics", function()
       assert.equal(metrics.edit_distance(letters(case[1]), letters(case[2])),
         e.substitutions + e.deletions + e.insertions)
     end
+    raises("edits: reference: [2] is nil, but there is a [3]", function()
+      metrics.edits({}, { 1, nil, 3 })
+    end)
     raises("edits: reference: expected a table, came nil", function() metrics.edits({}) end)
   end)
 
