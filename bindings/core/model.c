@@ -240,6 +240,8 @@ static int optim_new(lua_State *L) {
                                       NULL};
   const char *kinds[MOST_KINDS + 1];
   kinds_of(kinds);
+  if (lua_type(L, 1) != LUA_TUSERDATA)
+    nb_raise(L, "optimizer: expected the params of a model or program, came %s", nb_push_came(L, 1));
   neap_params *p = nb_object(L, 1, &nb_params_type);
   neap_optim_kind kind = (neap_optim_kind)nb_choice(L, 2, NULL, kinds);
   neap_optim_options o = neap_optim_preset(kind);
@@ -261,7 +263,9 @@ static int optim_new(lua_State *L) {
   void **box = nb_box(L, &optim_type);
   neap_optim *opt;
   size_t before = neap_memory_live();
-  nb_check(L, neap_optim_new(&opt, nb_object(L, 1, &nb_params_type), ids, n, &o));
+  /* scripts call that option clip */
+  if (neap_optim_new(&opt, nb_object(L, 1, &nb_params_type), ids, n, &o) != NEAP_OK)
+    nb_raise(L, "%s", luaL_gsub(L, neap_errmsg(), "clip_norm", "clip"));
   *box = opt;
   nb_outside_since(L, before);
   return 1;

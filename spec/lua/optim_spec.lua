@@ -244,6 +244,7 @@ describe("groups of parameters", function()
   end)
 
   it("are refused where they say nothing", function()
+    raises("optimizer: expected clip in 0..1e+30, got -1", function() neap.adam { clip = -1 } end)
     raises("sgd: groups: expected a table, came 3", function() neap.sgd { groups = 3 } end)
     raises("sgd: group 1: params: expected a list of names of parameters", function()
       neap.sgd { groups = { { rate = 1 } } }

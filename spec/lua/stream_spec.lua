@@ -179,6 +179,13 @@ describe("a stream's later steps", function()
       assert.matches(message, text, 1, true)
     end
     refuses("a step has no input 'memory'", stream.input, stream, "memory", { 1, 2 })
+    local unread = neap.program(function(rec)
+      local x = rec:input("x", { space = "T", dims = { 2 } })
+      rec:input("z", { space = "T", dims = { 2 } })
+      return { y = x * 2 }
+    end):stream()
+    refuses("stream: input 'z': the program never reads it, or its context is not set", unread.input,
+      unread, "z", { 1, 2 })
     refuses("a step has no output 'sun'; did you mean 'sum'?", stream.output, stream, "sun")
   end)
 
