@@ -707,7 +707,7 @@ function program.gradcheck(l, options)
     for _ = 1, #z.dims do z = op.sum(z) end
     if z.space >= 0 then z = op.reshape(op.sum_rows(op.reshape(z, { 1 })), {}) end
     return { loss = z }
-  end, { seed = given.seed })
+  end, { seed = given.seed, input_size = given.ids })
   local names = {}
   for _, name in ipairs(pr.params:names()) do
     if not pr.params:frozen(name) then names[#names + 1] = name end

@@ -328,6 +328,13 @@ describe("a newcomer is told", function()
     assert.equal(0, sizes[1])
   end)
 
+  it("gradcheck tells an embedding how many ids there are", function()
+    local result = neap.gradcheck(neap.embed { size = 2 }, { ids = 5 })
+    local name, worst = next(result)
+    assert.matches("embed", name)
+    assert.is_true(worst < 1e-6)
+  end)
+
   it("what a check of gradients and a gradient take", function()
     local x = neap.tensor { 1, 2 }
     local layer, f = neap.elman { size = 2 }, neap.op.sum
