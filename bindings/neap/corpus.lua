@@ -32,7 +32,8 @@ end
 
 --- A corpus of what a script has made.
 -- @tab fields name -> list of sequences, as many in each field. A sequence is a string (cut as
---   `split` says), a list of strings, or a list of numbers (or of lists of numbers, all as long)
+--   `split` says), a list of strings, a list of numbers (or of lists of numbers, all as long), or
+--   such a tensor, f32 [T] or [T,width]
 -- @tab[opt] options `split`: table of field name -> "symbol" (the string is one symbol; the
 --   preset), "characters" (of UTF-8) or "words" (between blanks). Vocabularies remember it
 -- @treturn corpus
@@ -44,13 +45,14 @@ function corpus.from(fields, options)
   local splits = class.check_splits("corpus.from", options.split, sorted(fields))
   for _, name in ipairs(sorted(fields)) do
     local list = check.type("corpus.from", "field " .. name, fields[name], "table")
+    check.list("corpus.from: field " .. name, list)
     count, first = count or #list, first or name
     if #list ~= count then
       check.fail("corpus.from: %d sequences in %s, %d in %s", #list, name, count, first)
     end
     local sample
     for _, sequence in ipairs(list) do
-      sample = type(sequence) == "table" and sequence[1]
+      sample = type(sequence) == "table" and sequence[1] or check.is_tensor(sequence)
       if sample ~= nil then break end
     end
     if sample and type(sample) ~= "string" then
@@ -59,6 +61,7 @@ function corpus.from(fields, options)
       local field = class.symbols(splits[name])
       for i, sequence in ipairs(list) do
         if type(sequence) == "table" then
+          check.list(("corpus.from: sequence %d of %s"):format(i, name), sequence)
           for _, symbol in ipairs(sequence) do
             field.take(check.type("corpus.from", ("sequence %d of %s"):format(i, name), symbol,
               "string"))
@@ -258,6 +261,15 @@ end
 -- @tab order a list, or an i32 tensor, of sequence numbers from 1
 -- @treturn corpus
 function methods:select(order)
+  if not check.is_tensor(order) then
+    check.list("corpus:select: order", check.type("corpus:select", "order", order, "table"))
+    for k, i in ipairs(order) do
+      local whole = type(i) == "number" and math.tointeger(i)
+      if not whole or whole < 1 or whole > self.n then
+        check.integer("corpus:select", ("order[%d]"):format(k), i, 1, self.n)
+      end
+    end
+  end
   local fields = {}
   for name, field in pairs(self.fields) do
     local data, lengths = core.gather_rows(field.ids or field.data, field.offsets, order)
@@ -418,8 +430,7 @@ end
 function methods:shift(name, options)
   options = check.options("corpus:shift", options, { "most", "rng" })
   local most = check.integer("corpus:shift", "most", options.most or 1, 0)
-  local rng = check.type("corpus:shift", "rng", options.rng, "table")
-  check.rng("corpus:shift", rng)
+  local rng = check.rng("corpus:shift", options.rng, true)
   local field = find(self, "corpus:shift", name, "numbers")
   local bytes, out = field.data:tobytes(), {}
   local width = 4 * field.data:shape()[2]
@@ -601,8 +612,7 @@ end
 function methods:split(options)
   options = check.options("corpus:split", options, { "share", "rng", "by" })
   local share = check.type("corpus:split", "share", options.share, "number")
-  local rng = check.type("corpus:split", "rng", options.rng, "table")
-  check.rng("corpus:split", rng)
+  local rng = check.rng("corpus:split", options.rng, true)
   local groups, group_of, seen = 0, {}, {}
   for i = 1, self.n do
     local key = i

@@ -107,7 +107,8 @@ function class:score(fields, options)
 end
 
 --- The class of each sequence.
--- @tab sequences a list of strings, of lists of symbols, or of lists of rows of numbers; or a batch
+-- @tab sequences a list of strings, of lists of symbols, or of lists of rows of numbers or tensors
+--   [T,width]; or a batch
 -- @treturn tab list of `{ class = symbol, id = from 1, probability = number }`
 function class:predict(sequences)
   local run, batch = self:run("predict", false), task.batch("predict", self.inputs, sequences)

@@ -309,7 +309,8 @@ function class:score(fields, options)
 end
 
 --- The outputs of each sequence.
--- @tab sequences a list of strings or lists of symbols; or a batch
+-- @tab sequences a list of strings or lists of symbols (of lists of rows of numbers, or tensors
+--   [T,width]); or a batch
 -- @tab[opt] options of the loss "ctc": `beam`: so many prefixes are kept, instead of what the model
 --   says; 0: the likeliest class of each step; `all`: all that the beam has left (false)
 -- @treturn tab a list of symbols, or a tensor [T,width] of numbers, for each sequence; with `all` the list of its hypotheses, the best
@@ -348,7 +349,8 @@ end
 
 --- P(output | the whole sequence) at each step. With the loss "ctc" the last one is the blank, and a
 -- network that folds steps has fewer of them.
--- @tab sequences a list of strings or lists of symbols; or a batch
+-- @tab sequences a list of strings or lists of symbols (of lists of rows of numbers, or tensors
+--   [T,width]); or a batch
 -- @treturn tab for each sequence a tensor [T,outputs]
 function class:posteriors(sequences)
   if losses[self.loss_name].numbers then

@@ -30,6 +30,8 @@ end
 function task.vocab(who, name, v, what)
   if not is_vocab(v) then
     check.fail("%s: %s: expected %s, came %s", who, name, what or "a vocabulary", check.came(v))
+  elseif #v.symbols == 0 then
+    check.fail("%s: %s: the vocabulary is empty", who, name)
   end
   return v
 end
@@ -67,6 +69,9 @@ function task.inputs(who, input)
       check.options(full, spec, { "vocab", "size", "nested" })
       check.boolean(full, "nested", spec.nested)
       if spec.size ~= nil then check.integer(full, "size", spec.size, 1) end
+    end
+    if spec.vocab and #spec.vocab.symbols == 0 then
+      check.fail("%s: the vocabulary is empty", full)
     end
     list[#list + 1] = { name = name, vocab = spec.vocab, size = spec.size, nested = spec.nested,
       rate = spec.rate }
@@ -512,16 +517,27 @@ end
 local function batch_of(who, inputs, sequences)
   local i = inputs[1]
   if #inputs > 1 or i.nested then
-    check.fail("%s: the task's input is %s: give a batch (neap.batches makes them)", who,
-      i.nested and "nested" or "not one")
+    local names = {}
+    for k, input in ipairs(inputs) do names[k] = input.name .. (input.nested and " (nested)" or "") end
+    check.fail("%s: expected a batch, as neap.batches makes them, of the task's inputs %s, came a list",
+      who, table.concat(names, ", "))
   end
   local data, lengths = {}, {}
-  for n, s in ipairs(sequences) do
+  for n, s in ipairs(check.list(who, sequences)) do
+    if not i.vocab and check.is_tensor(s) then
+      local shape = s:shape()
+      if s:dtype() ~= "f32" or #shape ~= 2 and not (#shape == 1 and i.size == 1)
+        or (shape[2] or 1) ~= i.size then
+        check.fail("%s: sequence %d: expected a tensor [T,%d], came %s", who, n, i.size, check.came(s))
+      end
+      s = s:totable()
+    end
     if type(s) ~= "table" and not (i.vocab and type(s) == "string") then
       check.fail("%s: sequence %d: expected %s, came %s", who, n,
-        i.vocab and "a string or a list of symbols" or "a list of numbers or of rows",
+        i.vocab and "a string or a list of symbols" or "a list of numbers or of rows or a tensor",
         check.came(s))
     end
+    if type(s) == "table" then check.list(("%s: sequence %d"):format(who, n), s) end
     if i.vocab then
       local ids = i.vocab:encode(s)
       lengths[n] = #ids
@@ -558,7 +574,7 @@ function task.batch(who, inputs, sequences)
       check.came(sequences), type(sequences) == "string"
         and (": one sequence is { %s }"):format(check.came(sequences)) or "")
   end
-  if sequences[1] ~= nil then return batch_of(who, inputs, sequences) end
+  if #sequences > 0 then return batch_of(who, inputs, sequences) end
   return next(sequences) ~= nil and sequences or nil
 end
 

@@ -113,6 +113,7 @@ end
 -- @treturn vocab fields `unk`, `start`, `stop` hold their ids or nil
 function vocab.new(list)
   check.type("vocab.new", "symbols", list, "table")
+  check.list("vocab.new", list)
   local options = {}
   for key, value in pairs(list) do
     if math.type(key) ~= "integer" then options[key] = value end
@@ -146,13 +147,23 @@ local function by_count(counts, min)
   return found
 end
 
+local function is_corpus(x) return type(x) == "table" and type(x.counts) == "function" end
+
+-- The corpus comes first, then its field.
+local function in_order(who, source, field)
+  if is_corpus(field) then
+    check.fail("%s: expected a corpus, then its field, came %s, then %s", who, check.came(source),
+      check.came(field))
+  end
+end
+
 -- Calls take(symbol, times) for what a corpus, a list or an iterator gives.
 local function each_symbol(who, source, field, take)
-  if type(source) == "table" and type(source.counts) == "function" then
+  if is_corpus(source) then
     if field == nil then check.fail("%s: expected a field of the corpus, came nil", who) end
     for symbol, times in pairs(source:counts(field)) do take(symbol, times) end
   elseif type(source) == "table" then
-    for _, symbol in ipairs(source) do take(symbol, 1) end
+    for _, symbol in ipairs(check.list(who, source)) do take(symbol, 1) end
   elseif type(source) == "function" then
     for symbol in source do take(symbol, 1) end
   else
@@ -169,6 +180,7 @@ end
 --   max_size may leave symbols out, `unk` is true unless it is given as false.
 -- @treturn vocab
 function vocab.count(source, field, options)
+  in_order("vocab.count", source, field)
   if type(field) == "table" and options == nil then field, options = nil, field end
   options = check.options("vocab.count", options,
     { "min", "max_size", "characters", "lower", "unk", "start", "stop", "specials", "split" })
@@ -246,6 +258,7 @@ end
 --   `stop`, `specials` as in @{new}
 -- @treturn vocab
 function vocab.bpe(source, field, options)
+  in_order("vocab.bpe", source, field)
   local plain = type(field) == "table" and #field == 0 -- options, not a list of fields
   if plain and options == nil then field, options = nil, field end
   options = check.options("vocab.bpe", options, { "merges", "size", "min", "min_character", "bytes",
@@ -375,7 +388,7 @@ function methods:encode(sequence)
     end
     if self.merges then take(sequence) else splits[self.split](sequence, take) end
   elseif type(sequence) == "table" then
-    for _, symbol in ipairs(sequence) do take(symbol) end
+    for _, symbol in ipairs(check.list("vocab:encode: sequence", sequence)) do take(symbol) end
   else
     check.fail("vocab:encode: sequence: expected a string or a list of symbols, came %s",
       check.came(sequence))

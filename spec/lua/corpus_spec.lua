@@ -545,11 +545,37 @@ describe("a corpus", function()
       assert.same({ { 5, 6 } }, c:get("pair", 2):totable())
     end)
 
+    it("takes tensors, such as it gives", function()
+      local c = corpus.from { x = { { { 1, 2 }, { 3, 4 } }, { { 5, 6 } } }, y = { { 7 }, { 8, 9 } } }
+      local again = corpus.from { x = c:lists "x", y = c:lists "y" }
+      for i = 1, 2 do
+        assert.same(c:get("x", i):totable(), again:get("x", i):totable())
+        assert.same(c:get("y", i):totable(), again:get("y", i):totable())
+      end
+      assert.same({ { 1 }, { 2 } }, corpus.from { x = { core.tensor { 1, 2 } } }:get("x", 1):totable())
+      raises("sequence 1 of x: expected a tensor [T] or [T,width] of numbers, came f32 [1,1,1]",
+        function() corpus.from { x = { core.zeros { 1, 1, 1 } } } end)
+      raises("sequence 1 of x: expected a tensor [T] or [T,width] of numbers, came i32 [2]",
+        function() corpus.from { x = { core.zeros({ 2 }, "i32") } } end)
+      raises("sequence 2 of x, step 1: expected 2 numbers, came 3", function()
+        corpus.from { x = { c:get("x", 1), core.zeros { 1, 3 } } }
+      end)
+    end)
+
     it("refuses what does not fit", function()
       raises("2 sequences in b, 1 in a", function()
         corpus.from{ a = { "x" }, b = { "x", "y" } }
       end)
       raises("at least one field", function() corpus.from{} end)
+      raises("corpus.from: sequence 1 of a: [3] is nil, but there is a [4]", function()
+        corpus.from{ a = { { 1, 2, nil, 4 } } }
+      end)
+      raises("corpus.from: sequence 1 of a: [2] is nil, but there is a [3]", function()
+        corpus.from{ a = { { "x", nil, "y" } } }
+      end)
+      raises("corpus.from: field a: [2] is nil, but there is a [3]", function()
+        corpus.from{ a = { "x", nil, "y" } }
+      end)
       raises("sequence 1 of a: expected a string, came 1", function()
         corpus.from{ a = { 1 } }
       end)
@@ -751,7 +777,7 @@ describe("a corpus", function()
       raises("expected at least one sequence, came none", function() c:select{} end)
       raises("corpus:split: rng: expected a source of chance such as neap.rng(17), came a table",
         function() c:split{ share = 0.5, rng = {} } end)
-      raises("corpus:split: rng: expected a table, came 1", function()
+      raises("corpus:split: rng: expected a source of chance such as neap.rng(17), came 1", function()
         c:split{ share = 0.5, rng = 1 }
       end)
     end)
@@ -833,6 +859,12 @@ describe("a corpus", function()
       raises("a script, sequence 1: expected one symbol, came 2", function()
         c:label("form", vocab(c, "form"))
       end)
+      raises("corpus:select: order[2]: expected an integer from 1 to 3, came 1.5", function()
+        c:select { 1, 1.5 }
+      end)
+      raises("corpus:select: order: expected a table, came 1", function() c:select(1) end)
+      raises("corpus:split: rng: expected a source of chance such as neap.rng(17), came nil",
+        function() c:split { share = 0.5 } end)
       raises("corpus.encode: expected a corpus first, came \"form\": call it with a colon, "
         .. "corpus:encode(..)", function() c.encode("form", vocab(c, "form")) end)
       raises("corpus.names: expected a corpus first, came nil: call", function() c.names() end)

@@ -123,6 +123,24 @@ it("a task's method says what it was called on, and which kind of task has it", 
   raises("predict: expected a list of sequences or a batch, came neap.batches", function()
     model:predict(given)
   end)
+  raises("predict: [2] is nil, but there is a [3]", function() model:predict { "a", nil, "b" } end)
+  raises("predict: sequence 1: [2] is nil, but there is a [3]", function()
+    model:predict { { "a", nil, "b" } }
+  end)
+  local empty = neap.vocab.new {}
+  raises("seq2class: input: the vocabulary is empty", function()
+    neap.seq2class { input = empty, output = k, net = neap.gru { size = 2 } }
+  end)
+  raises("seq2class: output: the vocabulary is empty", function()
+    neap.seq2class { input = v, output = empty, net = neap.gru { size = 2 } }
+  end)
+  local both = neap.seq2class { input = { a = v, b = { vocab = v, nested = true } }, output = k,
+    net = function(x) return neap.gru { size = 2 }(neap.embed { size = 2 }(x.a)) end }
+  raises("predict: expected a batch, as neap.batches makes them, of the task's inputs a, b (nested), "
+    .. "came a list", function() both:predict { "ab" } end)
+  raises("optimizer: expected the params of a model or program, came neap.seq2class", function()
+    neap.adam {}:step(model)
+  end)
   local program = model:program "predict"
   raises("program.run: expected a program first, came nil: call it with a colon, program:run(..)",
     function() program.run() end)
@@ -133,6 +151,20 @@ it("a task's method says what it was called on, and which kind of task has it", 
   raises("fields: expected a corpus and two of its fields, came \"s\" first", function()
     writer:fields("s", "c")
   end)
+end)
+
+it("a sequence of numbers may be a tensor", function()
+  local k = neap.vocab.new { "x", "y" }
+  for _, kind in ipairs { "seq2class", "synced_seq2seq" } do
+    local model = neap[kind] { input = 2, output = k, net = neap.gru { size = 2 } }
+    assert.same(model:predict { { { 1, 2 }, { 3, 4 } }, { { 5, 6 } } },
+      model:predict { neap.tensor { { 1, 2 }, { 3, 4 } }, neap.tensor { { 5, 6 } } })
+    raises("predict: sequence 2: expected a tensor [T,2], came f32 [4,3]", function()
+      model:predict { neap.zeros { 1, 2 }, neap.zeros { 4, 3 } }
+    end)
+  end
+  local narrow = neap.seq2class { input = 1, output = k, net = neap.gru { size = 2 } }
+  assert.same(narrow:predict { { 1, 2 } }, narrow:predict { neap.tensor { 1, 2 } })
 end)
 
 describe("async_seq2seq", function()

@@ -47,7 +47,15 @@ function class.numbers(name, list)
     flat[#flat + 1] = x
   end
   for i, sequence in ipairs(list) do
+    if check.is_tensor(sequence) then
+      if sequence:dtype() ~= "f32" or sequence:rank() < 1 or sequence:rank() > 2 then
+        check.fail("corpus.from: sequence %d of %s: expected a tensor [T] or [T,width] of numbers, "
+          .. "came %s", i, name, check.came(sequence))
+      end
+      sequence = sequence:totable()
+    end
     check.type("corpus.from", ("sequence %d of %s"):format(i, name), sequence, "table")
+    check.list(("corpus.from: sequence %d of %s"):format(i, name), sequence)
     for t, row in ipairs(sequence) do
       local n = type(row) == "table" and #row or 0 -- 0: a number that is no row
       width = width or n
