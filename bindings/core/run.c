@@ -433,11 +433,11 @@ static void give(lua_State *L, int index, int arg) {
   size_t n, m;
   float *f = neap_stream_input_f32(s, index, &n);
   int32_t *d = f ? NULL : neap_stream_input_i32(s, index, &n);
-  const char *name = neap_stream_input_name(s, index);
-  if (!f && !d && name)
+  if (!f && !d) {
+    const char *name = neap_stream_input_name(s, index);
+    if (!name) nb_raise(L, "stream: there is no input %d, or its context is not set", index + 1);
     nb_raise(L, "stream: input '%s': the program never reads it, or its context is not set", name);
-  if (!f && !d)
-    nb_raise(L, "stream: there is no input %d, or its context is not set", index + 1);
+  }
   if (lua_istable(L, arg)) {
     if ((m = lua_rawlen(L, arg)) != n)
       nb_raise(L, "stream: input %d has %I numbers, got %I", index + 1, (LUAI_UACINT)n,

@@ -205,36 +205,55 @@ function check.integer(who, name, value, low, high)
   return whole
 end
 
+--- The first nil in a list before something that is none.
+-- @tab list
+-- @treturn ?int where it is; nil if there is none
+-- @treturn ?int what is next behind it
+function check.hole(list)
+  if getmetatable(list) then return nil end
+  local n, after = 0, nil
+  for i in ipairs(list) do n = i end
+  if n == #list and next(list, n > 0 and n or nil) == nil then return nil end
+  for key in next, list do
+    if math.type(key) == "integer" and key > n and (not after or key < after) then after = key end
+  end
+  return after and n + 1, after
+end
+
 --- A list without a hole: what stands behind a nil would be passed over.
 -- @string who the function and what the list is
 -- @tab list
 -- @treturn tab list
 function check.list(who, list)
-  local n = 0
-  for i in ipairs(list) do n = i end
-  if n == #list and next(list, n > 0 and n or nil) == nil then return list end
-  local after
-  for key in next, list do
-    if math.type(key) == "integer" and key > n and (not after or key < after) then after = key end
-  end
-  if after then check.fail("%s: [%d] is nil, but there is a [%d]", who, n + 1, after) end
+  local hole, after = check.hole(list)
+  if hole then check.fail("%s: [%d] is nil, but there is a [%d]", who, hole, after) end
   return list
 end
 
---- A method that names itself where its first argument is not of its kind: a dot for a colon.
+--- Raises if what a method is called on is not of its kind: a dot for a colon.
 -- @string kind of the objects: the metatable's `__name` is "neap." and that
 -- @string name of the method
--- @func method
+-- @param self
 -- @string[opt=kind] object what it is called in a script
+function check.self(kind, name, self, object)
+  local meta = getmetatable(self)
+  if type(meta) ~= "table" or meta.__name ~= "neap." .. kind then
+    check.fail("%s.%s: expected %s %s first, came %s: call it with a colon, %s:%s(..)", kind, name,
+      kind:find "^[aeiou]" and "an" or "a", kind, check.came(self), object or kind, name)
+  end
+end
+
+--- A method that checks so.
+-- @string kind
+-- @string name
+-- @func method
+-- @string[opt=kind] object
 -- @treturn func
 function check.method(kind, name, method, object)
   local full = "neap." .. kind
   return function(self, ...)
     local meta = getmetatable(self)
-    if type(meta) ~= "table" or meta.__name ~= full then
-      check.fail("%s.%s: expected %s %s first, came %s: call it with a colon, %s:%s(..)", kind, name,
-        kind:find "^[aeiou]" and "an" or "a", kind, check.came(self), object or kind, name)
-    end
+    if type(meta) ~= "table" or meta.__name ~= full then check.self(kind, name, self, object) end
     return method(self, ...)
   end
 end
@@ -242,9 +261,12 @@ end
 --- Makes each function of a table such a method.
 -- @string kind
 -- @tab methods name -> function
-function check.methods(kind, methods)
+-- @tab[opt] but names of those that see to it themselves, because they are called symbol by symbol
+function check.methods(kind, methods, but)
   for name, method in pairs(methods) do
-    if type(method) == "function" then methods[name] = check.method(kind, name, method) end
+    if type(method) == "function" and not (but and but[name]) then
+      methods[name] = check.method(kind, name, method)
+    end
   end
 end
 

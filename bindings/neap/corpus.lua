@@ -61,7 +61,9 @@ function corpus.from(fields, options)
       local field = class.symbols(splits[name])
       for i, sequence in ipairs(list) do
         if type(sequence) == "table" then
-          check.list(("corpus.from: sequence %d of %s"):format(i, name), sequence)
+          if check.hole(sequence) then
+            check.list(("corpus.from: sequence %d of %s"):format(i, name), sequence)
+          end
           for _, symbol in ipairs(sequence) do
             field.take(check.type("corpus.from", ("sequence %d of %s"):format(i, name), symbol,
               "string"))

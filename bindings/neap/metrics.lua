@@ -131,17 +131,23 @@ end
 -- The same, and each hypothesis is a list, each entry of references a list of lists.
 local function lists(who, hypotheses, references)
   same_count(who, hypotheses, references)
-  for i, hypothesis in ipairs(hypotheses) do
-    local name = ("hypothesis %d%s"):format(i, place(hypotheses, i))
-    check.list(("%s: %s"):format(who, name), check.type(who, name, hypothesis, "table"))
-    name = ("references: entry %d%s"):format(i, place(references, i))
-    check.list(("%s: %s"):format(who, name), check.type(who, name, references[i], "table"))
+  local function list(what, all, i)
+    if type(all[i]) == "table" and not check.hole(all[i]) then return end
+    local name = ("%s %d%s"):format(what, i, place(all, i))
+    check.list(("%s: %s"):format(who, name), check.type(who, name, all[i], "table"))
+  end
+  for i in ipairs(hypotheses) do
+    list("hypothesis", hypotheses, i)
+    list("references: entry", references, i)
     for k, reference in ipairs(references[i]) do
       if type(reference) ~= "table" then
         check.fail("%s: references: entry %d%s is a list of references, each a list: "
           .. "number %d is %s", who, i, place(references, i), k, check.came(reference))
       end
-      check.list(("%s: %s, number %d"):format(who, name, k), reference)
+      if check.hole(reference) then
+        check.list(("%s: references: entry %d%s, number %d"):format(who, i, place(references, i), k),
+          reference)
+      end
     end
   end
 end

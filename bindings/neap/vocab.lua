@@ -334,11 +334,17 @@ function vocab.bpe(source, field, options)
   return set_merges(self, list, first_byte)
 end
 
+-- Without a symbol that is a string, a dot may stand for a colon.
+local function no_symbol(self, name, symbol)
+  check.self("vocab", name, self)
+  check.type("vocab:" .. name, "symbol", symbol, "string")
+end
+
 --- The id of a symbol.
 -- @string symbol
 -- @treturn ?int from 1; that of `unk` for an unknown one; nil if there is none
 function methods:id(symbol)
-  check.type("vocab:id", "symbol", symbol, "string")
+  if type(symbol) ~= "string" then no_symbol(self, "id", symbol) end
   if self.lower then symbol = symbol:lower() end
   return self.index[symbol] or self.unk
 end
@@ -347,7 +353,7 @@ end
 -- @string symbol
 -- @treturn bool
 function methods:has(symbol)
-  check.type("vocab:has", "symbol", symbol, "string")
+  if type(symbol) ~= "string" then no_symbol(self, "has", symbol) end
   return self.index[self.lower and symbol:lower() or symbol] ~= nil
 end
 
@@ -549,7 +555,7 @@ function vocab.from(plain)
   return self
 end
 
-check.methods("vocab", methods)
+check.methods("vocab", methods, { id = true, has = true })
 
 function meta:__len() return #self.symbols end
 
