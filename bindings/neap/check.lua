@@ -239,7 +239,7 @@ function check.self(kind, name, self, object)
   local meta = getmetatable(self)
   if type(meta) ~= "table" or meta.__name ~= "neap." .. kind then
     check.fail("%s.%s: expected %s %s first, came %s: call it with a colon, %s:%s(..)", kind, name,
-      kind:find "^[aeiou]" and "an" or "a", kind, check.came(self), object or kind, name)
+      kind:find "^[aeiouhn]" and "an" or "a", kind, check.came(self), object or kind, name)
   end
 end
 

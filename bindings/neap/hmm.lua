@@ -119,9 +119,6 @@ local function new(_, options)
   end
   task.vocab("hmm", "output", output, "a vocabulary of states, or how many there are")
   local n, v = #output, #options.input
-  if n == 0 or v == 0 then
-    check.fail("hmm: %s: the vocabulary is empty", n == 0 and "output" or "input")
-  end
   local self = task.new(class, {
     kind = "hmm", rng = options.rng, options = options,
     config = { kind = "hmm", input = task.plain_inputs(input), output = output:plain() },

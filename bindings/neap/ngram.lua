@@ -57,7 +57,6 @@ end
 local function new(_, options)
   options = check.options("ngram", options, { "vocab", "order", "discount" })
   local symbols = task.vocab("ngram", "vocab", options.vocab)
-  if #symbols == 0 then check.fail("ngram: vocab: the vocabulary is empty") end
   local order = check.integer("ngram", "order", options.order == nil and 3 or options.order, 1)
   if not fits(#symbols, order) then
     check.fail("ngram: order: %d symbols to the power of it: expected at most 2^62, came order %d",
@@ -391,6 +390,8 @@ function class.restore(config, archive)
   derive(self, longest, first)
   return self
 end
+
+check.methods("ngram", class, { restore = true })
 
 function class:__tostring()
   return ("%d-grams of %d symbols%s"):format(self.order, #self.vocab,

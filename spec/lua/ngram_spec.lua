@@ -215,6 +215,10 @@ describe("wrong use of an n-gram model", function()
 
   it("is refused", function()
     raises("ngram: vocab: expected a vocabulary, came nil", function() neap.ngram {} end)
+    raises("ngram.generate: expected an ngram first, came \"a\": call it with a colon, "
+      .. "ngram:generate(..)", function()
+        neap.ngram { vocab = neap.vocab.new { "a" } }.generate("a", 3)
+      end)
     raises("ngram: vocab: the vocabulary is empty", function()
       neap.ngram { vocab = neap.vocab.new {} }
     end)
