@@ -241,7 +241,8 @@ static int optim_new(lua_State *L) {
   const char *kinds[MOST_KINDS + 1];
   kinds_of(kinds);
   if (lua_type(L, 1) != LUA_TUSERDATA)
-    nb_raise(L, "optimizer: expected the params of a model or program, came %s", nb_push_came(L, 1));
+    nb_raise(L, "optimizer: expected the params of a model or program, came %s",
+             nb_push_came(L, 1));
   neap_params *p = nb_object(L, 1, &nb_params_type);
   neap_optim_kind kind = (neap_optim_kind)nb_choice(L, 2, NULL, kinds);
   neap_optim_options o = neap_optim_preset(kind);

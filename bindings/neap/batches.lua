@@ -111,8 +111,8 @@ function batches.check(who, given, expected)
     end
     if #names == 0 then return end
     table.sort(names)
-    check.fail("%s: expected %s, came fields (%s): neap.batches makes batches of them", who, expected,
-      table.concat(names, ", "))
+    check.fail("%s: expected %s, came fields (%s): neap.batches makes batches of them", who,
+      expected, table.concat(names, ", "))
   end
 end
 

@@ -145,8 +145,8 @@ local function lists(who, hypotheses, references)
           .. "number %d is %s", who, i, place(references, i), k, check.came(reference))
       end
       if check.hole(reference) then
-        check.list(("%s: references: entry %d%s, number %d"):format(who, i, place(references, i), k),
-          reference)
+        check.list(("%s: references: entry %d%s, number %d"):format(who, i,
+          place(references, i), k), reference)
       end
     end
   end

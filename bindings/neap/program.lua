@@ -255,8 +255,8 @@ end
 
 program.shapes = shapes
 
--- The tensor that an input takes, "[4,2,3]", by the rows and lengths that were fed; nil if no single
--- shape says it.
+-- The tensor that an input takes, "[4,2,3]", by the rows and lengths that were fed; nil if no
+-- single shape says it.
 local function wanted(self, name, layout, rows, lengths)
   local t, dims = self.program.types[name], {}
   local given = t.space > 0 and lengths[t.space]
@@ -301,7 +301,10 @@ local function put(self, name, tensor, layout, rows, lengths)
   if ok then return end
   local shape = tostring(message):find(" elements, got ", 1, true)
     and wanted(self, name, layout or "padded", rows, lengths)
-  error(shape and ("%s: a tensor %s, came %s"):format(message, shape, check.came(tensor)) or message, 0)
+  if shape then
+    message = ("%s: a tensor %s, came %s"):format(message, shape, check.came(tensor))
+  end
+  error(message, 0)
 end
 
 local function names_of(list)

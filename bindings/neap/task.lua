@@ -176,7 +176,8 @@ local function parameters(self)
 end
 
 -- The kinds of tasks, for what one has and another has not.
-local kinds = { "seq2class", "synced_seq2seq", "async_seq2seq", "language_model", "forecaster", "hmm" }
+local kinds = { "seq2class", "synced_seq2seq", "async_seq2seq", "language_model", "forecaster",
+  "hmm" }
 local no_methods = { restore = true, new = true, decoder = true }
 
 -- A script asks for what the task has not: if that is a method of other kinds, it hears which.
@@ -184,7 +185,8 @@ local function missing(kind, key)
   if no_methods[key] or not check.is_script(3) then return end
   local having = {}
   for _, other in ipairs(kinds) do
-    if type(rawget(require("neap." .. other), key)) == "function" then having[#having + 1] = other end
+    local method = rawget(require("neap." .. other), key)
+    if type(method) == "function" then having[#having + 1] = other end
   end
   if #having > 0 then
     check.fail("%s has no method %s; %s", kind, key, #having == 1 and having[1] .. " has it"
@@ -518,9 +520,11 @@ local function batch_of(who, inputs, sequences)
   local i = inputs[1]
   if #inputs > 1 or i.nested then
     local names = {}
-    for k, input in ipairs(inputs) do names[k] = input.name .. (input.nested and " (nested)" or "") end
-    check.fail("%s: expected a batch, as neap.batches makes them, of the task's inputs %s, came a list",
-      who, table.concat(names, ", "))
+    for k, input in ipairs(inputs) do
+      names[k] = input.name .. (input.nested and " (nested)" or "")
+    end
+    check.fail("%s: expected a batch, as neap.batches makes them, of the task's inputs %s, came a "
+      .. "list", who, table.concat(names, ", "))
   end
   local data, lengths = {}, {}
   for n, s in ipairs(check.list(who, sequences)) do
@@ -528,7 +532,8 @@ local function batch_of(who, inputs, sequences)
       local shape = s:shape()
       if s:dtype() ~= "f32" or #shape ~= 2 and not (#shape == 1 and i.size == 1)
         or (shape[2] or 1) ~= i.size then
-        check.fail("%s: sequence %d: expected a tensor [T,%d], came %s", who, n, i.size, check.came(s))
+        check.fail("%s: sequence %d: expected a tensor [T,%d], came %s", who, n, i.size,
+          check.came(s))
       end
       s = s:totable()
     end

@@ -385,8 +385,9 @@ function methods:encode(sequence)
     if self.merges then
       return each_subword(self, symbol, function(id) ids[#ids + 1] = id end)
     end
-    ids[#ids + 1] = index[lower and symbol:lower() or symbol] or self.unk or check.fail("vocab:encode: unknown symbol \"%s\", and no unk "
-      .. "(a vocabulary made with unk = true takes all)", symbol)
+    ids[#ids + 1] = index[lower and symbol:lower() or symbol] or self.unk
+      or check.fail("vocab:encode: unknown symbol \"%s\", and no unk (a vocabulary made with "
+        .. "unk = true takes all)", symbol)
   end
   if type(sequence) == "string" then
     if not self.bytes and not utf8.len(sequence) then

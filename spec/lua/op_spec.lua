@@ -1302,8 +1302,8 @@ describe("op", function()
     raises("clamp: high: expected a number, came nil", function() op.clamp(x, 1) end)
     raises("concat: [2] is nil, but there is a [3]", function() op.concat { x, nil, x } end)
     raises("concat: [1] is nil, but there is a [2]", function() op.concat { nil, x } end)
-    raises("matmul: b: expected a matrix, a [..,K] times b [K,N], came [T,B,3]: a value with rows comes "
-      .. "first", function()
+    raises("matmul: b: expected a matrix, a [..,K] times b [K,N], came [T,B,3]: a value with rows "
+      .. "comes first", function()
         neap.program(function(rec)
           return op.matmul(rec:param("w", { 3, 3 }), rec:input("x", { space = "T", dims = { 3 } }))
         end)

@@ -690,18 +690,16 @@ describe("a run refuses", function()
     refuses("input 'x': expected f32, got i32", function()
       forward { x = { data = neap.zeros({ 3, 2 }, "i32"), lengths = n(2, 1) } }
     end)
-    refuses("input 'x' [T,B,2]: expected 6 elements, got 9: a tensor [3,2], came f32 [3,3]", function()
-      forward { x = { data = neap.zeros { 3, 3 }, lengths = n(2, 1) } }
-    end)
+    refuses("input 'x' [T,B,2]: expected 6 elements, got 9: a tensor [3,2], came f32 [3,3]",
+      function() forward { x = { data = neap.zeros { 3, 3 }, lengths = n(2, 1) } } end)
     refuses("feed: input x: expected a tensor [2,2,2], came f32 [2,2,3]",
       function()
         forward { x = neap.zeros { 2, 2, 3 }, ids = neap.zeros({ 2, 2 }, "i32") }
       end)
-    refuses("feed: expected a batch, came fields (x): neap.batches makes batches of them", function()
-      forward { x = { data = good.x.data, offsets = n(0, 2, 3) } }
-    end)
-    refuses("feed: expected a batch, came neap.batches: 1 of up to 32 sequences; x: it gives batches "
-      .. "one after the other, for batch in .. do", function()
+    refuses("feed: expected a batch, came fields (x): neap.batches makes batches of them",
+      function() forward { x = { data = good.x.data, offsets = n(0, 2, 3) } } end)
+    refuses("feed: expected a batch, came neap.batches: 1 of up to 32 sequences; x: it gives "
+      .. "batches one after the other, for batch in .. do", function()
         pr:run():feed(neap.batches { x = { data = good.x.data, offsets = n(0, 2, 3) } })
       end)
     refuses("feed: input x: expected a tensor, a table or a number, came \"abc\"", function()

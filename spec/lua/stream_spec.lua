@@ -184,8 +184,8 @@ describe("a stream's later steps", function()
       rec:input("z", { space = "T", dims = { 2 } })
       return { y = x * 2 }
     end):stream()
-    refuses("stream: input 'z': the program never reads it, or its context is not set", unread.input,
-      unread, "z", { 1, 2 })
+    refuses("stream: input 'z': the program never reads it, or its context is not set",
+      unread.input, unread, "z", { 1, 2 })
     refuses("a step has no output 'sun'; did you mean 'sum'?", stream.output, stream, "sun")
   end)
 

@@ -116,8 +116,8 @@ it("a task's method says what it was called on, and which kind of task has it", 
   raises("predict: expected a list of sequences or a batch, came fields (input)", function()
     model:predict(fields)
   end)
-  raises("learn: expected a batch, came neap.batches: 1 of up to 32 sequences; input, output: it gives "
-    .. "batches one after the other, for batch in .. do", function()
+  raises("learn: expected a batch, came neap.batches: 1 of up to 32 sequences; input, output: it "
+    .. "gives batches one after the other, for batch in .. do", function()
       model:learn(given, neap.adam {})
     end)
   raises("predict: expected a list of sequences or a batch, came neap.batches", function()
@@ -136,8 +136,8 @@ it("a task's method says what it was called on, and which kind of task has it", 
   end)
   local both = neap.seq2class { input = { a = v, b = { vocab = v, nested = true } }, output = k,
     net = function(x) return neap.gru { size = 2 }(neap.embed { size = 2 }(x.a)) end }
-  raises("predict: expected a batch, as neap.batches makes them, of the task's inputs a, b (nested), "
-    .. "came a list", function() both:predict { "ab" } end)
+  raises("predict: expected a batch, as neap.batches makes them, of the task's inputs a, b "
+    .. "(nested), came a list", function() both:predict { "ab" } end)
   raises("optimizer: expected the params of a model or program, came neap.seq2class", function()
     neap.adam {}:step(model)
   end)

@@ -159,7 +159,7 @@ describe("a vocabulary", function()
       raises(("vocab.%s: expected a vocab first, came \"a\": call it with a colon, vocab:%s(..)")
         :format(method, method), function() local _ = v[method]("a") end)
     end
-    raises("vocab.words: expected a vocab first, came a table: call", function() v.words { "a" } end)
+    raises("vocab.words: expected a vocab first, came a table", function() v.words { "a" } end)
     raises("vocab:encode: sequence: [1] is nil, but there is a [2]", function()
       v:encode { nil, "a" }
     end)
@@ -167,10 +167,11 @@ describe("a vocabulary", function()
       vocab.new { "a", nil, "b" }
     end)
     local c = corpus.from { a = { "x" } }
-    raises("vocab.count: expected a corpus, then its field, came \"a\", then corpus a script", function()
-      vocab("a", c)
+    raises("vocab.count: expected a corpus, then its field, came \"a\", then corpus a script",
+      function() vocab("a", c) end)
+    raises("vocab.bpe: expected a corpus, then its field, came \"a\"", function()
+      vocab.bpe("a", c)
     end)
-    raises("vocab.bpe: expected a corpus, then its field, came \"a\"", function() vocab.bpe("a", c) end)
     raises("vocab:id: symbol: expected a string, came nil", function() v:id() end)
     raises("vocab:has: symbol: expected a string, came 1", function() v:has(1) end)
     raises("vocab:text: symbols: expected a table, came \"abc\"", function() v:text "abc" end)
