@@ -120,6 +120,7 @@ local function show_tensors(write, names, shape_of, ops)
   for _, name in ipairs(names) do
     local path, own = name:match "^(.*)%.([^.]*)$"
     path, own = path or "", own or name
+    if path == "" and layer and layer ~= "" then write("  of no layer\n") end
     if path ~= layer and path ~= "" then
       local what = ops and ops[path] and "  (" .. table.concat(ops[path], ", ") .. ")" or ""
       write(("  %s%s\n"):format(path, what))

@@ -86,6 +86,22 @@ parameters
       text, 1, true)
   end)
 
+  it("shows parameters of no layer apart from those of the layer before", function()
+    local pr = neap.program(function(rec)
+      local y = neap.linear { size = 2 }(rec:input("x", { space = "T", dims = { 3 } }))
+      return { y = y * rec:param("scale", { 2 }, "ones") }
+    end)
+    local path = os.tmpname()
+    assert(pr:save(path))
+    local file = io.tmpfile()
+    assert(require "neap.info"(path, file))
+    os.remove(path)
+    file:seek "set"
+    local text = file:read "a"
+    file:close()
+    assert.matches("\n    bias [^\n]*\n  of no layer\n    scale ", text)
+  end)
+
   it("lists the tensors of any file of safetensors", function()
     local path = temporary()
     local archive = core.archive()
