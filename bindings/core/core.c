@@ -354,8 +354,8 @@ void *nb_object_or_null(lua_State *L, int arg, const nb_type *type) {
   return lua_isnoneornil(L, arg) ? NULL : nb_object(L, arg, type);
 }
 
-/* What was alive outside after the last whole collection here; and how much there may be at least
-** before the next. */
+/* The least that was alive outside since the last whole collection here; and how much there may be
+** at least before the next. */
 static _Atomic size_t settled;
 #define FEW ((size_t)64 << 20)
 
@@ -363,9 +363,10 @@ static _Atomic size_t settled;
 ** start: what has become old, a model, would stay while Lua's own memory does not grow. So all is
 ** collected whenever twice as much is alive outside as after the last time. */
 void nb_outside(lua_State *L, size_t bytes) {
-  size_t kb = bytes / 1024 + 1;
-  if (!lua_gc(L, LUA_GCISRUNNING)) return;
-  if (neap_memory_live() / 2 > (settled > FEW ? settled : FEW)) {
+  size_t kb = bytes / 1024 + 1, live = neap_memory_live();
+  if (lua_gc(L, LUA_GCISRUNNING) <= 0) return; /* stopped; -1: in a finalizer */
+  if (live < settled) settled = live;
+  if (live / 2 > (settled > FEW ? settled : FEW)) {
     lua_gc(L, LUA_GCCOLLECT);
     settled = neap_memory_live();
   } else {

@@ -248,7 +248,7 @@ end
 -- @treturn[2] string "EIO"
 function audio.write(path, samples, rate)
   check.type("audio.write", "path", path, "string")
-  if type(samples) == "userdata" and getmetatable(samples).__name == "neap.tensor" then
+  if check.is_tensor(samples) then
     samples = samples:reshape { samples:size() }:totable()
   end
   check.table("audio.write", "samples", samples)

@@ -331,6 +331,7 @@ function stream_meta:__call(...)
   self.at = at + steps
   local lengths = core.zeros({ self.batch }, "i32"):fill(steps)
   return batches.batch { rows = self.batch, steps = steps, first = at == 1, lengths = lengths,
+    from = self.from,
     input = core.columns(self.ids, self.batch, at, steps),
     target = core.columns(self.ids, self.batch, at + 1, steps) }
 end
@@ -358,7 +359,7 @@ function batches.stream(ids, options)
     check.fail("batches.stream: %d ids do not make %d columns of at least 2", #ids, batch)
   end
   return setmetatable({ ids = ids, batch = batch, steps = steps, length = length, at = 1,
-    over = false }, stream_meta)
+    over = false, from = given ~= ids and given.from or nil }, stream_meta)
 end
 
 local parts_meta = { __name = "neap.batches.parts" }

@@ -49,14 +49,17 @@ local function digest(x)
     for i = 1, #text do h = (h ~ text:byte(i)) * 16777619 & 0xffffffff end
   end
   local function walk(v)
+    if type(v) == "number" then return add(("%.17g\0"):format(v)) end -- 1 and 1.0 alike
     if type(v) ~= "table" then return add(tostring(v) .. "\0") end
     local keys = {}
+    add "{"
     for key in pairs(v) do keys[#keys + 1] = key end
     table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
     for _, key in ipairs(keys) do
       add(tostring(key) .. "\1")
       walk(v[key])
     end
+    add "}"
   end
   walk(x)
   return ("%08x"):format(h)
@@ -93,7 +96,7 @@ function checkpoint.save(path, state)
   end
   for i, rng in ipairs(state.rngs) do plain.rngs[i] = rng:state() end
   archive:set_text("training", cjson.encode(plain))
-  archive:set_text("task", made_for(state.model))
+  archive:set_text("made for", made_for(state.model))
   return archive:save(path)
 end
 
@@ -126,8 +129,8 @@ end
 
 --- Reads one into what it was written of; before anything is changed, all of it is checked.
 -- @string path
--- @tab state as for @{save}, with `first_rate`, the rate that the training has to have begun with;
---   gets `numbers`, `history`, `scores` and `best`
+-- @tab state as for @{save}, with `first_rate`, the rate that the training has to have begun with
+--   (any, if nil); gets `numbers`, `history`, `scores` and `best`
 -- @treturn[1] bool true; false if there is no such file
 -- @return[2] nil
 -- @treturn[2] string what is wrong
@@ -143,7 +146,7 @@ function checkpoint.load(path, state)
   if not text then return bad "it is no checkpoint of a training" end
   local plain, problem = plain_of(text, state.rngs)
   if not plain then return bad(problem) end
-  if archive:text "optimizer.kind" == state.optim.kind
+  if state.first_rate and archive:text "optimizer.kind" == state.optim.kind
     and plain.numbers.first_rate ~= state.first_rate then
     return bad(("expected a training with the rate %g, came one with %g"):format(state.first_rate,
       plain.numbers.first_rate))
@@ -151,7 +154,7 @@ function checkpoint.load(path, state)
   local set, best, averaged
   set, problem = take_params(archive, "parameters.", params)
   if not set then return bad(problem) end
-  if archive:text "task" ~= made_for(state.model) then
+  if archive:text "made for" ~= made_for(state.model) then
     return bad "it is of a task with other inputs or vocabularies"
   end
   if plain.numbers.best > 0 then

@@ -52,7 +52,11 @@ function corpus.from(fields, options)
     end
     local sample
     for _, sequence in ipairs(list) do
-      sample = type(sequence) == "table" and sequence[1] or check.is_tensor(sequence)
+      if type(sequence) == "table" then
+        sample = sequence[1]
+      else
+        sample = check.is_tensor(sequence)
+      end
       if sample ~= nil then break end
     end
     if sample and type(sample) ~= "string" then
@@ -276,7 +280,8 @@ function methods:select(order)
   for name, field in pairs(self.fields) do
     local data, lengths = core.gather_rows(field.ids or field.data, field.offsets, order)
     fields[name] = { ids = field.ids and data, data = field.data and data,
-      offsets = core.offsets(lengths), symbols = field.symbols, split = field.split }
+      offsets = core.offsets(lengths), symbols = field.symbols, split = field.split,
+      known = field.known }
   end
   if #order == 0 then check.fail("corpus:select: expected at least one sequence, came none") end
   return new(self.source, fields, self.lines and (core.gather_rows(self.lines, nil, order)),
@@ -316,7 +321,7 @@ function methods:join(groups)
   for name, field in pairs(self.fields) do
     local data, lengths = core.gather_rows(field.ids or field.data, field.offsets, order)
     fields[name] = { ids = field.ids and data, data = field.data and data, symbols = field.symbols,
-      offsets = core.remap(ends, core.offsets(lengths)), split = field.split }
+      offsets = core.remap(ends, core.offsets(lengths)), split = field.split, known = field.known }
   end
   return new(self.source, fields, nil, function(g)
     return ("%s, sequence %d, joined from %s"):format(tostring(self.source), g,
@@ -597,9 +602,9 @@ end
 -- @treturn tab `{ mean = {..}, deviation = {..} }`
 function methods:moments(name)
   local field = find(self, "corpus:moments", name, "numbers")
-  local known, mean, deviation = self.fields[name .. " known"], nil, nil
-  if known then
-    mean, deviation = moments_of_known(name, field.data, known.data)
+  local mean, deviation
+  if field.known and self.fields[field.known] then
+    mean, deviation = moments_of_known(name, field.data, self.fields[field.known].data)
   else
     mean, deviation = core.moments(field.data)
   end

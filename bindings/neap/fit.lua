@@ -96,7 +96,10 @@ return function(model, options)
     end
   end
   local out = options.out or io.stderr
-  local key, first_rate = options.key or "accuracy", optim:rate()
+  local known = optim.on and model.params -- an optimizer of the library knows its preset rate then
+  if known then optim:on(model.params) end
+  local key, first_rate = options.key or "accuracy", known and optim.base or optim:rate()
+  local fresh = known and optim:report(model.params).steps == 0
   local lower = options.lower
   if lower == nil then lower = errors[key] end
   local result = { epochs = 0, seconds = 0, interrupted = false }
@@ -122,16 +125,15 @@ return function(model, options)
     local ok, message = checkpoint.save(path, { model = model, optim = optim, rngs = rngs,
       average = average, best = best and best.params, scores = best and best.scores,
       history = history, numbers = { epoch = epoch, best = best and best.epoch or 0,
-        rate = optim:rate(), first_rate = first_rate or optim.base,
+        rate = optim:rate(), first_rate = first_rate,
         seconds = core.clock() - began } })
     result.unsaved = not ok and message or nil
     if not ok and not options.quiet then out:write("checkpoint not saved: ", message, "\n") end
   end
 
   local function resume()
-    optim:on(model.params) -- knows its preset rate
     local state = { model = model, optim = optim, rngs = rngs, average = average,
-      first_rate = first_rate or optim.base }
+      first_rate = fresh and first_rate or nil }
     local there, message = checkpoint.load(path, state)
     if there == nil then check.fail("fit: checkpoint: %s", message) end
     if not there then return end
@@ -199,7 +201,7 @@ return function(model, options)
       end
     end
     if optim.gathered and optim.gathered[model.params] then
-      optim:finish(model.params)
+      if model.finish then model:finish(optim) else optim:finish(model.params) end
       if average then average:update(model) end
     end
     if not options.quiet then bar:finish() end

@@ -161,7 +161,7 @@ end
 -- A series as its number of steps and its numbers one after the other. label: what it is, for
 -- messages.
 local function read(self, who, series, label)
-  if type(series) == "userdata" and getmetatable(series).__name == "neap.tensor" then
+  if check.is_tensor(series) then
     series = series:totable()
   end
   local prefix = label and label .. ", " or ""

@@ -265,7 +265,7 @@ end
 -- A list of sequences, or fields that batches takes.
 local function fields_of(self, who, data)
   if type(data) == "table" and not getmetatable(data) and data.input ~= nil then
-    task.fields(who, { inputs = {}, output = self.inputs[1].vocab }, { output = data.input })
+    task.encoded_for(self, who, "input", data.input)
     return data
   end
   local batch = task.batch(who, self.inputs, data)

@@ -190,7 +190,8 @@ return function(path, out, options)
     local names, sum = archive:names(), 0
     for _, name in ipairs(names) do sum = sum + archive:tensor(name):size() end
     local config = task_of(archive:text "task")
-    write(("%s: %s, no programs: %s with %s\n"):format(path, config.kind or "tensors only",
+    local kind = config.kind or archive:text "training" and "a checkpoint of a training"
+    write(("%s: %s, no programs: %s with %s\n"):format(path, kind or "tensors only",
       plural(#names, "tensor"), plural(sum, "number")))
     show_texts(write, archive:texts(), function(key) return archive:text(key) end)
     show_vocabularies(config, write)

@@ -411,7 +411,7 @@ end
 -- The numbers of a list or tensor: a list of rows of numbers.
 local function rows_of(who, name, x)
   local rows = x
-  if type(x) == "userdata" and getmetatable(x).__name == "neap.tensor" then
+  if check.is_tensor(x) then
     rows = x:totable()
   elseif type(x) ~= "table" or getmetatable(x) then
     check.fail("%s: %s: expected a list of numbers or a tensor, came %s", who, name, check.came(x))

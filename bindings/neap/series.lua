@@ -16,7 +16,7 @@ local series = {}
 -- @treturn tab
 function series.rows(who, name, x)
   local list = x
-  if type(x) == "userdata" and getmetatable(x).__name == "neap.tensor" then list = x:totable() end
+  if check.is_tensor(x) then list = x:totable() end
   if type(list) ~= "table" or getmetatable(list) then
     check.fail("%s: %s: expected a list of numbers or of rows, came %s", who, name, check.came(x))
   end

@@ -100,10 +100,11 @@ function task.record_inputs(rec, list, space)
   end
   if not list.named then return out.input end
   return setmetatable(out, { __index = function(_, key)
+    if type(key) ~= "string" then return nil end
     local names = {}
     for k, i in ipairs(list) do names[k] = i.name end
-    local near = core.nearest(tostring(key), names)
-    check.fail("the task has no input %s%s; it has %s", tostring(key),
+    local near = core.nearest(key, names)
+    check.fail("the task has no input %s%s; it has %s", key,
       near and (" (did you mean %s?)"):format(near) or "", table.concat(names, ", "))
   end })
 end
@@ -194,24 +195,24 @@ local function missing(kind, key)
   end
 end
 
--- The methods of a class of tasks by name, found when first asked for.
-local function methods_of(class, kind)
-  return setmetatable({}, { __index = function(t, key)
-    local m = class[key]
-    if m == nil then m = methods[key] end
-    if type(m) == "function" then
-      m = check.method(kind, key, m, "task")
-      t[key] = m
-    end
-    return m
-  end })
+-- A method of a class of tasks, which says where it is called with a dot. Made once for each.
+local checked = setmetatable({}, { __mode = "k" })
+local function method_of(class, kind, key)
+  local m = class[key]
+  if m == nil then m = methods[key] end
+  if type(m) ~= "function" then return m end
+  local by_kind = checked[m] or {}
+  checked[m] = by_kind
+  local name = kind .. "." .. key
+  by_kind[name] = by_kind[name] or check.method(kind, key, m, "task")
+  return by_kind[name]
 end
-local by_class = setmetatable({}, { __mode = "k" })
 
 --- Makes a task object. class: its methods; spec: kind, builders (program name -> function of the
 -- recorder), hints, config (plain table for the file), rng, causal (what it predicts with may not
--- read ahead), net or shown (a list of { name, network }, for print). A script that asks for its `params` before anything was recorded gets them
--- all: the predicting program is recorded then.
+-- read ahead), net or shown (a list of { name, network }, for print). A script that asks for its
+-- `params` before anything was recorded gets them all: the predicting program is recorded then.
+-- What a task of another kind has, and this one has not, raises when it is asked for: `kind` tells.
 function task.new(class, spec)
   check.rng(spec.kind, spec.rng)
   local options = spec.options or {}
@@ -220,14 +221,13 @@ function task.new(class, spec)
     kind = spec.kind, class = class, builders = spec.builders, hints = spec.hints or {},
     config = spec.config, set = spec.params or core.params(),
     seed = spec.seed or (spec.rng and spec.rng:seed()) or 1, programs = spec.programs or {},
-    runs = {}, drawn = {}, n_threads = 1, recomputes = false, options = options, net = spec.net, causal = spec.causal, main = spec.main or "predict",
+    runs = {}, drawn = {}, n_threads = 1, recomputes = false, options = options, net = spec.net,
+    causal = spec.causal, main = spec.main or "predict",
     shown = spec.shown or { { "net", spec.net } },
   }
-  local own = by_class[class] or methods_of(class, spec.kind)
-  by_class[class] = own
   setmetatable(self, { __index = function(_, key)
     if key == "params" then return parameters(self) end
-    local m = own[key]
+    local m = method_of(class, spec.kind, key)
     if m == nil and type(key) == "string" then missing(spec.kind, key) end
     return m
   end, names = { class, methods, { params = true } }, __tostring = methods.describe,
@@ -353,9 +353,13 @@ local function encoded_for(self, who, name, field)
   local from = type(field) == "table" and field.from
   local came, want = from and from.vocab, nil
   if not came then return end
+  if name == "input" and self.vocab then want = self.vocab end -- of a language model
   if name == "output" or name == "previous" then want = self.output end
   for _, list in ipairs { self.inputs or {}, self.also or {} } do
-    for _, i in ipairs(list) do if i.name == name then want = i.vocab end end
+    for _, i in ipairs(list) do if i.name == name then want = i.vocab or i.size end end
+  end
+  if type(want) == "number" then
+    check.fail("%s: field %s: expected numbers, came ids of a vocabulary", who, name)
   end
   if not want or want == came or alike[came] == want then return end
   local differ = #want ~= #came and ("%d symbols, not %d"):format(#came, #want)
@@ -373,10 +377,13 @@ local function encoded_for(self, who, name, field)
   alike[came] = want
 end
 
+task.encoded_for = encoded_for
+
 -- Does a batch have all inputs of the program that learns, but for numbers, which have presets?
 local function complete(self, batch)
   if type(batch) ~= "table" then return end -- feed says what is wrong
   batches.check("learn", batch)
+  encoded_for(self, "learn", "input", batch) -- of a stream
   for name, field in pairs(batch) do encoded_for(self, "learn", name, field) end
   for name, t in pairs(self:program "learn".types) do
     if t.space >= 0 and batch[name] == nil then
@@ -388,6 +395,18 @@ local function complete(self, batch)
       check.fail("learn: the batch has no field %s; it has %s", name,
         #names > 0 and table.concat(names, ", ") or "none")
     end
+  end
+end
+
+-- Lets an optimizer update parameters; where a gradient is not finite, says where that arose.
+local function update(run, step, optim, params)
+  local ok, message = pcall(step, optim, params)
+  if not ok then
+    if tostring(message):find("gradient of '", 1, true) then
+      local found = run.core:find_nonfinite(run.program.outputs.loss)
+      check.fail("%s", found and plain(found) .. "; nothing was updated" or plain(message))
+    end
+    error(message, 0)
   end
 end
 
@@ -403,15 +422,15 @@ function methods:learn(batch, optim)
   complete(self, batch)
   local run = self:forward(batch)
   optim:gather(self.params, function(share) run:backward("loss", share) end)
-  local ok, message = pcall(optim.step, optim, self.params)
-  if not ok then
-    if tostring(message):find("gradient of '", 1, true) then
-      local found = run.core:find_nonfinite(run.program.outputs.loss)
-      check.fail("%s", found and plain(found) .. "; nothing was updated" or plain(message))
-    end
-    error(message, 0)
-  end
+  self.latest = run
+  update(run, optim.step, optim, self.params)
   return run:item()
+end
+
+--- The step of what is gathered, if anything is: the last of an epoch.
+-- @param optim as for @{learn}
+function methods:finish(optim)
+  if self.latest then update(self.latest, optim.finish, optim, self.params) end
 end
 
 --- The loss of a batch without learning (dropout off).

@@ -149,7 +149,7 @@ void ni_gemm_tn_f32(size_t m, size_t n, size_t k, const float *a, size_t lda, co
 void ni_blas_threads(int threads);
 const char *ni_blas_core(void);
 /* OpenBLAS takes its oldest SSE kernels for a processor younger than itself: then our own are five
-** times as fast; with AMD's AVX-512 up to a tenth. Asked once a process, so the bits of a process
+** times as fast; with AMD's AVX-512 up to 8 %. Asked once a process, so the bits of a process
 ** never change for it. */
 bool ni_blas_is_fast(void);
 #endif

@@ -137,6 +137,33 @@ describe("a checkpoint of neap.fit", function()
     end)
   end)
 
+  it("goes on whatever the rate is by now, and for a model that was loaded", function()
+    local function fit(model, optim, path, epochs, rate)
+      return neap.fit(model, { optim = optim, epochs = epochs, quiet = true, checkpoint = path,
+        rate = rate, train = function()
+          local one = { neap.batches({ input = { data = neap.tensor({ 1, 2, 3 }):reshape { 3, 1 },
+            offsets = neap.tensor({ 0, 3 }, "i32") }, output = { data = neap.tensor({ 1, 2, 3 })
+            :reshape { 3, 1 }, offsets = neap.tensor({ 0, 3 }, "i32") } }, { size = 1 })() }
+          return function() return table.remove(one) end
+        end }).epochs
+    end
+    local function new()
+      return neap.synced_seq2seq { input = 1, output = 1, net = neap.gru { size = 2 } }
+    end
+    local function falling(epoch, first) return first / epoch end
+    local schedule = neap.schedule.exponential { factor = 0.5 }
+    for _, how in ipairs { { {} }, { {}, falling }, { { rate = 0.1 }, falling },
+      { { rate = 0.1, schedule = schedule } } } do
+      local path, model, optim = fresh(), new(), neap.adam(how[1])
+      assert.equal(2, fit(model, optim, path, 2, how[2]))
+      assert.equal(3, fit(model, optim, path, 3, how[2])) -- the same optimizer
+      assert.equal(4, fit(new(), neap.adam(how[1]), path, 4, how[2]))
+      local saved = folder.path .. "/numbers"
+      assert(model:save(saved))
+      assert.equal(5, fit(assert(neap.load(saved)), neap.adam(how[1]), path, 5, how[2]))
+    end
+  end)
+
   it("that cannot be written is told of, and the training goes on", function()
     local _, result = training { optim = adam, path = folder.path .. "/no/where", epochs = 2 }
     assert.equal(2, result.epochs)

@@ -447,6 +447,8 @@ describe("a corpus", function()
       assert.same({ { 0, 2, 0, 8, 0 }, { 1, 0, 0, 4, 0 } }, { a, b })
       assert.same({ { 0 }, { 1 }, { 0 }, { 1 }, { 0 } }, field(c, "a known"))
       assert.same({ mean = { 5 }, deviation = { 3 } }, c:moments "a") -- of 2 and 8
+      assert.same({ 5 }, c:select({ 1 }):moments("a").mean)
+      assert.same({ 2 }, c:only({ "a" }):moments("a").mean) -- without the mask 0 0 2 8 0
       c = assert(series(text, { gaps = "mask", missing = { "NA", "?" },
         join = { x = { "a", "b" } } }))
       assert.same({ { 0, 1 }, { 1, 0 }, { 0, 0 }, { 1, 1 }, { 0, 0 } }, field(c, "x known"))

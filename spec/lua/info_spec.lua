@@ -133,6 +133,23 @@ parameters
     assert.matches("vocab       2 symbols", text, 1, true)
   end)
 
+  it("knows a checkpoint", function()
+    local model = neap.forecaster { net = neap.gru { size = 2 } }
+    local path = os.tmpname()
+    os.remove(path)
+    neap.fit(model, { optim = neap.adam {}, epochs = 1, quiet = true, checkpoint = path,
+      train = function()
+        local one = { model:batch { { 1, 2, 3 } } }
+        return function() return table.remove(one) end
+      end })
+    local file = io.tmpfile()
+    assert(require "neap.info"(path, file))
+    os.remove(path)
+    file:seek "set"
+    assert.matches(": a checkpoint of a training, no programs: ", file:read "a", 1, true)
+    file:close()
+  end)
+
   it("says what is wrong with a file", function()
     local text, ok, message, code = info "no/such/file"
     assert.same({ "", nil, "EIO" }, { text, ok, code })

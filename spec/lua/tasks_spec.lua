@@ -622,6 +622,21 @@ describe("a task of several inputs", function()
     raises("learn: field input: expected ids of the model's own vocabulary", function()
       model:learn(neap.batches(fields(turned), { size = 2 })(), neap.sgd { rate = 1 })
     end)
+    local text = neap.language_model { vocab = words,
+      net = neap.chain { neap.embed { size = 2 }, neap.gru { size = 2 } } }
+    local long = neap.corpus.from({ t = { "abcdabcd" } }, { split = { t = "characters" } })
+    assert.equal(7, text:score(long:encode("t", same)).n)
+    raises("score: field input: expected ids of the model's own vocabulary", function()
+      text:score(long:encode("t", turned))
+    end)
+    raises("learn: field input: expected ids of the model's own vocabulary", function()
+      text:learn(neap.batches.stream(long:encode("t", turned), { batch = 1 })(), neap.sgd { rate = 1 })
+    end)
+    local numbers = neap.synced_seq2seq { input = words, output = 1,
+      net = neap.chain { neap.embed { size = 2 }, neap.gru { size = 2 } } }
+    raises("score: field output: expected numbers, came ids of a vocabulary", function()
+      numbers:score { input = corpus:encode("t", words), output = corpus:encode("t", words) }
+    end)
     raises("score: field output: expected ids of the model's own vocabulary, came those of another one: "
       .. "it has 3 symbols, not 2", function()
       model:score(fields(words, neap.vocab.new { "x", "y", "z" }))

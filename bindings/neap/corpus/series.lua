@@ -301,8 +301,9 @@ function corpus.series(path, options)
       local parts = {}
       for k, one in ipairs(list) do parts[k] = columns[one][what] end
       if what == "data" or o.gaps == "mask" then
-        fields[name .. (what == "known" and " known" or "")] = { data = side_by_side(parts),
-          offsets = offsets }
+        local mask = o.gaps == "mask" and name .. " known" or nil
+        fields[what == "data" and name or mask] = { data = side_by_side(parts), offsets = offsets,
+          known = what == "data" and mask or nil }
       end
     end
   end
