@@ -49,9 +49,9 @@ end
 -- - `rng`: with a checkpoint, the generator, or a list of those, that `train` and `dev` draw from
 -- - `out`: where lines go (standard error); `quiet`: no lines
 -- @treturn tab `{ best = scores, epoch = of the best, epochs = done, seconds, interrupted, unsaved =
---   why the last checkpoint could not be written, or nil }`; the model holds the best parameters. Ctrl-C ends the training, not the script: interrupted is true
---   then, and if no epoch was finished, best has the scores of what was reached (a second Ctrl-C
---   ends the script)
+--   why the last checkpoint could not be written, or nil }`; the model holds the best parameters.
+--   Ctrl-C ends the training, not the script: interrupted is true then, and if no epoch was finished,
+--   best has the scores of what was reached (a second Ctrl-C ends the script)
 return function(model, options)
   if type(model) ~= "table" or not (model.learn and model.keep) then
     check.fail("fit: expected a task, came %s", check.came(model))

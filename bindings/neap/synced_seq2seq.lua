@@ -175,7 +175,8 @@ local function new(_, options)
     kind = "synced_seq2seq", rng = options.rng, net = net, options = options,
     hints = { input_size = inputs[1].vocab and #inputs[1].vocab, output_size = width },
     config = { kind = "synced_seq2seq", input = task.plain_inputs(inputs),
-      output = loss.numbers and output or output:plain(), loss = name, also = #also > 0 and task.plain_inputs(also) or nil },
+      output = loss.numbers and output or output:plain(), loss = name,
+      also = #also > 0 and task.plain_inputs(also) or nil },
     builders = {
       learn = function(rec)
         local z, given = logits(rec)
@@ -313,8 +314,8 @@ end
 --   [T,width]); or a batch
 -- @tab[opt] options of the loss "ctc": `beam`: so many prefixes are kept, instead of what the model
 --   says; 0: the likeliest class of each step; `all`: all that the beam has left (false)
--- @treturn tab a list of symbols, or a tensor [T,width] of numbers, for each sequence; with `all` the list of its hypotheses, the best
---   first: `{ symbols, ids (from 1), log_probability }`
+-- @treturn tab a list of symbols, or a tensor [T,width] of numbers, for each sequence; with `all` the
+--   list of its hypotheses, the best first: `{ symbols, ids (from 1), log_probability }`
 function class:predict(sequences, options)
   options = check.options("predict", options, { "beam", "all" })
   local beam, all = options.beam, check.boolean("predict", "all", options.all)
