@@ -9,7 +9,7 @@ local options = common.options {
   "Learns to write down the phonemes of a word from its letters (alignment, encoder, decoder).",
   data = "lines of word, tab, phonemes between blanks; or a lexicon of Festival (NAME.out)",
   train = common.shared "cmudict-g2p/train.tsv", dev = common.shared "cmudict-g2p/dev.tsv",
-  epochs = 20, quick = 3, others = { languages = 20 },
+  epochs = 24, quick = 3, others = { languages = 20 },
   texts = { "say", "Words to speak at the end; with --load nothing else." },
   extend = function(parser)
     local function option(name, value, range, description)
@@ -23,7 +23,7 @@ local options = common.options {
     parser:option "--attention":choices { "aligned", "general", "additive" }:default "aligned"
       :description("Where the decoder looks: at the letter whose turn it is, or at all, as it learns "
         .. "itself.")
-    option("--dropout", "P", { low = 0, below = 1, preset = 0.2, quick = 0,
+    option("--dropout", "P", { low = 0, below = 1, preset = 0.25, quick = 0,
       others = { languages = 0.3 } },
       "Share of the numbers between the layers that dropout sets to 0.")
     option("--batch", "N", { low = 1, whole = true, preset = 64, quick = 32,
