@@ -145,15 +145,15 @@ static void test_cancel(int threads) {
 /* The same in a sum over rows by BLAS. */
 static void test_cancel_blas(void) {
   neap_pool *pool;
-  static float a[40000 * 16], c[16 * 16];
+  static float a[40000 * 272], c[272 * 16]; /* two tiles */
   fast_blas = true;
   CHECK(ni_pool_view(&pool, NULL, &stop) == NEAP_OK);
   reset();
-  ni_product_outer_f32(pool, 16, 40000, a, 16, 1, &(ni_factor_f32){16, a, c}, NULL);
-  CHECK(atomic_load(&blas) == 2); /* 13440 rows, and what is less than twice as many */
+  ni_product_outer_f32(pool, 272, 40000, a, 272, 1, &(ni_factor_f32){16, a, c}, NULL);
+  CHECK(atomic_load(&blas) == 4); /* 13440 rows, and what is less than twice as many, of both */
   reset();
   last_blas = 1;
-  ni_product_outer_f32(pool, 16, 40000, a, 16, 1, &(ni_factor_f32){16, a, c}, NULL);
+  ni_product_outer_f32(pool, 272, 40000, a, 272, 1, &(ni_factor_f32){16, a, c}, NULL);
   CHECK(atomic_load(&blas) == 1);
   last_blas = 0;
   ni_pool_release(pool);
