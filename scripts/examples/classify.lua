@@ -23,7 +23,8 @@ local options = common.options {
       "Beside the network weigh n-grams of at most so many characters (4) or words (1); 0: none.")
     parser:option "--baseline":choices { "ngrams" }
       :description "ngrams: their weights alone, without a network."
-    common.number(parser, "--members", "N", { low = 1, whole = true, preset = 1, quick = 2 },
+    common.number(parser, "--members", "N", { low = 1, whole = true, preset = 1, quick = 2,
+      others = { words = 3 } },
       "Learn so many networks, LSTM and GRU in turn, each with its own seed, and let them vote.")
   end,
 }
