@@ -377,7 +377,7 @@ end
 --   which is cut as the vocabulary's `split` says
 -- @treturn {int,...} from 1
 function methods:encode(sequence)
-  local ids, index, lower = {}, self.index, self.lower
+  local ids = {}
   local function take(symbol)
     if type(symbol) ~= "string" then
       check.fail("vocab:encode: expected symbols, which are strings, came %s", check.came(symbol))
@@ -385,7 +385,7 @@ function methods:encode(sequence)
     if self.merges then
       return each_subword(self, symbol, function(id) ids[#ids + 1] = id end)
     end
-    ids[#ids + 1] = index[lower and symbol:lower() or symbol] or self.unk
+    ids[#ids + 1] = self:id(symbol)
       or check.fail("vocab:encode: unknown symbol \"%s\", and no unk (a vocabulary made with "
         .. "unk = true takes all)", symbol)
   end

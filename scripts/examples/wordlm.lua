@@ -81,7 +81,6 @@ local function bible()
   return nil, "the command bible of Debian's bible-kjv does not work"
 end
 
--- The fortunes of a folder: files without a dot in their names, lines of "%" between fortunes.
 -- The text, or nil and in which line it is none.
 local function checked(path, text)
   local valid, at = utf8.len(text)
@@ -90,6 +89,7 @@ local function checked(path, text)
   return nil, ("%s:%d: expected UTF-8, came other bytes"):format(path, lines + 1)
 end
 
+-- The fortunes of a folder: files without a dot in their names, lines of "%" between fortunes.
 local function fortunes(path)
   local pipe <close> = assert(io.popen("ls -- '" .. path:gsub("'", "'\\''") .. "'"))
   local all = {}

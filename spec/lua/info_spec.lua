@@ -16,6 +16,15 @@ local function info(path)
   return table.concat(text), ok, message, code
 end
 
+--- What it says of a file, which is removed then.
+local function told(path)
+  local file <close> = io.tmpfile()
+  assert(require "neap.info"(path, file))
+  os.remove(path)
+  file:seek "set"
+  return file:read "a"
+end
+
 describe("info", function()
   it("shows a task: symbols, programs, parameters, what streams", function()
     local path = temporary()
@@ -93,12 +102,7 @@ parameters
     end)
     local path = os.tmpname()
     assert(pr:save(path))
-    local file = io.tmpfile()
-    assert(require "neap.info"(path, file))
-    os.remove(path)
-    file:seek "set"
-    local text = file:read "a"
-    file:close()
+    local text = told(path)
     assert.matches("\n    bias [^\n]*\n  of no layer\n    scale ", text)
   end)
 
@@ -123,12 +127,7 @@ parameters
     model:fit(v:tensor "abba")
     local path = os.tmpname()
     assert(model:save(path))
-    local file = io.tmpfile()
-    assert(require "neap.info"(path, file))
-    os.remove(path)
-    file:seek "set"
-    local text = file:read "a"
-    file:close()
+    local text = told(path)
     assert.matches(": ngram, no programs: ", text, 1, true)
     assert.matches("vocab       2 symbols", text, 1, true)
   end)
