@@ -458,7 +458,8 @@ neap_status ni_run_place(neap_run *run) {
   bool learn = run->flags & NEAP_LEARN, share = !run->step_unit;
   bool cut = run->plan.from < run->plan.to;
   if (cut && (rc = ni_segments_shape(run)) != NEAP_OK) return rc;
-  ni_exec x = {.view = run->view, .rows = run->rows, .fixed = run->fixed, .work = run->work};
+  ni_exec x = {.view = run->view, .rows = run->rows, .fixed = run->fixed, .work = run->work,
+               .keeps = run->flags & NEAP_LEARN};
   size_t n = 0;
   for (int v = 0; v < pr->n_values; v++) {
     const neap_type *t = &pr->value[v].type;

@@ -115,6 +115,14 @@ static real sum(size_t n, const real *x) {
   return s;
 }
 
+static void sum_rows(size_t n, size_t rows, const real *a, size_t lda, real *y) {
+  for (size_t j = 0; j < n; j++) {
+    real s = 0;
+    for (size_t r = 0; r < rows; r++) s += a[r * lda + j];
+    y[j] += s;
+  }
+}
+
 static real max(size_t n, const real *x) {
   real m = -(real)INFINITY;
   for (size_t i = 0; i < n; i++) m = x[i] > m ? x[i] : m;
@@ -288,6 +296,7 @@ const NI_R(ni_kernels) NI_R(ni_kernels_generic) = {
   .sigmoid_back = sigmoid_back,
   .sum = sum,
   .max = max,
+  .sum_rows = sum_rows,
   .exp_sum = exp_sum,
   .packed_gates = packed_gates,
   .pack_gates = pack_gates,

@@ -405,6 +405,25 @@ static void sigmoid_back(size_t n, const float *y, const float *dy, float *dx) {
 
 static float sum(size_t n, const float *x) { return total(n, x, NULL); }
 
+/* Columns by the line are too few to be read ahead: those of several lines are in flight. */
+static void sum_rows(size_t n, size_t rows, const float *a, size_t lda, float *y) {
+  enum { AT_ONCE = 4 };
+  for (size_t j = 0; j < n; j += AT_ONCE * W) {
+    vec s[AT_ONCE];
+    lanes in[AT_ONCE];
+    UNROLL for (size_t v = 0; v < AT_ONCE; v++) {
+      in[v] = lanes_of(PAST(n, j + v * W));
+      s[v] = splat(0);
+    }
+    for (size_t r = 0; r < rows; r++)
+      UNROLL for (size_t v = 0; v < AT_ONCE; v++)
+        s[v] += get_in(a + r * lda + j + v * W, PAST(n, j + v * W), in[v]);
+    UNROLL for (size_t v = 0; v < AT_ONCE; v++)
+      if (PAST(n, j + v * W) > 0)
+        put(y + j + v * W, PAST(n, j + v * W), get(y + j + v * W, PAST(n, j + v * W)) + s[v]);
+  }
+}
+
 static float max(size_t n, const float *x) {
   float m = -INFINITY;
   size_t i = 0;
@@ -778,6 +797,7 @@ const ni_kernels_f32 JOIN(ni_kernels_, LEVEL) = {
   .sigmoid_back = sigmoid_back,
   .sum = sum,
   .max = max,
+  .sum_rows = sum_rows,
   .exp_sum = exp_sum,
   .packed_gates = packed_gates,
   .pack_gates = pack_gates,

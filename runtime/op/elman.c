@@ -54,7 +54,7 @@ static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t 
   s.from = u0;
   s.to = u1;
   s.x = (const real *)w->x->view[w->n->in[0]].data + row * l->inputs;
-  s.sums = work + l->gates + row * h;
+  s.sums = NI_R(ni_layer_gates)(w, row);
   s.before = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST]);
   s.h = y + row * h;
   s.downwards = t & 1;
@@ -95,21 +95,23 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
   NI_R(ni_state_first_back)(w->x, l->space, w->n->slot, ni_layer_input(w->n, 5), p0, p1, l->h, dh);
 }
 
+static void after(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
+  const real *gates = (real *)w->x->work[w->n->index] + w->l.gates;
+  NI_R(ni_layer_gradients)(w, r0, r1, gates, gates, NULL);
+}
+
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
   NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .begin = begin, .step = step, .end = end};
-  w.count = w.l.rows->steps;
-  NI_R(ni_layer_sums)(x, n, &w.l);
+  if (!w.l.direct) w.before = NI_R(ni_layer_sums);
   NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .step = step_back, .end = end_back};
-  real *gates = (real *)x->work[n->index] + w.l.gates;
-  w.count = w.l.rows->steps + 1;
+  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .back = true, .step = step_back, .end = end_back,
+                     .after = after};
   NI_R(ni_layer_walk)(&w);
-  NI_R(ni_layer_gradients)(x, n, &w.l, gates, gates, NULL);
 }
 
 #ifdef NI_F64

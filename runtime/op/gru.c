@@ -17,7 +17,7 @@ static bool reset_before(const ni_node *n) { return n->attr[0] != 0; }
 static ni_layer layer(const ni_exec *x, const ni_node *n) {
   bool before = reset_before(n);
   return ni_layer_of(x, n, &(ni_cell){.gates = 3, .fused = !before, .first = before ? 2 : 3,
-                                      .wide = {3}, .narrow = 4});
+                                      .wide = {3}, .always = {before}, .narrow = 4});
 }
 
 #ifndef NI_F64
@@ -98,7 +98,7 @@ static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t 
   size_t m = ni_layer_alive(l, t, p0, p1), row = l->rows->off[t] + p0;
   if (m == 0) return;
   real *work = x->work[w->n->index], *y = x->view[w->n->out].data;
-  real *g = work + l->gates + row * l->n, *kept = work + l->wide[KEPT];
+  real *g = NI_R(ni_layer_gates)(w, row), *kept = work + l->wide[KEPT];
   const real *bias = ni_layer_data(x, w->n, 4);
   const real *hp = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST]);
   if (reset_before(w->n)) {
@@ -165,25 +165,25 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
   NI_R(ni_state_first_back)(w->x, l->space, w->n->slot, ni_layer_input(w->n, 5), p0, p1, l->h, dh);
 }
 
+static void after(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
+  const real *work = w->x->work[w->n->index], *gates = work + w->l.gates;
+  const real *kept = work + w->l.wide[KEPT];
+  bool before = reset_before(w->n);
+  NI_R(ni_layer_gradients)(w, r0, r1, gates, before ? gates : kept, before ? kept : NULL);
+}
+
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  NI_R(ni_walk) w = {x, n, layer(x, n), .whole = reset_before(n), .begin = begin, .step = step,
-                     .end = end};
-  w.count = w.l.rows->steps;
-  NI_R(ni_layer_sums)(x, n, &w.l);
+  NI_R(ni_walk) w = {x, n, layer(x, n), .whole = reset_before(n), .begin = begin, .step = step, .end = end};
+  if (!w.l.direct) w.before = NI_R(ni_layer_sums);
   NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  NI_R(ni_walk) w = {x, n, layer(x, n), .whole = reset_before(n), .step = step_back,
-                     .end = end_back};
-  real *gates = (real *)x->work[n->index] + w.l.gates;
-  real *kept = (real *)x->work[n->index] + w.l.wide[KEPT];
-  w.count = w.l.rows->steps + 1;
+  NI_R(ni_walk) w = {x, n, layer(x, n), .back = true, .whole = reset_before(n), .step = step_back, .end = end_back,
+                     .after = after};
   NI_R(ni_layer_walk)(&w);
-  NI_R(ni_layer_gradients)(x, n, &w.l, gates, reset_before(n) ? gates : kept,
-                           reset_before(n) ? kept : NULL);
 }
 
 #ifdef NI_F64

@@ -10,7 +10,8 @@
 
 enum { C, TANH_C };
 enum { FIRST_H, FIRST_C, DH, DC };
-static const ni_cell cell = {.gates = 4, .fused = true, .first = 4, .wide = {1, 1}, .narrow = 4};
+static const ni_cell cell = {.gates = 4, .fused = true, .first = 4, .wide = {1, 1},
+                             .always = {true}, .narrow = 4};
 
 #ifndef NI_F64
 neap_status ni_infer_lstm(ni_infer *i) { return ni_layer_infer(i, &cell, 2); }
@@ -46,8 +47,8 @@ static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t 
   s.from = u0;
   s.to = u1;
   s.x = (const real *)x->view[w->n->in[0]].data + row * l->inputs;
-  s.sums = work + l->gates + row * l->n;
-  s.gates = x->keeps ? work + l->gates + row * l->n : NULL;
+  s.sums = NI_R(ni_layer_gates)(w, row);
+  s.gates = x->keeps ? NI_R(ni_layer_gates)(w, row) : NULL;
   s.kept = x->keeps ? work + l->wide[TANH_C] + row * l->h : NULL;
   s.before = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST_H]);
   s.c_before = NI_R(ni_layer_before)(l, t, p0, c, work + l->narrow[FIRST_C]);
@@ -97,21 +98,23 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
   NI_R(ni_state_first_back)(w->x, l->space, slot(w->n, 1), ni_layer_input(w->n, 6), p0, p1, l->h, dc);
 }
 
+static void after(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
+  const real *gates = (real *)w->x->work[w->n->index] + w->l.gates;
+  NI_R(ni_layer_gradients)(w, r0, r1, gates, gates, NULL);
+}
+
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
   NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .begin = begin, .step = step, .end = end};
-  w.count = w.l.rows->steps;
-  NI_R(ni_layer_sums)(x, n, &w.l);
+  if (!w.l.direct) w.before = NI_R(ni_layer_sums);
   NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .step = step_back, .end = end_back};
-  real *gates = (real *)x->work[n->index] + w.l.gates;
-  w.count = w.l.rows->steps + 1;
+  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .back = true, .step = step_back, .end = end_back,
+                     .after = after};
   NI_R(ni_layer_walk)(&w);
-  NI_R(ni_layer_gradients)(x, n, &w.l, gates, gates, NULL);
 }
 
 #ifdef NI_F64

@@ -20,6 +20,9 @@ enum { CHUNK = 256, BLOCK = 512, TILE = 64, BLAS_TILE = 256, BAND = 128, RUN = 1
 ** its kernels (320, 384 or 448 rows), so that the sums are those of one call. */
 enum { BLAS_ROWS = 13440 };
 
+/* Rows that fill the tiles of a product well. */
+enum { FEW_ROWS = 32 };
+
 /* Multiplications and sums worth waking a thread for: it takes some microseconds. */
 #define WORTH ((size_t)1 << 20)
 #define SUMS_WORTH ((size_t)1 << 17)
@@ -107,6 +110,7 @@ void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const 
   size_t threads = (size_t)ni_pool_threads(pool), few = WORTH / (n * k + 1) + 1;
   size_t step = threads > 1 ? (m + 4 * threads - 1) / (4 * threads) : m;
   step = least(step, ni_piece(n * k));
+  if (step < FEW_ROWS) step = FEW_ROWS;
   if (step < few) step = few;
   product p = {.m = m, .n = n, .k = k, .step = step, .a = a, .bias = bias, .c = c, .w = packed,
                .accumulate = accumulate};
@@ -192,8 +196,9 @@ void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *
     at += ni_product_packed(factor[f].n, CHUNK);
   }
   if (m * width * least(rows, CHUNK) < WORTH) pool = NULL;
-  for (size_t all = rows; p.first < all; p.first += p.rows) {
-    p.rows = least(CHUNK, all - p.first);
+  for (size_t all = rows, left; p.first < all; p.first += p.rows) {
+    left = all - p.first;
+    p.rows = left / ((left + CHUNK - 1) / CHUNK); /* as even as CHUNK allows */
     ni_pool_run(pool, p.blocks + p.tiles, pack_task, &p);
     ni_pool_run(pool, p.blocks * p.tiles, tile_task, &p);
   }
@@ -210,13 +215,9 @@ static void sum_task(void *arg, size_t band) {
   const columns *s = arg;
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   size_t j = band * BAND, n = least(BAND, s->n - j);
-  real sum[BAND] = {0}, part[BAND];
-  for (size_t r = 0; r < s->rows;) {
-    memset(part, 0, sizeof part);
-    for (size_t end = least(s->rows, r + RUN); r < end; r++)
-      k->add(n, part, s->a + r * s->lda + j, part);
-    k->add(n, sum, part, sum);
-  }
+  real sum[BAND] = {0};
+  for (size_t r = 0; r < s->rows; r += RUN)
+    k->sum_rows(n, least(RUN, s->rows - r), s->a + r * s->lda + j, s->lda, sum);
   if (s->to) k->add(n, s->to + j, sum, s->to + j);
   if (s->also) k->add(n, s->also + j, sum, s->also + j);
 }

@@ -13,6 +13,16 @@ static size_t take(size_t *at, size_t count) {
   return here;
 }
 
+/*
+** How many rows a piece of a walk has. Forward: their sums, which the steps take up, are to be in a
+** near cache still, but all of weight_ih is read for each piece. Back: the same for all slabs, but
+** the gradients of all weights are read and written for each piece.
+*/
+enum { SUMS = 1 << 17, SUMS_ROWS = 128, SLABS = 1 << 19, WEIGHTS = 1 << 11 };
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
 ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   const neap_type *w = &x->view[n->in[1]].type, *u = &x->view[n->in[2]].type;
   ni_layer l = {.space = ni_space_of(x, n->in[0]), .inputs = (size_t)w->dim[1],
@@ -20,7 +30,9 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.rows = &x->rows[l.space];
   l.part[0] = cell->first * l.h;
   l.part[1] = l.n - l.part[0];
-  size_t at = 0, rows = l.rows->rows, parents = l.rows->parents;
+  size_t at = 0, rows = l.rows->rows, parents = l.rows->parents, wide = cell->wide[0] + cell->wide[1];
+  l.piece = most(SUMS / l.n, most(SUMS_ROWS, l.inputs / 2));
+  l.piece_back = most(SLABS / (l.n + l.inputs + (wide + 1) * l.h), l.n * (l.inputs + l.h) / WEIGHTS);
   l.fused = cell->fused ? cell->gates : 0;
   /* to keep the sums of so few inputs would cost more than to add them up at each step */
   l.direct = l.fused && (x->stream == l.space || l.inputs <= 8);
@@ -38,9 +50,11 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.scratch = take(&at, ni_product_scratch(l.n, l.inputs, l.h));
   l.fixed_back = at;
   at = 0;
-  l.gates = take(&at, rows * l.n);
-  l.before = take(&at, rows * l.h);
-  for (int j = 0; j < 2; j++) l.wide[j] = take(&at, rows * cell->wide[j] * l.h);
+  size_t kept = x->keeps ? rows : 0, summed = l.direct ? 0 : least(rows, most(l.piece, parents));
+  l.gates = take(&at, (x->keeps ? rows : summed) * l.n);
+  l.before = take(&at, kept * l.h);
+  for (int j = 0; j < 2; j++)
+    l.wide[j] = take(&at, (cell->always[j] ? rows : kept) * cell->wide[j] * l.h);
   for (size_t j = 0; j < cell->narrow; j++) l.narrow[j] = take(&at, parents * l.h);
   l.work = at;
   return l;
@@ -123,12 +137,11 @@ void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *
   }
 }
 
-void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
-  const real *fixed = x->fixed[n->index];
-  real *work = x->work[n->index];
-  if (l->direct) return;
-  NI_R(ni_product_rows)(x->pool, l->rows->rows, l->n, l->inputs, x->view[n->in[0]].data,
-                        fixed + l->w, fixed + l->bias, false, work + l->gates);
+void NI_R(ni_layer_sums)(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
+  const ni_layer *l = &w->l;
+  const real *fixed = w->x->fixed[w->n->index], *in = w->x->view[w->n->in[0]].data;
+  NI_R(ni_product_rows)(w->x->pool, r1 - r0, l->n, l->inputs, in + r0 * l->inputs, fixed + l->w,
+                        fixed + l->bias, false, NI_R(ni_layer_gates)(w, r0));
 }
 
 NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
@@ -160,10 +173,20 @@ void ni_layer_bound_last(const ni_call *c, int states) {
 
 /* ---- walks ---- */
 
+
+/* Steps from..to-1 of a walk, shared out. */
 typedef struct shared {
   const NI_R(ni_walk) *w;
-  size_t shares;
+  size_t shares, from, to;
 } shared;
+
+static size_t steps_of(const NI_R(ni_walk) *w) { return w->l.rows->steps + w->back; }
+
+/* The rows that stand between what is walked before step i of the walk and what is walked from there. */
+static size_t border(const NI_R(ni_walk) *w, size_t i) {
+  const ni_rows *r = w->l.rows;
+  return r->off[!w->back ? i : i < r->steps ? r->steps - i : 0];
+}
 
 /* The first position of a share. Every position counts one more than its length. */
 static size_t cut(const shared *s, size_t share) {
@@ -180,12 +203,12 @@ static void walk_rows(void *arg, size_t share) {
   const NI_R(ni_walk) *w = s->w;
   size_t from = cut(s, share), to = cut(s, share + 1);
   if (from == to) return;
-  if (w->begin) w->begin(w, from, to);
-  for (size_t i = 0; i < w->count; i++) {
+  if (w->begin && s->from == 0) w->begin(w, from, to);
+  for (size_t i = s->from; i < s->to; i++) {
     if (ni_layer_stop(w->x)) return;
     w->step(w, i, from, to, 0, w->l.h);
   }
-  w->end(w, from, to);
+  if (s->to == steps_of(w)) w->end(w, from, to);
 }
 
 static size_t cut_units(const shared *s, size_t share) {
@@ -196,7 +219,7 @@ static size_t cut_units(const shared *s, size_t share) {
 
 static void walk_units(void *arg, size_t share, size_t step) {
   const shared *s = arg;
-  s->w->step(s->w, step, 0, s->w->l.rows->parents, cut_units(s, share), cut_units(s, share + 1));
+  s->w->step(s->w, s->from + step, 0, s->w->l.rows->parents, cut_units(s, share), cut_units(s, share + 1));
 }
 
 /* Shares of the units, 0 where rows are to be shared: where there are enough to fill the tiles of
@@ -213,17 +236,46 @@ static size_t unit_shares(const NI_R(ni_walk) *w, size_t threads) {
   return most < 2 ? 0 : most < NI_MOST_SHARES ? most : NI_MOST_SHARES;
 }
 
-void NI_R(ni_layer_walk)(const NI_R(ni_walk) *w) {
-  size_t threads = (size_t)ni_pool_threads(w->x->pool), worth = w->l.rows->rows * w->l.n * w->l.h >> 18;
-  shared s = {w, unit_shares(w, threads)};
-  if (s.shares > 0) {
-    if (w->begin) w->begin(w, 0, w->l.rows->parents);
-    ni_pool_steps(w->x->pool, s.shares, w->count, walk_units, &s);
-    if (!ni_layer_stop(w->x)) w->end(w, 0, w->l.rows->parents);
-    return;
+/* Some steps by shares of the units. */
+static void walk_by_units(const shared *s) {
+  const NI_R(ni_walk) *w = s->w;
+  if (w->begin && s->from == 0) w->begin(w, 0, w->l.rows->parents);
+  ni_pool_steps(w->x->pool, s->shares, s->to - s->from, walk_units, (void *)s);
+  if (s->to == steps_of(w) && !ni_layer_stop(w->x)) w->end(w, 0, w->l.rows->parents);
+}
+
+/* Sets where the piece from `from` on ends, and its rows. */
+static void find_piece(shared *s, size_t *r0, size_t *r1) {
+  const NI_R(ni_walk) *w = s->w;
+  size_t all = steps_of(w), rows = w->back ? w->l.piece_back : w->l.piece;
+  s->to = w->before || w->after ? s->from : all;
+  *r0 = *r1 = border(w, s->from);
+  while (s->to < all) {
+    size_t next = border(w, s->to + 1);
+    if (s->to > s->from && (w->back ? *r1 - next : next - *r0) > rows) break;
+    *(w->back ? r0 : r1) = next;
+    s->to++;
   }
-  s.shares = threads < worth ? threads : worth ? worth : 1;
-  ni_pool_run(w->x->pool, s.shares, walk_rows, &s);
+}
+
+void NI_R(ni_layer_walk)(NI_R(ni_walk) *w) {
+  size_t threads = (size_t)ni_pool_threads(w->x->pool), worth = w->l.rows->rows * w->l.n * w->l.h >> 18;
+  shared s = {.w = w, .shares = unit_shares(w, threads)};
+  bool by_units = s.shares > 0;
+  if (!by_units) s.shares = threads < worth ? threads : worth ? worth : 1;
+  do {
+    size_t r0, r1;
+    find_piece(&s, &r0, &r1);
+    w->first = w->x->keeps ? 0 : r0;
+    if (w->before) w->before(w, r0, r1);
+    if (by_units)
+      walk_by_units(&s);
+    else
+      ni_pool_run(w->x->pool, s.shares, walk_rows, &s);
+    if (ni_layer_stop(w->x)) return;
+    if (w->after) w->after(w, r0, r1);
+    s.from = s.to;
+  } while (s.from < steps_of(w));
 }
 
 void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j, size_t p0,
@@ -282,16 +334,22 @@ static real *gradient(const ni_exec *x, const ni_node *n, int k) {
   return v < 0 ? NULL : x->view[v].grad;
 }
 
-void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer *l,
-                              const real *dgx, const real *dgh, const real *other) {
+void NI_R(ni_layer_gradients)(const NI_R(ni_walk) *w, size_t r0, size_t r1, const real *dgx,
+                              const real *dgh, const real *other) {
+  const ni_exec *x = w->x;
+  const ni_node *n = w->n;
+  const ni_layer *l = &w->l;
   real *fixed = x->fixed[n->index], *work = x->work[n->index], *scratch = fixed + l->scratch;
   real *dx = gradient(x, n, 0), *dw = gradient(x, n, 1), *du = gradient(x, n, 2);
   /* up to here x and h stand against the same d(sums) */
-  size_t rows = l->rows->rows, same = other || dgh != dgx ? l->n - l->h : l->n;
+  size_t rows = r1 - r0, same = other || dgh != dgx ? l->n - l->h : l->n;
+  dgx += r0 * l->n;
+  dgh += r0 * l->n;
   if (dx)
-    NI_R(ni_product_rows)(x->pool, rows, l->inputs, l->n, dgx, fixed + l->w_back, NULL, true, dx);
-  NI_R(ni_factor) of_x = {l->inputs, x->view[n->in[0]].data, dw};
-  NI_R(ni_factor) of_h = {l->h, work + l->before, du}, wanted[2];
+    NI_R(ni_product_rows)(x->pool, rows, l->inputs, l->n, dgx, fixed + l->w_back, NULL, true,
+                          dx + r0 * l->inputs);
+  NI_R(ni_factor) of_x = {l->inputs, (real *)x->view[n->in[0]].data + r0 * l->inputs, dw};
+  NI_R(ni_factor) of_h = {l->h, work + l->before + r0 * l->h, du}, wanted[2];
   int factors = 0;
   if (dw) wanted[factors++] = of_x;
   if (du) wanted[factors++] = of_h;
@@ -303,7 +361,7 @@ void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer
   }
   if (du && same < l->n) {
     of_h.c += same * l->h;
-    if (other) of_h.b = other;
+    if (other) of_h.b = other + r0 * l->h;
     NI_R(ni_product_outer)(x->pool, l->h, rows, dgh + same, l->n, 1, &of_h, scratch);
   }
   real *db = gradient(x, n, 3), *dc = gradient(x, n, 4);

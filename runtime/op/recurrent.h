@@ -2,10 +2,10 @@
 ** What the whole-sequence layers (elman.c, lstm.c, gru.c) share. Inputs: x [T,B,I], weight_ih
 ** [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H], first states [B,H]; the last ones optional.
 **
-** Forward: the products with x for all steps at once; then each thread walks its own sequences
-** through all steps, without waiting for the others. Backward: the same walk from the last step to
-** the first leaves d(sums) for all rows; the gradients of x, of the weights and of the biases are
-** then products over all rows.
+** Forward: the products with x for the rows of some steps at once; then each thread walks its own
+** sequences through these steps, without waiting for the others. Backward: the same walk from the
+** last step to the first leaves d(sums) of some steps; the gradients of x, of the weights and of the
+** biases are then products over their rows.
 */
 #ifndef NI_RECURRENT_H
 #define NI_RECURRENT_H
@@ -18,6 +18,7 @@ typedef struct ni_cell {
   bool fused;      /* a step is one kernel: weight_hh is packed by units, not in parts */
   size_t first;    /* gates in the first packing of weight_hh; the others are in the second */
   size_t wide[2];  /* slabs [rows, wide*H] of its own */
+  bool always[2];  /* which of them forward needs too; the others are backward's */
   size_t narrow;   /* slabs [B,H]: first states, gradients that walk back */
 } ni_cell;
 
@@ -31,8 +32,10 @@ typedef struct ni_layer {
   /* where things stand in fixed, counted in reals: panels, the sum of the biases; for backward
   ** panels of the other orientation and scratch */
   size_t w, u[2], bias, fixed, w_back, u_back[2], scratch, fixed_back;
-  /* in work: gates [rows,n], h of the step before [rows,H], the cell's own slabs */
+  /* in work: gates [rows,n], of a piece's rows if no backward follows; h of the step before
+  ** [rows,H], the cell's own slabs */
   size_t gates, before, wide[2], narrow[4], work;
+  size_t piece, piece_back; /* rows that are walked at a time, if a step has no more */
 } ni_layer;
 
 ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell);
@@ -67,9 +70,6 @@ static inline const real *NI_R(ni_layer_before)(const ni_layer *l, size_t t, siz
 /* Packs both weights and adds bias_hh to bias_ih, its first `merged` elements. */
 void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *l, bool backward,
                             size_t merged);
-/* Sums of all rows and steps that need no earlier step: gates = W x + bias, unless the steps do it
-** themselves. */
-void NI_R(ni_layer_sums)(const ni_exec *x, const ni_node *n, const ni_layer *l);
 /* What the kernel of a step is told that is the same at all steps. */
 NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l);
 #ifndef NI_F64
@@ -79,17 +79,23 @@ bool ni_layer_bind(ni_call *c, const ni_layer *l);
 void ni_layer_bound_last(const ni_call *c, int states);
 #endif
 /*
-** All steps of a layer, one after the other. Where rows abound each thread takes sorted positions of
-** its own through all steps and waits for nobody; where they do not, and a step is long, each takes
-** units of its own and waits for the others after each step. The functions are told which.
+** All steps of a layer, one after the other, in pieces: what is done for all rows of a piece before
+** and after its steps finds in the cache what they leave there. In a piece each thread takes sorted
+** positions of its own through the steps and waits for nobody, where rows abound; where they do not,
+** and a step is long, each takes units of its own and waits for the others after each step. The
+** functions are told which.
 */
 typedef struct NI_R(ni_walk) NI_R(ni_walk);
 struct NI_R(ni_walk) {
   const ni_exec *x;
   const ni_node *n;
   ni_layer l;
-  size_t count;    /* of steps to walk */
+  size_t first;    /* the row whose gates stand first: 0, or of the piece at hand */
+  bool back;       /* from the last step to the first, and one more for the first state */
   bool whole;      /* units cannot be cut */
+  /* Rows r0..r1-1 before their steps are walked, and after it; NULL: nothing. They have the pool. */
+  void (*before)(const NI_R(ni_walk) *w, size_t r0, size_t r1);
+  void (*after)(const NI_R(ni_walk) *w, size_t r0, size_t r1);
   /* Before the first step (NULL: nothing) and after the last one, for positions p0..p1-1. */
   void (*begin)(const NI_R(ni_walk) *w, size_t p0, size_t p1);
   void (*end)(const NI_R(ni_walk) *w, size_t p0, size_t p1);
@@ -97,7 +103,14 @@ struct NI_R(ni_walk) {
   ** earlier steps have written. */
   void (*step)(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, size_t u0, size_t u1);
 };
-void NI_R(ni_layer_walk)(const NI_R(ni_walk) *w);
+void NI_R(ni_layer_walk)(NI_R(ni_walk) *w);
+/* The gates of a row. */
+static inline real *NI_R(ni_layer_gates)(const NI_R(ni_walk) *w, size_t row) {
+  return (real *)w->x->work[w->n->index] + w->l.gates + (row - w->first) * w->l.n;
+}
+/* `before` of a forward walk: sums that need no earlier step, gates = W x + bias. A layer whose steps
+** do it themselves has no need of it. */
+void NI_R(ni_layer_sums)(const NI_R(ni_walk) *w, size_t r0, size_t r1);
 /* Last state j of positions p0..p1-1, from a slab of rows and the first state. */
 void NI_R(ni_layer_last)(const ni_exec *x, const ni_node *n, const ni_layer *l, int j, size_t p0,
                          size_t p1, const real *slab, const real *first);
@@ -114,11 +127,12 @@ size_t NI_R(ni_layer_step_back)(const NI_R(ni_walk) *w, size_t t, size_t p0, siz
 void NI_R(ni_units_copy)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
 void NI_R(ni_units_add)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
 /*
-** Gradients of x, weights and biases from d(sums): dgx [rows,n] of those with x, dgh of those with
-** h (stride n); they differ in their last H columns at most. There dgh stands against `other`
-** [rows,H] if that is not NULL, else, as before them, against h of the step before.
+** For `after` of a walk back: gradients of x, weights and biases from d(sums) of rows r0..r1-1 of
+** slabs: dgx [rows,n] of those with x, dgh of those with h (stride n); they differ in their last H
+** columns at most. There dgh stands against `other` [rows,H] if that is not NULL, else, as before
+** them, against h of the step before.
 */
-void NI_R(ni_layer_gradients)(const ni_exec *x, const ni_node *n, const ni_layer *l,
-                              const real *dgx, const real *dgh, const real *other);
+void NI_R(ni_layer_gradients)(const NI_R(ni_walk) *w, size_t r0, size_t r1, const real *dgx,
+                              const real *dgh, const real *other);
 
 #endif
