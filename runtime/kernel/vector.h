@@ -73,6 +73,7 @@ enum {
   BLOCK_K = 256,
   BLOCK_N = 512,
   BAND = 2,
+  FEW = 8, /* rows that are packed at a time: some lines of a panel in a row */
   LINE = BLOCK_K + 16 /* from one copied row to the next */
 };
 
@@ -94,10 +95,12 @@ INLINE void pack_columns(size_t cols, size_t k, const float *w, size_t ldw, floa
 
 static void pack(size_t n, size_t k, const float *w, size_t ldw, bool transposed, float *to) {
   const size_t whole = (n + PANEL - 1) / PANEL * PANEL;
-  for (size_t i = 0; transposed && i < k; i++, w += ldw, to += PANEL)
+  for (size_t i0 = 0; transposed && i0 < k; i0 += FEW)
     for (size_t j = 0; j < whole; j += PANEL)
-      for (size_t v = 0; v < PANEL; v += W)
-        store(to + j * k + v, j + v < n ? get(w + j + v, n - j - v) : splat(0));
+      for (size_t i = i0; i < k && i < i0 + FEW; i++)
+        UNROLL for (size_t v = 0; v < PANEL; v += W)
+          store(to + j * k + i * PANEL + v,
+                j + v < n ? get(w + i * ldw + j + v, n - j - v) : splat(0));
   for (size_t j = 0; !transposed && j < whole; j += W)
     pack_columns(j < n ? n - j : 0, k, w + (j < n ? j : 0) * ldw, ldw,
                  to + j / PANEL * PANEL * k + j % PANEL, PANEL);
@@ -243,10 +246,10 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t lda, const
 static size_t turned(size_t m, size_t k) { return (m + ROWS - 1) / ROWS * ROWS * k; }
 
 static void turn(size_t m, size_t k, const float *a, size_t lda, float *to) {
-  for (size_t i0 = 0; i0 < k; i0 += 8) /* so that whole lines of the cache are written */
+  for (size_t i0 = 0; i0 < k; i0 += FEW)
     for (size_t j = 0; j < m; j += ROWS) {
       const size_t left = m - j < ROWS ? m - j : ROWS;
-      for (size_t i = i0; i < k && i < i0 + 8; i++) {
+      for (size_t i = i0; i < k && i < i0 + FEW; i++) {
         float *at = to + j * k + i * ROWS;
         UNROLL for (size_t v = 0; v < ROWS; v += W) {
           vec x = get(a + i * lda + j + v, PAST(left, v));

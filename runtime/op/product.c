@@ -14,7 +14,7 @@
 ** more than one tile for it, it takes tiles instead, whose cut does not depend on the number of
 ** threads.
 */
-enum { CHUNK = 256, BLOCK = 512, TILE = 64, BLAS_TILE = 256, BAND = 128, RUN = 128 };
+enum { CHUNK = 256, BLOCK = 512, TILE = 32, BLAS_TILE = 256, BAND = 128, RUN = 128 };
 
 /* Rows that OpenBLAS sums up at a time, so that a run can be canceled in between: whole blocks of
 ** its kernels (320, 384 or 448 rows), so that the sums are those of one call. */
@@ -24,8 +24,8 @@ enum { BLAS_ROWS = 13440 };
 enum { FEW_ROWS = 32 };
 
 /* Multiplications and sums worth waking a thread for: it takes some microseconds. */
-#define WORTH ((size_t)1 << 20)
-#define SUMS_WORTH ((size_t)1 << 17)
+#define WORTH ((size_t)1 << 18)
+#define SUMS_WORTH ((size_t)1 << 15)
 /* Multiplications worth OpenBLAS. */
 #define BLAS_WORTH ((size_t)1 << 17)
 
