@@ -11,6 +11,7 @@
 #define W 8
 #define ROWS 6
 #define LSTM_ROWS 3
+#define MANY_REGISTERS 0
 #define GRU_ROWS 4
 
 typedef __m256 vec;

@@ -11,6 +11,7 @@
 #define W 16
 #define ROWS 14
 #define LSTM_ROWS 6
+#define MANY_REGISTERS 1
 #define GRU_ROWS 8
 
 typedef __m512 vec;

@@ -309,26 +309,35 @@ static void axpy(size_t n, float a, const float *x, float *y) {
 /* ---- elementwise; within 1.02, 1.75 and 2 ulp ---- */
 
 /*
+** Of several vectors each operation for all before the next one: their chains of sums, each of which
+** waits for the one before, then run side by side.
+*/
+enum { MOST_SIDES = 8 };
+#define SIDES UNROLL for (size_t i = 0; i < count; i++)
+
+/*
 ** e^x = 2^n e^r with n = round(x/ln 2), |r| <= ln(2)/2 (ln 2 in two parts: Cody and Waite 1980),
 ** and e^r - 1 = r + r^2 q(r), q fitted by least squares over Chebyshev nodes, absolute error
-** 2^-28. Returns e^r - 1. Adding and taking away 1.5 * 2^23 rounds to a whole number.
+** 2^-28. p becomes e^r - 1. Adding and taking away 1.5 * 2^23 rounds to a whole number.
 */
-INLINE vec reduce(vec x, vec *n) {
-  vec magic = splat(0x1.8p23f);
-  *n = fused(x, splat(0x1.715476p0f), magic) - magic;
-  vec r = fused(*n, splat(-0x1.62e4p-1f), x);
-  r = fused(*n, splat(-0x1.7f7d1cp-20f), r);
-  vec q = fused(splat(0x1.6d53cap-10f), r, splat(0x1.123e7p-7f));
-  q = fused(q, r, splat(0x1.5554e2p-5f));
-  q = fused(q, r, splat(0x1.55548ap-3f));
-  q = fused(q, r, splat(0.5f));
-  return fused(r * r, q, r);
+INLINE void reduce(const size_t count, const vec *x, vec *n, vec *p) {
+  vec magic = splat(0x1.8p23f), r[MOST_SIDES];
+  SIDES n[i] = fused(x[i], splat(0x1.715476p0f), magic) - magic;
+  SIDES r[i] = fused(n[i], splat(-0x1.62e4p-1f), x[i]);
+  SIDES r[i] = fused(n[i], splat(-0x1.7f7d1cp-20f), r[i]);
+  SIDES p[i] = fused(splat(0x1.6d53cap-10f), r[i], splat(0x1.123e7p-7f));
+  SIDES p[i] = fused(p[i], r[i], splat(0x1.5554e2p-5f));
+  SIDES p[i] = fused(p[i], r[i], splat(0x1.55548ap-3f));
+  SIDES p[i] = fused(p[i], r[i], splat(0.5f));
+  SIDES p[i] = fused(r[i] * r[i], p[i], r[i]);
 }
 
 /* Past the limits the result is infinity and zero. The limits come first: so a NaN is returned. */
-INLINE vec exp_of(vec x) {
-  vec n, p = reduce(larger(splat(-104), smaller(splat(89), x)), &n);
-  return scale(p + 1, n);
+INLINE void exps(const size_t count, vec *x) {
+  vec n[MOST_SIDES], p[MOST_SIDES];
+  SIDES x[i] = larger(splat(-104), smaller(splat(89), x[i]));
+  reduce(count, x, n, p);
+  SIDES x[i] = scale(p[i] + 1, n[i]);
 }
 
 #define SIGN splat(-0.0f)
@@ -341,40 +350,58 @@ INLINE vec exp_of(vec x) {
 */
 
 /* 1/(1 + e), e = e^-x. Below the normal numbers the result is that of -88, which runs flush to 0. */
-INLINE vec sigmoid_of(vec x) {
-  vec n, p = reduce(-larger(splat(-88), smaller(splat(104), x)), &n), e = scale(p + 1, n);
-  vec r = reciprocal(1 + e);
-  return fused(fused(-r, e, 1 - r), r, r);
+INLINE void sigmoids(const size_t count, vec *x) {
+  vec n[MOST_SIDES], e[MOST_SIDES];
+  SIDES x[i] = -larger(splat(-88), smaller(splat(104), x[i]));
+  reduce(count, x, n, e);
+  SIDES e[i] = scale(e[i] + 1, n[i]);
+  SIDES n[i] = reciprocal(1 + e[i]);
+  SIDES e[i] = fused(-n[i], e[i], 1 - n[i]);
+  SIDES x[i] = fused(e[i], n[i], n[i]);
 }
 
 /* u/(u + 1) with u = (e^2|x| - 1)/2 = 2^n p + (2^n - 1)/2, which keeps its precision near 0. Half
 ** the argument goes into reduce's polynomial for p = (e^2r - 1)/2; ln 2 as a float is near enough,
 ** since the slope falls faster than n rises. */
-INLINE vec tanh_of(vec x) {
-  vec size = smaller(splat(10), (vec)((bits)x & ~(bits)SIGN)), magic = splat(0x1.8p23f);
-  vec n = fused(size, splat(0x1.715476p1f), magic) - magic;
-  vec r = fused(n, splat(-0x1.62e43p-2f), size);
-  vec q = fused(splat(0x1.6d53cap-5f), r, splat(0x1.123e7p-3f));
-  q = fused(q, r, splat(0x1.5554e2p-2f));
-  q = fused(q, r, splat(0x1.55548ap-1f));
-  q = fused(q, r, splat(1));
-  vec p = fused(r * r, q, r), two = scale(splat(1), n);
-  vec u = fused(two, p, fused(two, splat(0.5f), splat(-0.5f)));
-  vec k = reciprocal(u + 1), y = u * k;
-  return OR(fused(fused(-y, u, u - y), k, y), AND(x, SIGN));
+INLINE void tanhs(const size_t count, vec *x) {
+  vec magic = splat(0x1.8p23f), n[MOST_SIDES], r[MOST_SIDES], q[MOST_SIDES];
+  SIDES r[i] = smaller(splat(10), (vec)((bits)x[i] & ~(bits)SIGN));
+  SIDES n[i] = fused(r[i], splat(0x1.715476p1f), magic) - magic;
+  SIDES r[i] = fused(n[i], splat(-0x1.62e43p-2f), r[i]);
+  SIDES q[i] = fused(splat(0x1.6d53cap-5f), r[i], splat(0x1.123e7p-3f));
+  SIDES q[i] = fused(q[i], r[i], splat(0x1.5554e2p-2f));
+  SIDES q[i] = fused(q[i], r[i], splat(0x1.55548ap-1f));
+  SIDES q[i] = fused(q[i], r[i], splat(1));
+  SIDES q[i] = fused(r[i] * r[i], q[i], r[i]);
+  SIDES n[i] = scale(splat(1), n[i]);
+  SIDES q[i] = fused(n[i], q[i], fused(n[i], splat(0.5f), splat(-0.5f)));
+  SIDES r[i] = reciprocal(q[i] + 1);
+  SIDES n[i] = q[i] * r[i];
+  SIDES q[i] = fused(-n[i], q[i], q[i] - n[i]);
+  SIDES x[i] = OR(fused(q[i], r[i], n[i]), AND(x[i], SIGN));
 }
 
-static void exp_each(size_t n, const float *x, float *y) {
-  EACH(n, put(y + i, left, exp_of(get(x + i, left))););
-}
+#define EACH_BY(function)                            \
+  do {                                               \
+    const size_t count = MANY_REGISTERS ? 4 : 2;     \
+    for (; n >= count * W; n -= count * W) {         \
+      vec v[MOST_SIDES];                             \
+      SIDES v[i] = load(x + i * W);                  \
+      function(count, v);                            \
+      SIDES store(y + i * W, v[i]);                  \
+      x += count * W;                                \
+      y += count * W;                                \
+    }                                                \
+    EACH(n, {                                        \
+      vec v = get(x + i, left);                      \
+      function(1, &v);                               \
+      put(y + i, left, v);                           \
+    });                                              \
+  } while (0)
 
-static void tanh_each(size_t n, const float *x, float *y) {
-  EACH(n, put(y + i, left, tanh_of(get(x + i, left))););
-}
-
-static void sigmoid_each(size_t n, const float *x, float *y) {
-  EACH(n, put(y + i, left, sigmoid_of(get(x + i, left))););
-}
+static void exp_each(size_t n, const float *x, float *y) { EACH_BY(exps); }
+static void tanh_each(size_t n, const float *x, float *y) { EACH_BY(tanhs); }
+static void sigmoid_each(size_t n, const float *x, float *y) { EACH_BY(sigmoids); }
 
 static void add(size_t n, const float *a, const float *b, float *y) {
   EACH(n, put(y + i, left, get(a + i, left) + get(b + i, left)););
@@ -440,7 +467,11 @@ static float max(size_t n, const float *x) {
 }
 
 static float exp_sum(size_t n, const float *x, float shift, float *y) {
-  EACH(n, put(y + i, left, exp_of(get(x + i, left) - shift)););
+  EACH(n, {
+    vec v = get(x + i, left) - shift;
+    exps(1, &v);
+    put(y + i, left, v);
+  });
   return sum(n, y);
 }
 
@@ -508,49 +539,84 @@ INLINE void step_start(const size_t rows, const size_t gates, const size_t panel
              s->w + j0 * gates * s->inputs, s->w, sum);
 }
 
-/* From the sums of a row's units j.. to its new state. */
-INLINE void elman_units(const ni_step_f32 *s, size_t row, size_t j, vec sum) {
-  const size_t left = PAST(s->units, j), at = row * s->units + j;
-  vec y = s->activation == NI_TANH      ? tanh_of(sum)
-          : s->activation == NI_SIGMOID ? sigmoid_of(sum)
-          : s->activation == NI_RELU    ? larger(splat(0), sum) /* NaN stays */
-                                        : sum;
-  put(s->h + at, left, y);
-  if (s->also) put(s->also + at, left, y);
+/*
+** From sums to the new state: of `count` vectors, which are as many rows (across false) or as many
+** panels of one row.
+*/
+#define ROW (row + (across ? 0 : i))
+#define UNIT (j + (across ? i * W : 0))
+#define AT (ROW * h + UNIT)
+#define LEFT PAST(h, UNIT)
+
+INLINE void elman_units(const size_t count, const ni_step_f32 *s, size_t row, size_t j, vec *y) {
+  const size_t h = s->units;
+  const bool across = true;
+  if (s->activation == NI_TANH)
+    tanhs(count, y);
+  else if (s->activation == NI_SIGMOID)
+    sigmoids(count, y);
+  else if (s->activation == NI_RELU)
+    SIDES y[i] = larger(splat(0), y[i]); /* NaN stays */
+  SIDES put(s->h + AT, LEFT, y[i]);
+  if (s->also) SIDES put(s->also + AT, LEFT, y[i]);
 }
 
-INLINE void lstm_units(const ni_step_f32 *s, size_t row, size_t j, const vec *sum) {
-  const size_t h = s->units, left = h - j, at = row * h + j;
-  vec in = sigmoid_of(sum[0]), forget = sigmoid_of(sum[1]);
-  vec cell = tanh_of(sum[2]), out = sigmoid_of(sum[3]);
-  vec state = fused(forget, get(s->c_before + at, left), in * cell), t = tanh_of(state);
-  put(s->c + at, left, state);
-  put(s->h + at, left, out * t);
-  if (s->also) put(s->also + at, left, out * t);
-  if (s->kept) put(s->kept + at, left, t);
-  if (!s->gates) return;
-  float *g = s->gates + row * 4 * h + j;
-  put(g, left, in);
-  put(g + h, left, forget);
-  put(g + 2 * h, left, cell);
-  put(g + 3 * h, left, out);
+INLINE void lstm_units(const size_t count, const bool across, const ni_step_f32 *s, size_t row,
+                       size_t j, const vec (*sum)[4]) {
+  const size_t h = s->units;
+  vec by[3 * MOST_SIDES], state[MOST_SIDES], t[MOST_SIDES];
+  vec *in = by, *forget = by + count, *out = by + 2 * count;
+  SIDES {
+    in[i] = sum[i][0];
+    forget[i] = sum[i][1];
+    t[i] = sum[i][2];
+    out[i] = sum[i][3];
+  }
+  tanhs(count, t); /* the longer chain */
+  sigmoids(3 * count, by);
+  SIDES state[i] = fused(forget[i], get(s->c_before + AT, LEFT), in[i] * t[i]);
+  if (s->gates) SIDES {
+    float *g = s->gates + ROW * 4 * h + UNIT;
+    put(g, LEFT, in[i]);
+    put(g + h, LEFT, forget[i]);
+    put(g + 2 * h, LEFT, t[i]);
+    put(g + 3 * h, LEFT, out[i]);
+  }
+  SIDES put(s->c + AT, LEFT, t[i] = state[i]);
+  tanhs(count, t);
+  if (s->kept) SIDES put(s->kept + AT, LEFT, t[i]);
+  SIDES put(s->h + AT, LEFT, out[i] * t[i]);
+  if (s->also) SIDES put(s->also + AT, LEFT, out[i] * t[i]);
 }
 
-/* nx: what reset leaves alone in gate n. */
-INLINE void gru_units(const ni_step_f32 *s, size_t row, size_t j, const vec *sum, vec nx) {
-  const size_t h = s->units, left = h - j, at = row * h + j;
-  vec reset = sigmoid_of(sum[0]), z = sigmoid_of(sum[1]);
-  vec n = tanh_of(fused(reset, sum[2], nx));
-  vec out = fused(z, get(s->before + at, left), (1 - z) * n);
-  put(s->h + at, left, out);
-  if (s->also) put(s->also + at, left, out);
-  if (s->kept) put(s->kept + row * 3 * h + 2 * h + j, left, sum[2]);
-  if (!s->gates) return;
-  float *to = s->gates + row * 3 * h + j;
-  put(to, left, reset);
-  put(to + h, left, z);
-  put(to + 2 * h, left, n);
+/* sum[3]: what reset leaves alone in gate n. */
+INLINE void gru_units(const size_t count, const bool across, const ni_step_f32 *s, size_t row,
+                      size_t j, const vec (*sum)[4]) {
+  const size_t h = s->units;
+  vec by[2 * MOST_SIDES], n[MOST_SIDES], y[MOST_SIDES];
+  vec *reset = by, *z = by + count;
+  SIDES {
+    reset[i] = sum[i][0];
+    z[i] = sum[i][1];
+  }
+  sigmoids(2 * count, by);
+  SIDES n[i] = fused(reset[i], sum[i][2], sum[i][3]);
+  tanhs(count, n);
+  SIDES y[i] = fused(z[i], get(s->before + AT, LEFT), (1 - z[i]) * n[i]);
+  SIDES put(s->h + AT, LEFT, y[i]);
+  if (s->also) SIDES put(s->also + AT, LEFT, y[i]);
+  if (s->kept) SIDES put(s->kept + ROW * 3 * h + 2 * h + UNIT, LEFT, sum[i][2]);
+  if (s->gates) SIDES {
+    float *g = s->gates + ROW * 3 * h + UNIT;
+    put(g, LEFT, reset[i]);
+    put(g + h, LEFT, z[i]);
+    put(g + 2 * h, LEFT, n[i]);
+  }
 }
+#undef ROW
+#undef UNIT
+#undef AT
+#undef LEFT
 
 /* A number that the compiler does not know. */
 INLINE size_t hidden(size_t n) {
@@ -560,18 +626,30 @@ INLINE size_t hidden(size_t n) {
 
 /* The rows of a tile as a call: so that its code is there once and not for each number of rows. */
 static __attribute__((noinline)) void elman_rows(const ni_step_f32 *s, size_t row, size_t rows,
-                                                 size_t j, size_t vectors, const vec *sum) {
-  for (size_t r = 0; r < rows; r++)
-    for (size_t v = 0; v < vectors; v++) elman_units(s, row + r, j + v * W, *sum++);
+                                                 size_t j, vec (*sum)[2]) {
+  for (size_t r = 0; r < rows; r++) elman_units(2, s, row + r, j, sum[r]);
 }
 static __attribute__((noinline)) void lstm_rows(const ni_step_f32 *s, size_t row, size_t rows,
                                                 size_t j, const vec (*sum)[4]) {
-  for (size_t r = 0; r < rows; r++) lstm_units(s, row + r, j, sum[r]);
+  for (size_t r = 0; r < rows; r++) lstm_units(1, false, s, row + r, j, sum + r);
 }
 static __attribute__((noinline)) void gru_rows(const ni_step_f32 *s, size_t row, size_t rows,
                                                size_t j, const vec (*sum)[4]) {
-  for (size_t r = 0; r < rows; r++) gru_units(s, row + r, j, sum[r], sum[r][3]);
+  size_t r = 0;
+  for (; MANY_REGISTERS && rows - r >= 2; r += 2) gru_units(2, false, s, row + r, j, sum + r);
+  for (; r < rows; r++) gru_units(1, false, s, row + r, j, sum + r);
 }
+
+/* The panels of a single row, as many side by side as there are registers for. */
+enum { SIDES_1 = MANY_REGISTERS ? 8 : 2 };
+#define ACROSS(cell)                                                                            \
+  do {                                                                                          \
+    if (MANY_REGISTERS)                                                                         \
+      cell##_units(panels, true, s, r0, j0, (const vec (*)[4])four);                            \
+    else                                                                                        \
+      UNROLL for (size_t p = 0; p < panels; p++)                                                \
+        cell##_units(1, true, s, r0, j0 + p * W, (const vec (*)[4])four + p);                   \
+  } while (0)
 
 INLINE void elman_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
                        size_t j0, const float *soon) {
@@ -587,10 +665,17 @@ INLINE void elman_tile(const size_t rows, const size_t panels, const ni_step_f32
     step_add(rows, 2, panels, s->inputs, s->x + r0 * s->inputs, s->inputs, s->w + j0 * s->inputs,
              s->w, sum);
   step_add(rows, 2, panels, h, s->before + r0 * h, h, s->u + j0 * h, soon, sum);
-  vec line[ELMAN_ROWS * 8];
+  if (rows == 1) {
+    vec line[8];
+    UNROLL for (size_t v = 0; v < 2 * panels; v++) line[v] = sum[0][v];
+    UNROLL for (size_t v = 0; v < 2 * panels; v += SIDES_1)
+      elman_units(2 * panels - v < SIDES_1 ? 2 * panels - v : SIDES_1, s, r0, j0 + v * W, line + v);
+    return;
+  }
+  vec two[ELMAN_ROWS][2];
   UNROLL for (size_t r = 0; r < rows; r++)
-    UNROLL for (size_t v = 0; v < 2 * panels; v++) line[2 * panels * r + v] = sum[r][v];
-  elman_rows(s, r0, hidden(rows), j0, hidden(2 * panels), line);
+    UNROLL for (size_t v = 0; v < 2; v++) two[r][v] = sum[r][v];
+  elman_rows(s, r0, hidden(rows), j0, two);
 }
 
 INLINE void lstm_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
@@ -600,14 +685,15 @@ INLINE void lstm_tile(const size_t rows, const size_t panels, const ni_step_f32 
   step_start(rows, 4, panels, s, r0, j0, sum);
   step_add(rows, 4, panels, h, s->before + r0 * h, h, s->u + j0 * 4 * h, soon, sum);
   vec four[GRU_ROWS][4]; /* a copy, so that the sums themselves stay in registers */
-  UNROLL for (size_t p = 0; p < panels; p++) {
-    UNROLL for (size_t r = 0; r < rows; r++)
-      UNROLL for (size_t v = 0; v < 4; v++) four[r][v] = sum[r][4 * p + v];
-    if (rows > 1)
-      lstm_rows(s, r0, hidden(rows), j0, (const vec (*)[4])four);
-    else
-      lstm_units(s, r0, j0 + p * W, four[0]);
+  if (rows == 1) {
+    UNROLL for (size_t p = 0; p < panels; p++)
+      UNROLL for (size_t v = 0; v < 4; v++) four[p][v] = sum[0][4 * p + v];
+    ACROSS(lstm);
+    return;
   }
+  UNROLL for (size_t r = 0; r < rows; r++)
+    UNROLL for (size_t v = 0; v < 4; v++) four[r][v] = sum[r][v];
+  lstm_rows(s, r0, hidden(rows), j0, (const vec (*)[4])four);
 }
 
 INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
@@ -624,16 +710,19 @@ INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *
     }
   step_add(rows, 3, panels, h, s->before + r0 * h, h, s->u + j0 * 3 * h, soon, sum);
   vec four[GRU_ROWS][4];
-  UNROLL for (size_t p = 0; p < panels; p++) {
-    UNROLL for (size_t r = 0; r < rows; r++) {
-      UNROLL for (size_t v = 0; v < 3; v++) four[r][v] = sum[r][3 * p + v];
-      four[r][3] = nx[r][p];
+  if (rows == 1) {
+    UNROLL for (size_t p = 0; p < panels; p++) {
+      UNROLL for (size_t v = 0; v < 3; v++) four[p][v] = sum[0][3 * p + v];
+      four[p][3] = nx[0][p];
     }
-    if (rows > 1)
-      gru_rows(s, r0, hidden(rows), j0, (const vec (*)[4])four);
-    else
-      gru_units(s, r0, j0 + p * W, four[0], four[0][3]);
+    ACROSS(gru);
+    return;
   }
+  UNROLL for (size_t r = 0; r < rows; r++) {
+    UNROLL for (size_t v = 0; v < 3; v++) four[r][v] = sum[r][v];
+    four[r][3] = nx[r][0];
+  }
+  gru_rows(s, r0, hidden(rows), j0, (const vec (*)[4])four);
 }
 
 typedef void step_tile(const ni_step_f32 *s, size_t r0, size_t j0, const float *soon);

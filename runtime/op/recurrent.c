@@ -222,6 +222,9 @@ static void walk_units(void *arg, size_t share, size_t step) {
   s->w->step(s->w, s->from + step, 0, s->w->l.rows->parents, cut_units(s, share), cut_units(s, share + 1));
 }
 
+/* Multiplications of a step that are worth the wait after it. */
+enum { SHARE = 20000 };
+
 /* Shares of the units, 0 where rows are to be shared: where there are enough to fill the tiles of
 ** every thread, or weights that the second cache holds beside other things, or where a step is too
 ** short to wait after it. */
@@ -230,7 +233,7 @@ static size_t unit_shares(const NI_R(ni_walk) *w, size_t threads) {
   size_t rows = r->steps ? r->rows / r->steps : 0, weights = w->l.n * w->l.h;
   size_t panel = NI_R(ni_kernel)()->panel, most = panel ? w->l.h / panel : 0;
   if (w->whole || rows >= 16 * threads || (rows >= threads && weights <= (size_t)1 << 18)) return 0;
-  size_t worth = (rows ? rows : 1) * weights >> 16;
+  size_t worth = (rows ? rows : 1) * weights / SHARE;
   most = most < worth ? most : worth;
   most = most < threads ? most : threads;
   return most < 2 ? 0 : most < NI_MOST_SHARES ? most : NI_MOST_SHARES;
