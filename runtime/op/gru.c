@@ -174,15 +174,16 @@ static void after(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  NI_R(ni_walk) w = {x, n, layer(x, n), .whole = reset_before(n), .begin = begin, .step = step, .end = end};
+  NI_R(ni_walk) w = {x, n, layer(x, n), .whole = reset_before(n), .begin = begin, .step = step,
+                     .end = end};
   if (!w.l.direct) w.before = NI_R(ni_layer_sums);
   NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  NI_R(ni_walk) w = {x, n, layer(x, n), .back = true, .whole = reset_before(n), .step = step_back, .end = end_back,
-                     .after = after};
+  NI_R(ni_walk) w = {x, n, layer(x, n), .back = true, .whole = reset_before(n),
+                     .step = step_back, .end = end_back, .after = after};
   NI_R(ni_layer_walk)(&w);
 }
 

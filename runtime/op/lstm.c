@@ -112,8 +112,8 @@ static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
-  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .back = true, .step = step_back, .end = end_back,
-                     .after = after};
+  NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .back = true, .step = step_back,
+                     .end = end_back, .after = after};
   NI_R(ni_layer_walk)(&w);
 }
 

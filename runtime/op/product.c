@@ -14,7 +14,7 @@
 ** more than one tile for it, it takes tiles instead, whose cut does not depend on the number of
 ** threads.
 */
-enum { CHUNK = 256, BLOCK = 512, TILE = 32, TURN = 4 * TILE, BLAS_TILE = 256, BAND = 128, RUN = 128 };
+enum { CHUNK = 256, BLOCK = 512, TILE = 32, TURN = 128, BLAS_TILE = 256, BAND = 128, RUN = 128 };
 
 /* Rows that OpenBLAS sums up at a time, so that a run can be canceled in between: whole blocks of
 ** its kernels (320, 384 or 448 rows), so that the sums are those of one call. */
@@ -120,7 +120,7 @@ void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const 
 /* A product over rows: some of them at a time, what they are packed to, how C is cut. */
 typedef struct sums {
   neap_pool *pool;
-  size_t m, lda, rows, tile, tiles, blocks, b_blocks[2];
+  size_t m, lda, rows, tile, tiles, turn, blocks, b_blocks[2];
   const real *a;
   const NI_R(ni_factor) *factor;
   size_t first; /* of the rows at hand */
@@ -144,8 +144,8 @@ static void pack_task(void *arg, size_t task) {
     k->pack(least(BLOCK, b->n - j), p->rows, b->b + p->first * b->n + j, b->n, true,
             p->packed[f] + j * p->rows);
   } else {
-    const size_t step = TURN / k->group * k->group, i = (task - p->blocks) * step;
-    k->turn(least(step, p->m - i), p->rows, p->a + p->first * p->lda + i, p->lda,
+    size_t i = (task - p->blocks) * p->turn;
+    k->turn(least(p->turn, p->m - i), p->rows, p->a + p->first * p->lda + i, p->lda,
             p->turned + i * p->rows);
   }
 }
@@ -186,7 +186,7 @@ void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *
     return;
   }
 #endif
-  const size_t turn = TURN / k->group * k->group;
+  p.turn = TURN / k->group * k->group;
   p.tile = TILE / k->group * k->group;
   p.tiles = (m + p.tile - 1) / p.tile;
   real *at = scratch + (k->turned(m, CHUNK) + 15) / 16 * 16;
@@ -200,7 +200,7 @@ void NI_R(ni_product_outer)(neap_pool *pool, size_t m, size_t rows, const real *
   for (size_t all = rows, left; p.first < all; p.first += p.rows) {
     left = all - p.first;
     p.rows = left / ((left + CHUNK - 1) / CHUNK); /* as even as CHUNK allows */
-    ni_pool_run(pool, p.blocks + (m + turn - 1) / turn, pack_task, &p);
+    ni_pool_run(pool, p.blocks + (m + p.turn - 1) / p.turn, pack_task, &p);
     ni_pool_run(pool, p.blocks * p.tiles, tile_task, &p);
   }
 }

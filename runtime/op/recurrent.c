@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
 #ifndef NI_F64
 
 static size_t take(size_t *at, size_t count) {
@@ -18,10 +21,7 @@ static size_t take(size_t *at, size_t count) {
 ** near cache still, but all of weight_ih is read for each piece. Back: the same for all slabs, but
 ** the gradients of all weights are read and written for each piece.
 */
-enum { SUMS = 1 << 17, SUMS_ROWS = 128, SLABS = 1 << 19, WEIGHTS = 1 << 11 };
-
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+enum { SUMS = 1 << 18, SUMS_ROWS = 128, SLABS = 1 << 19, WEIGHTS = 1 << 11 };
 
 ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   const neap_type *w = &x->view[n->in[1]].type, *u = &x->view[n->in[2]].type;
@@ -30,9 +30,11 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.rows = &x->rows[l.space];
   l.part[0] = cell->first * l.h;
   l.part[1] = l.n - l.part[0];
-  size_t at = 0, rows = l.rows->rows, parents = l.rows->parents, wide = cell->wide[0] + cell->wide[1];
+  size_t at = 0, rows = l.rows->rows, parents = l.rows->parents;
+  size_t wide = cell->wide[0] + cell->wide[1];
   l.piece = most(SUMS / l.n, most(SUMS_ROWS, l.inputs / 2));
-  l.piece_back = most(SLABS / (l.n + l.inputs + (wide + 1) * l.h), l.n * (l.inputs + l.h) / WEIGHTS);
+  l.piece_back = most(SLABS / (l.n + l.inputs + (wide + 1) * l.h),
+                      l.n * (l.inputs + l.h) / WEIGHTS);
   l.fused = cell->fused ? cell->gates : 0;
   /* to keep the sums of so few inputs would cost more than to add them up at each step */
   l.direct = l.fused && (x->stream == l.space || l.inputs <= 8);
@@ -173,7 +175,6 @@ void ni_layer_bound_last(const ni_call *c, int states) {
 
 /* ---- walks ---- */
 
-
 /* Steps from..to-1 of a walk, shared out. */
 typedef struct shared {
   const NI_R(ni_walk) *w;
@@ -182,19 +183,25 @@ typedef struct shared {
 
 static size_t steps_of(const NI_R(ni_walk) *w) { return w->l.rows->steps + w->back; }
 
-/* The rows that stand between what is walked before step i of the walk and what is walked from there. */
-static size_t border(const NI_R(ni_walk) *w, size_t i) {
-  const ni_rows *r = w->l.rows;
-  return r->off[!w->back ? i : i < r->steps ? r->steps - i : 0];
+/* How many steps of time stand before step i of the walk, or, if it goes back, are left from there. */
+static size_t time_of(const NI_R(ni_walk) *w, size_t i) {
+  size_t steps = w->l.rows->steps;
+  return !w->back ? i : i < steps ? steps - i : 0;
 }
 
-/* The first position of a share. Every position counts one more than its length. */
+/* Rows of a position until step t. */
+static size_t rows_until(const ni_rows *r, size_t position, size_t t) {
+  return least(r->len[r->perm[position]], t);
+}
+
+/* The first position of a share. Every position counts one more than the rows it has here. */
 static size_t cut(const shared *s, size_t share) {
   const ni_rows *r = s->w->l.rows;
-  uint64_t all = (uint64_t)r->rows + r->parents, before = 0;
+  size_t a = time_of(s->w, s->from), b = time_of(s->w, s->to), t0 = least(a, b), t1 = a + b - t0;
+  uint64_t all = (uint64_t)r->off[t1] - r->off[t0] + r->parents, before = 0;
   size_t p = 0;
-  while (p < r->parents && before * s->shares < all * share)
-    before += 1 + (uint64_t)r->len[r->perm[p++]];
+  for (; p < r->parents && before * s->shares < all * share; p++)
+    before += 1 + rows_until(r, p, t1) - rows_until(r, p, t0);
   return share == s->shares ? r->parents : p;
 }
 
@@ -219,7 +226,8 @@ static size_t cut_units(const shared *s, size_t share) {
 
 static void walk_units(void *arg, size_t share, size_t step) {
   const shared *s = arg;
-  s->w->step(s->w, s->from + step, 0, s->w->l.rows->parents, cut_units(s, share), cut_units(s, share + 1));
+  s->w->step(s->w, s->from + step, 0, s->w->l.rows->parents, cut_units(s, share),
+             cut_units(s, share + 1));
 }
 
 /* Multiplications of a step that are worth the wait after it. */
@@ -231,12 +239,11 @@ enum { SHARE = 20000 };
 static size_t unit_shares(const NI_R(ni_walk) *w, size_t threads) {
   const ni_rows *r = w->l.rows;
   size_t rows = r->steps ? r->rows / r->steps : 0, weights = w->l.n * w->l.h;
-  size_t panel = NI_R(ni_kernel)()->panel, most = panel ? w->l.h / panel : 0;
+  size_t panel = NI_R(ni_kernel)()->panel, shares = panel ? w->l.h / panel : 0;
   if (w->whole || rows >= 16 * threads || (rows >= threads && weights <= (size_t)1 << 18)) return 0;
   size_t worth = (rows ? rows : 1) * weights / SHARE;
-  most = most < worth ? most : worth;
-  most = most < threads ? most : threads;
-  return most < 2 ? 0 : most < NI_MOST_SHARES ? most : NI_MOST_SHARES;
+  shares = least(least(shares, NI_MOST_SHARES), least(worth, threads));
+  return shares < 2 ? 0 : shares;
 }
 
 /* Some steps by shares of the units. */
@@ -252,9 +259,9 @@ static void find_piece(shared *s, size_t *r0, size_t *r1) {
   const NI_R(ni_walk) *w = s->w;
   size_t all = steps_of(w), rows = w->back ? w->l.piece_back : w->l.piece;
   s->to = w->before || w->after ? s->from : all;
-  *r0 = *r1 = border(w, s->from);
+  *r0 = *r1 = w->l.rows->off[time_of(w, s->from)];
   while (s->to < all) {
-    size_t next = border(w, s->to + 1);
+    size_t next = w->l.rows->off[time_of(w, s->to + 1)];
     if (s->to > s->from && (w->back ? *r1 - next : next - *r0) > rows) break;
     *(w->back ? r0 : r1) = next;
     s->to++;
@@ -265,7 +272,7 @@ void NI_R(ni_layer_walk)(NI_R(ni_walk) *w) {
   size_t threads = (size_t)ni_pool_threads(w->x->pool), worth = w->l.rows->rows * w->l.n * w->l.h >> 18;
   shared s = {.w = w, .shares = unit_shares(w, threads)};
   bool by_units = s.shares > 0;
-  if (!by_units) s.shares = threads < worth ? threads : worth ? worth : 1;
+  if (!by_units) s.shares = most(1, least(least(threads, worth), w->l.rows->parents));
   do {
     size_t r0, r1;
     find_piece(&s, &r0, &r1);
