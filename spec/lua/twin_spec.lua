@@ -1,6 +1,7 @@
 -- Each fused layer and its twin recorded from primitive ops: the same outputs, last states and
 -- gradients. Inputs and first states are rows of parameters, so that their gradients are compared
 -- in double too.
+local core = require "neap.core"
 local neap = require "neap"
 local op = neap.op
 local help = require "run_help"
@@ -75,14 +76,14 @@ describe("fused and recorded are the same:", function()
   local batch, total = ragged(lengths)
   batch = { at = batch, row = count_up(#lengths) }
 
-  -- first(rec, name, size): a first state or nil. wrap: what is made of the layer.
-  local function twins(make, states, size, first, call)
+  -- first(rec, name, size): a first state or nil. wrap: what is made of the layer. rows: of x.
+  local function twins(make, states, size, first, call, rows)
     local rng = neap.rng(size)
     local layer, fused = make(size), nil
     local function record(recorded)
       return neap.program(function(rec)
         local at, row = rec:input("at", { space = "T", dtype = "i32" }), nil
-        local x, init = op.embedding(at, rec:param("x", { total, inputs })), {}
+        local x, init = op.embedding(at, rec:param("x", { rows or total, inputs })), {}
         if first == "given" then row = rec:input("row", { space = "B", dtype = "i32" }) end
         for _, name in ipairs(states) do
           if first == "given" then
@@ -120,6 +121,30 @@ describe("fused and recorded are the same:", function()
       end
     end)
   end
+
+  it("in several pieces of a walk, with the same bits by any threads and without learning", function()
+    local long, rows = ragged { 1700, 900, 0, 1699, 1, 1700, 1400, 3, 1650, 1700, 1211, 800 }
+    for _, subject in ipairs { subjects[1], subjects[6], subjects[9], subjects[11] } do
+      local name, make, states = table.unpack(subject)
+      local fused, twin = twins(make, states, 40, "zero", function(l, x) return l(x) end, rows)
+      compare(fused, twin, { at = long }, name)
+      local expected
+      for threads = 1, 3 do
+        local run = fused:run { learn = true, pool = core.pool(threads) }
+        run:feed({ at = long }):forward()
+        fused.params:zero_grad()
+        run:backward()
+        local all = { run:value("y"):tobytes() }
+        for _, n in ipairs(fused.params:names()) do all[#all + 1] = fused.params:grad(n):tobytes() end
+        expected = expected or all
+        for i, bytes in ipairs(all) do
+          assert.is_true(bytes == expected[i], ("%s, threads %d: %d"):format(name, threads, i))
+        end
+      end
+      local run = fused:run { pool = core.pool(2) }
+      assert.is_true(run:feed({ at = long }):forward():value("y"):tobytes() == expected[1], name)
+    end
+  end)
 
   it("both directions of an lstm, with first states", function()
     for _, merge in ipairs { "concat", "sum", "mean", "mul" } do
