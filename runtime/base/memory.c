@@ -36,7 +36,7 @@ typedef struct head {
 #define OVERHEAD (sizeof(head) + ALIGNMENT - 1)
 
 /* Of large blocks the system is asked for pages of 2 MB: a slab has thousands of the small ones, more
-** than the processor remembers the places of. Where it has none, nothing is lost. */
+** than the processor remembers the places of. A block costs up to 2 MB more of addresses, not of memory. */
 enum { HUGE_PAGE = 1 << 21 };
 
 static void *plain(void *ud, void *ptr, size_t osize, size_t nsize) {

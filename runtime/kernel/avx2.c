@@ -11,7 +11,7 @@
 #define W 8
 #define ROWS 6
 #define LSTM_ROWS 3
-#define MANY_REGISTERS 0
+#define MANY_REGISTERS 0 /* 16: activations one by one */
 #define GRU_ROWS 4
 
 typedef __m256 vec;

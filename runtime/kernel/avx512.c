@@ -11,7 +11,7 @@
 #define W 16
 #define ROWS 14
 #define LSTM_ROWS 6
-#define MANY_REGISTERS 1
+#define MANY_REGISTERS 1 /* 32: several activations side by side */
 #define GRU_ROWS 8
 
 typedef __m512 vec;

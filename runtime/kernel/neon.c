@@ -13,7 +13,7 @@
 #define W 4
 #define ROWS 8
 #define LSTM_ROWS 5
-#define MANY_REGISTERS 1
+#define MANY_REGISTERS 1 /* 32: several activations side by side */
 #define GRU_ROWS 7
 
 typedef float32x4_t vec;

@@ -312,7 +312,7 @@ static void axpy(size_t n, float a, const float *x, float *y) {
 ** Of several vectors each operation for all before the next one: their chains of sums, each of which
 ** waits for the one before, then run side by side.
 */
-enum { MOST_SIDES = 8 };
+enum { MOST_SIDES = 8 }; /* Elman: 4 panels of 2; LSTM: 3 gates of 2 panels; GRU: 2 gates of 3 */
 #define SIDES UNROLL for (size_t i = 0; i < count; i++)
 
 /*
@@ -435,7 +435,7 @@ static void sigmoid_back(size_t n, const float *y, const float *dy, float *dx) {
 
 static float sum(size_t n, const float *x) { return total(n, x, NULL); }
 
-/* Columns by the line are too few to be read ahead: those of several lines are in flight. */
+/* Rows lie too far apart for the processor to read ahead: several lines of each are asked for. */
 static void sum_rows(size_t n, size_t rows, const float *a, size_t lda, float *y) {
   enum { AT_ONCE = 4 };
   for (size_t j = 0; j < n; j += AT_ONCE * W) {
@@ -582,7 +582,10 @@ INLINE void lstm_units(const size_t count, const bool across, const ni_step_f32 
     put(g + 2 * h, LEFT, t[i]);
     put(g + 3 * h, LEFT, out[i]);
   }
-  SIDES put(s->c + AT, LEFT, t[i] = state[i]);
+  SIDES {
+    t[i] = state[i];
+    put(s->c + AT, LEFT, state[i]);
+  }
   tanhs(count, t);
   if (s->kept) SIDES put(s->kept + AT, LEFT, t[i]);
   SIDES put(s->h + AT, LEFT, out[i] * t[i]);
@@ -640,8 +643,8 @@ static __attribute__((noinline)) void gru_rows(const ni_step_f32 *s, size_t row,
   for (; r < rows; r++) gru_units(1, false, s, row + r, j, sum + r);
 }
 
-/* The panels of a single row, as many side by side as there are registers for. */
-enum { SIDES_1 = MANY_REGISTERS ? 8 : 2 };
+/* The panels of a single row: vectors side by side, as many as there are registers for. */
+enum { SIDES_1 = MANY_REGISTERS ? MOST_SIDES : 2 };
 #define ACROSS(cell)                                                                            \
   do {                                                                                          \
     if (MANY_REGISTERS)                                                                         \
@@ -724,6 +727,8 @@ INLINE void gru_tile(const size_t rows, const size_t panels, const ni_step_f32 *
   }
   gru_rows(s, r0, hidden(rows), j0, (const vec (*)[4])four);
 }
+
+_Static_assert(LSTM_ROWS <= GRU_ROWS && GRU_ROWS >= 3, "rows of a tile, panels of a row");
 
 typedef void step_tile(const ni_step_f32 *s, size_t r0, size_t j0, const float *soon);
 

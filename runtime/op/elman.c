@@ -95,7 +95,7 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
   NI_R(ni_state_first_back)(w->x, l->space, w->n->slot, ni_layer_input(w->n, 5), p0, p1, l->h, dh);
 }
 
-static void after(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
+static void after_piece(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
   const real *gates = (real *)w->x->work[w->n->index] + w->l.gates;
   NI_R(ni_layer_gradients)(w, r0, r1, gates, gates, NULL);
 }
@@ -103,14 +103,14 @@ static void after(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
   NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .begin = begin, .step = step, .end = end};
-  if (!w.l.direct) w.before = NI_R(ni_layer_sums);
+  if (!w.l.direct) w.before_piece = NI_R(ni_layer_sums);
   NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
   NI_R(ni_walk) w = {x, n, ni_layer_of(x, n, &cell), .back = true, .step = step_back,
-                     .end = end_back, .after = after};
+                     .end = end_back, .after_piece = after_piece};
   NI_R(ni_layer_walk)(&w);
 }
 

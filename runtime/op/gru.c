@@ -17,7 +17,7 @@ static bool reset_before(const ni_node *n) { return n->attr[0] != 0; }
 static ni_layer layer(const ni_exec *x, const ni_node *n) {
   bool before = reset_before(n);
   return ni_layer_of(x, n, &(ni_cell){.gates = 3, .fused = !before, .first = before ? 2 : 3,
-                                      .wide = {3}, .always = {before}, .narrow = 4});
+                                      .wide = {before ? 1 : 3}, .always = {before}, .narrow = 4});
 }
 
 #ifndef NI_F64
@@ -165,7 +165,7 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
   NI_R(ni_state_first_back)(w->x, l->space, w->n->slot, ni_layer_input(w->n, 5), p0, p1, l->h, dh);
 }
 
-static void after(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
+static void after_piece(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
   const real *work = w->x->work[w->n->index], *gates = work + w->l.gates;
   const real *kept = work + w->l.wide[KEPT];
   bool before = reset_before(w->n);
@@ -176,14 +176,14 @@ static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
   NI_R(ni_walk) w = {x, n, layer(x, n), .whole = reset_before(n), .begin = begin, .step = step,
                      .end = end};
-  if (!w.l.direct) w.before = NI_R(ni_layer_sums);
+  if (!w.l.direct) w.before_piece = NI_R(ni_layer_sums);
   NI_R(ni_layer_walk)(&w);
 }
 
 static void backward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {
   (void)r0, (void)r1;
   NI_R(ni_walk) w = {x, n, layer(x, n), .back = true, .whole = reset_before(n),
-                     .step = step_back, .end = end_back, .after = after};
+                     .step = step_back, .end = end_back, .after_piece = after_piece};
   NI_R(ni_layer_walk)(&w);
 }
 

@@ -12,7 +12,7 @@
 ** Gradients of weights are sums over all rows of a batch and its steps. CHUNK rows of A and B are
 ** packed once, then every tile of C takes them up. Where OpenBLAS knows the processor and there is
 ** more than one tile for it, it takes tiles instead, whose cut does not depend on the number of
-** threads.
+** threads. A task has the tiles of TILE columns of A, or turns TURN columns.
 */
 enum { CHUNK = 256, BLOCK = 512, TILE = 32, TURN = 128, BLAS_TILE = 256, BAND = 128, RUN = 128 };
 
@@ -20,8 +20,8 @@ enum { CHUNK = 256, BLOCK = 512, TILE = 32, TURN = 128, BLAS_TILE = 256, BAND = 
 ** its kernels (320, 384 or 448 rows), so that the sums are those of one call. */
 enum { BLAS_ROWS = 13440 };
 
-/* Rows that fill the tiles of a product well. */
-enum { FEW_ROWS = 32 };
+/* Rows and columns that fill the tiles of a product well. */
+enum { FEW_ROWS = 32, FEW_COLUMNS = 128 };
 
 /* Multiplications and sums worth waking a thread for: it takes some microseconds. */
 #define WORTH ((size_t)1 << 18)
@@ -91,7 +91,7 @@ void NI_R(ni_product_pack_gates)(neap_pool *pool, size_t gates, size_t h, size_t
 }
 
 typedef struct product {
-  size_t m, n, k, step;
+  size_t m, n, k, step, wide, across;
   const real *a, *w, *bias;
   real *c;
   bool accumulate;
@@ -99,9 +99,10 @@ typedef struct product {
 
 static void rows_task(void *arg, size_t task) {
   const product *p = arg;
-  size_t i = task * p->step;
-  NI_R(ni_kernel)()->gemm(least(p->step, p->m - i), p->n, p->k, p->a + i * p->k, p->k, p->w,
-                          p->bias, p->accumulate, p->c + i * p->n, p->n);
+  size_t i = task / p->across * p->step, j = task % p->across * p->wide;
+  NI_R(ni_kernel)()->gemm(least(p->step, p->m - i), least(p->wide, p->n - j), p->k, p->a + i * p->k,
+                          p->k, p->w + j * p->k, p->bias ? p->bias + j : NULL, p->accumulate,
+                          p->c + i * p->n + j, p->n);
 }
 
 void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const real *a,
@@ -112,9 +113,17 @@ void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const 
   step = least(step, ni_piece(n * k));
   if (step < FEW_ROWS) step = FEW_ROWS;
   if (step < few) step = few;
-  product p = {.m = m, .n = n, .k = k, .step = step, .a = a, .bias = bias, .c = c, .w = packed,
-               .accumulate = accumulate};
-  ni_pool_run(pool, (m + step - 1) / step, rows_task, &p);
+  /* and columns, where there are too few rows for all */
+  size_t panel = NI_R(ni_kernel)()->panel, tasks = (m + step - 1) / step, wide = n;
+  if (threads > 1 && panel && tasks > 0 && tasks < 2 * threads) {
+    size_t parts = (2 * threads + tasks - 1) / tasks, least_wide = WORTH / (least(step, m) * k + 1);
+    wide = n / parts > FEW_COLUMNS ? n / parts : FEW_COLUMNS;
+    wide = ((wide > least_wide ? wide : least_wide) + panel - 1) / panel * panel;
+    wide = least(wide, n);
+  }
+  product p = {.m = m, .n = n, .k = k, .step = step, .wide = wide, .across = (n + wide - 1) / wide,
+               .a = a, .bias = bias, .c = c, .w = packed, .accumulate = accumulate};
+  ni_pool_run(pool, tasks * p.across, rows_task, &p);
 }
 
 /* A product over rows: some of them at a time, what they are packed to, how C is cut. */

@@ -18,8 +18,9 @@ static size_t take(size_t *at, size_t count) {
 
 /*
 ** How many rows a piece of a walk has. Forward: their sums, which the steps take up, are to be in a
-** near cache still, but all of weight_ih is read for each piece. Back: the same for all slabs, but
-** the gradients of all weights are read and written for each piece.
+** near cache still (SUMS reals), but all of weight_ih, as wide as x, is read for each piece (SUMS_ROWS
+** and half the width at least). Back: the same for all slabs (SLABS reals), but the gradients of all
+** weights are read and written for each piece (a row for each WEIGHTS of them at least).
 */
 enum { SUMS = 1 << 18, SUMS_ROWS = 128, SLABS = 1 << 19, WEIGHTS = 1 << 11 };
 
@@ -230,8 +231,8 @@ static void walk_units(void *arg, size_t share, size_t step) {
              cut_units(s, share + 1));
 }
 
-/* Multiplications of a step that are worth the wait after it. */
-enum { SHARE = 20000 };
+/* Multiplications of a share that are worth the wait after each step. */
+enum { STEP_WORTH = 20000 };
 
 /* Shares of the units, 0 where rows are to be shared: where there are enough to fill the tiles of
 ** every thread, or weights that the second cache holds beside other things, or where a step is too
@@ -241,7 +242,7 @@ static size_t unit_shares(const NI_R(ni_walk) *w, size_t threads) {
   size_t rows = r->steps ? r->rows / r->steps : 0, weights = w->l.n * w->l.h;
   size_t panel = NI_R(ni_kernel)()->panel, shares = panel ? w->l.h / panel : 0;
   if (w->whole || rows >= 16 * threads || (rows >= threads && weights <= (size_t)1 << 18)) return 0;
-  size_t worth = (rows ? rows : 1) * weights / SHARE;
+  size_t worth = (rows ? rows : 1) * weights / STEP_WORTH;
   shares = least(least(shares, NI_MOST_SHARES), least(worth, threads));
   return shares < 2 ? 0 : shares;
 }
@@ -258,7 +259,7 @@ static void walk_by_units(const shared *s) {
 static void find_piece(shared *s, size_t *r0, size_t *r1) {
   const NI_R(ni_walk) *w = s->w;
   size_t all = steps_of(w), rows = w->back ? w->l.piece_back : w->l.piece;
-  s->to = w->before || w->after ? s->from : all;
+  s->to = w->before_piece || w->after_piece ? s->from : all;
   *r0 = *r1 = w->l.rows->off[time_of(w, s->from)];
   while (s->to < all) {
     size_t next = w->l.rows->off[time_of(w, s->to + 1)];
@@ -276,14 +277,14 @@ void NI_R(ni_layer_walk)(NI_R(ni_walk) *w) {
   do {
     size_t r0, r1;
     find_piece(&s, &r0, &r1);
-    w->first = w->x->keeps ? 0 : r0;
-    if (w->before) w->before(w, r0, r1);
+    w->first_row = w->x->keeps ? 0 : r0;
+    if (w->before_piece) w->before_piece(w, r0, r1);
     if (by_units)
       walk_by_units(&s);
     else
       ni_pool_run(w->x->pool, s.shares, walk_rows, &s);
     if (ni_layer_stop(w->x)) return;
-    if (w->after) w->after(w, r0, r1);
+    if (w->after_piece) w->after_piece(w, r0, r1);
     s.from = s.to;
   } while (s.from < steps_of(w));
 }

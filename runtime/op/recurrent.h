@@ -90,12 +90,12 @@ struct NI_R(ni_walk) {
   const ni_exec *x;
   const ni_node *n;
   ni_layer l;
-  size_t first;    /* the row whose gates stand first: 0, or of the piece at hand */
+  size_t first_row; /* whose gates stand first; the walk sets it: 0, or of the piece at hand */
   bool back;       /* from the last step to the first, and one more for the first state */
   bool whole;      /* units cannot be cut */
   /* Rows r0..r1-1 before their steps are walked, and after it; NULL: nothing. They have the pool. */
-  void (*before)(const NI_R(ni_walk) *w, size_t r0, size_t r1);
-  void (*after)(const NI_R(ni_walk) *w, size_t r0, size_t r1);
+  void (*before_piece)(const NI_R(ni_walk) *w, size_t r0, size_t r1);
+  void (*after_piece)(const NI_R(ni_walk) *w, size_t r0, size_t r1);
   /* Before the first step (NULL: nothing) and after the last one, for positions p0..p1-1. */
   void (*begin)(const NI_R(ni_walk) *w, size_t p0, size_t p1);
   void (*end)(const NI_R(ni_walk) *w, size_t p0, size_t p1);
@@ -106,9 +106,9 @@ struct NI_R(ni_walk) {
 void NI_R(ni_layer_walk)(NI_R(ni_walk) *w);
 /* The gates of a row. */
 static inline real *NI_R(ni_layer_gates)(const NI_R(ni_walk) *w, size_t row) {
-  return (real *)w->x->work[w->n->index] + w->l.gates + (row - w->first) * w->l.n;
+  return (real *)w->x->work[w->n->index] + w->l.gates + (row - w->first_row) * w->l.n;
 }
-/* `before` of a forward walk: sums that need no earlier step, gates = W x + bias. A layer whose steps
+/* `before_piece` of a forward walk: sums that need no earlier step, gates = W x + bias. A layer whose steps
 ** do it themselves has no need of it. */
 void NI_R(ni_layer_sums)(const NI_R(ni_walk) *w, size_t r0, size_t r1);
 /* Last state j of positions p0..p1-1, from a slab of rows and the first state. */
@@ -127,7 +127,7 @@ size_t NI_R(ni_layer_step_back)(const NI_R(ni_walk) *w, size_t t, size_t p0, siz
 void NI_R(ni_units_copy)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
 void NI_R(ni_units_add)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
 /*
-** For `after` of a walk back: gradients of x, weights and biases from d(sums) of rows r0..r1-1 of
+** For `after_piece` of a walk back: gradients of x, weights and biases from d(sums) of rows r0..r1-1 of
 ** slabs: dgx [rows,n] of those with x, dgh of those with h (stride n); they differ in their last H
 ** columns at most. There dgh stands against `other` [rows,H] if that is not NULL, else, as before
 ** them, against h of the step before.
