@@ -284,6 +284,31 @@ static void test_sums(void) {
   }
 }
 
+/* Sums of columns: each has the same bits alone. */
+static void test_sum_rows(void) {
+  static const size_t rows[] = {0, 1, 3, 40};
+  for (size_t c = 0; c < SIZES * 4; c++) {
+    size_t n = sizes[c / 4], m = rows[c % 4], lda = n + 5;
+    real *a = array(m * lda), *y0 = array(n), *y = copy(y0, n);
+    k->sum_rows(n, m, a, lda, y);
+    bool right = true, alone = true;
+    for (size_t j = 0; j < n; j++) {
+      double want = (double)y0[j], scale = 1;
+      for (size_t i = 0; i < m; i++) {
+        want += (double)a[i * lda + j];
+        scale += fabs((double)a[i * lda + j]);
+      }
+      real one = y0[j];
+      k->sum_rows(1, m, a + j, lda, &one);
+      right = right && near((double)y[j], want, scale);
+      alone = alone && same(&one, y + j, 1);
+    }
+    check(right, "sum_rows: numbers, n = %zu, %zu rows", n, m);
+    check(alone, "sum_rows: bits depend on the place, n = %zu, %zu rows", n, m);
+    done("sum_rows", n);
+  }
+}
+
 /* ---- products ---- */
 
 static void product(size_t m, size_t n, size_t depth, const real *a, size_t lda, const real *w,
@@ -662,6 +687,7 @@ static void test_level(void) {
   static const size_t columns[] = {0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 65, 129};
   static const size_t depths[] = {0, 1, 2, 17, 64};
   for (op o = EXP; o < OPS; o++) test_elementwise(o);
+  test_sum_rows();
   test_limits();
 #ifndef NI_F64
   test_precision();
