@@ -11,7 +11,7 @@
 #define W 8
 #define ROWS 6
 #define LSTM_ROWS 3
-#define MANY_REGISTERS 0 /* 16: activations one by one */
+#define MANY_REGISTERS 0 /* 16: fewer activations side by side */
 #define GRU_ROWS 4
 
 typedef __m256 vec;

@@ -248,10 +248,10 @@ static size_t unit_shares(const NI_R(ni_walk) *w, size_t threads) {
 }
 
 /* Some steps by shares of the units. */
-static void walk_by_units(const shared *s) {
+static void walk_by_units(shared *s) {
   const NI_R(ni_walk) *w = s->w;
   if (w->begin && s->from == 0) w->begin(w, 0, w->l.rows->parents);
-  ni_pool_steps(w->x->pool, s->shares, s->to - s->from, walk_units, (void *)s);
+  ni_pool_steps(w->x->pool, s->shares, s->to - s->from, walk_units, s);
   if (s->to == steps_of(w) && !ni_layer_stop(w->x)) w->end(w, 0, w->l.rows->parents);
 }
 
