@@ -47,17 +47,6 @@ size_t ni_bytes_for(size_t bytes);
 static inline bool ni_mul(size_t a, size_t b, size_t *r) { return !__builtin_mul_overflow(a, b, r); }
 static inline bool ni_add(size_t a, size_t b, size_t *r) { return !__builtin_add_overflow(a, b, r); }
 
-/* Is none of the n numbers NaN or infinity? */
-static inline bool ni_finite(const float *x, size_t n) {
-  uint32_t bad = 0;
-  for (size_t i = 0; i < n; i++) {
-    uint32_t bits;
-    memcpy(&bits, x + i, sizeof bits);
-    bad |= (bits & 0x7f800000u) == 0x7f800000u;
-  }
-  return !bad;
-}
-
 /* Makes room for one more element in a growing array: false if memory is short. */
 bool ni_grow(void **array, size_t *capacity, size_t used, size_t element);
 /* Sorts n indices so that compare (as for qsort) rises. In place; not stable. */

@@ -32,13 +32,6 @@ static neap_status set(neap_archive *a, const char *prefix, const char *key, con
   return rc;
 }
 
-/* Of n numbers the first that is not finite; n if all are. */
-static size_t not_finite(const float *x, size_t n) {
-  size_t i = 0;
-  while (i < n && isfinite(x[i])) i++;
-  return i;
-}
-
 neap_status ni_model_save(const neap_model *m, const char *path) {
   neap_archive *a = NULL;
   ni_text order = {0}, frozen = {0};
@@ -51,7 +44,7 @@ neap_status ni_model_save(const neap_model *m, const char *path) {
   for (int i = 0; i < ni_params_count(m->params) && !rc; i++) {
     const ni_param *e = &m->params->entries[i];
     neap_tensor *t;
-    size_t bad = not_finite(m->params->data + e->start, e->size);
+    size_t bad = ni_kernel_f32()->finite_first(e->size, m->params->data + e->start);
     if (bad < e->size)
       rc = ni_fail(NEAP_EFORMAT, "save '%s': parameter %s: number %zu is %f: a model has finite ones",
                    path, e->name, bad + 1, (double)m->params->data[e->start + bad]);
@@ -92,7 +85,7 @@ static neap_status add_param(neap_params *p, const neap_archive *a, const char *
     return ni_fail(NEAP_EFORMAT, "model: tensor '%s' must be of floats", name);
   if (ni_params_find(p, name) >= 0)
     return ni_fail(NEAP_EFORMAT, "model: '%s' stands twice in neap.order", name);
-  size_t bad = not_finite(t->data, t->size);
+  size_t bad = ni_kernel_f32()->finite_first(t->size, t->data);
   if (bad < t->size)
     return ni_fail(NEAP_EFORMAT, "model: tensor '%s': number %zu is %f", name, bad + 1,
                    (double)((const float *)t->data)[bad]);

@@ -66,19 +66,14 @@ static neap_status check_finite(const context *c, int value, const real *data, b
   const neap_run *run = c->run;
   const ni_view *v = &run->view[value];
   size_t count = ni_rows_of(&c->x, value) * v->width, first = ni_first_element(&c->x, value);
-  for (size_t i = 0; i < count; i++) {
-    if (isfinite(data[i])) continue;
-    const neap_program *pr = run->pr;
-    const ni_node *n = &pr->node[pr->value[value].node];
-    const char *place = v->type.space < 0
-                            ? ""
-                            : ni_run_row_text(run, v->type.space,
-                                              v->width ? (first + i) / v->width : 0);
-    return ni_fail(NEAP_ENONFINITE, "%s: %s came up%s%s%s%s%s%s", ni_program_who(n),
-                   isnan(data[i]) ? "NaN" : "infinity", gradient ? " in the gradient" : "",
-                   !n->name ? "" : gradient ? " of " : " in ", n->name ? n->name : "", place[0] ? ", " : "", place, ni_program_at(n));
-  }
-  return NEAP_OK;
+  size_t i = NI_R(ni_kernel)()->finite_first(count, data);
+  if (i == count) return NEAP_OK;
+  const neap_program *pr = run->pr;
+  const ni_node *n = &pr->node[pr->value[value].node];
+  const char *place = v->type.space < 0 ? "" : ni_run_row_text(run, v->type.space, (first + i) / v->width);
+  return ni_fail(NEAP_ENONFINITE, "%s: %s came up%s%s%s%s%s%s", ni_program_who(n),
+                 isnan(data[i]) ? "NaN" : "infinity", gradient ? " in the gradient" : "",
+                 !n->name ? "" : gradient ? " of " : " in ", n->name ? n->name : "", place[0] ? ", " : "", place, ni_program_at(n));
 }
 
 static neap_status check_node(const context *c, const ni_node *n) {
@@ -293,13 +288,12 @@ static void check_rows(const ni_exec *x, const neap_run *run, int value, size_t 
   const real *d = gradient ? v->grad : v->data;
   if (v->type.dtype != NEAP_F32 || !d) return;
   const ni_node *n = &run->pr->node[run->pr->value[value].node];
-  for (size_t i = r0 * v->width; i < r1 * v->width; i++)
-    if (!isfinite(d[i])) {
-      ni_exec_fault(x, n, NEAP_ENONFINITE, i / v->width, "%s came up%s%s%s",
-                    isnan(d[i]) ? "NaN" : "infinity", gradient ? " in the gradient" : "",
-                    !n->name ? "" : gradient ? " of " : " in ", n->name ? n->name : "");
-      return;
-    }
+  size_t i = r0 * v->width, end = r1 * v->width;
+  i += NI_R(ni_kernel)()->finite_first(end - i, d + i);
+  if (i < end)
+    ni_exec_fault(x, n, NEAP_ENONFINITE, i / v->width, "%s came up%s%s%s",
+                  isnan(d[i]) ? "NaN" : "infinity", gradient ? " in the gradient" : "",
+                  !n->name ? "" : gradient ? " of " : " in ", n->name ? n->name : "");
 }
 
 static void loop_forward(void *arg, size_t share) {
@@ -552,4 +546,15 @@ neap_status NI_R(ni_exec_backward)(neap_run *run) {
   }
   ni_segment_leave(run, &c.x);
   return rc ? rc : units_backward(&c, 0, s->from);
+}
+
+bool NI_R(ni_exec_outputs_finite)(const neap_run *run) {
+  const neap_program *pr = run->pr;
+  for (int o = 0; o < pr->n_outputs; o++) {
+    const ni_view *v = &run->view[pr->output[o].value];
+    if (v->type.dtype != NEAP_F32) continue;
+    size_t n = (v->type.space < 0 ? 1 : run->rows[v->type.space].rows) * v->width;
+    if (NI_R(ni_kernel)()->finite_first(n, v->data) < n) return false;
+  }
+  return true;
 }

@@ -441,19 +441,7 @@ static void begin(neap_run *run) {
 }
 
 static bool outputs_finite(const neap_run *run) {
-  const neap_program *pr = run->pr;
-  for (int o = 0; o < pr->n_outputs; o++) {
-    const ni_view *v = &run->view[pr->output[o].value];
-    if (v->type.dtype != NEAP_F32) continue;
-    size_t n = (v->type.space < 0 ? 1 : run->rows[v->type.space].rows) * v->width;
-    if (run->real == 8) {
-      for (size_t i = 0; i < n; i++)
-        if (!isfinite(((double *)v->data)[i])) return false;
-    } else {
-      if (!ni_finite(v->data, n)) return false;
-    }
-  }
-  return true;
+  return run->real == 8 ? ni_exec_outputs_finite_f64(run) : ni_exec_outputs_finite_f32(run);
 }
 
 neap_status ni_run_forward(neap_run *run) {
@@ -494,10 +482,10 @@ static neap_status check_step(const neap_run *run) {
   for (int i = 0; i < pr->n_inputs; i++) {
     const ni_view *v = &run->view[pr->input[i].value];
     if (v->type.space != run->stream_space || v->type.dtype != NEAP_F32 || !v->data) continue;
-    for (size_t r = 0; r < run->rows[run->stream_space].rows; r++)
-      if (!ni_finite((float *)v->data + r * v->width, v->width))
-        return ni_fail(NEAP_ENONFINITE, "stream step: NaN or infinity in input '%s', row %zu",
-                       pr->input[i].name, r + 1);
+    size_t n = run->rows[run->stream_space].rows * v->width, bad = ni_kernel_f32()->finite_first(n, v->data);
+    if (bad < n)
+      return ni_fail(NEAP_ENONFINITE, "stream step: NaN or infinity in input '%s', row %zu",
+                     pr->input[i].name, bad / v->width + 1);
   }
   return NEAP_OK;
 }

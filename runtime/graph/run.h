@@ -147,8 +147,10 @@ bool ni_calls_run(neap_run *run);
 
 neap_status ni_exec_forward_f32(neap_run *run, int only_step);
 neap_status ni_exec_backward_f32(neap_run *run);
+bool ni_exec_outputs_finite_f32(const neap_run *run);
 neap_status ni_exec_forward_f64(neap_run *run, int only_step);
 neap_status ni_exec_backward_f64(neap_run *run);
+bool ni_exec_outputs_finite_f64(const neap_run *run);
 
 /* ---- run.c ---- */
 

@@ -37,6 +37,9 @@ static inline void store_lanes(float *p, lanes m, vec x) { _mm256_maskstore_ps(p
 /* _mm256_rcp_ps would be too coarse, and is not the same on every processor. */
 static inline vec reciprocal(vec x) { return 1 / x; }
 
+/* Has any lane a sign? */
+static inline bool negative(vec x) { return _mm256_movemask_ps(x) != 0; }
+
 /* x * 2^n for a whole n within +-250, in two steps since 2^n may not be a float. */
 static inline vec scale(vec x, vec n) {
   __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);

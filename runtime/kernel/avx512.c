@@ -34,6 +34,9 @@ static inline void store_lanes(float *p, lanes m, vec x) { _mm512_mask_storeu_ps
 /* To 2^-14. */
 static inline vec reciprocal(vec x) { return _mm512_rcp14_ps(x); }
 
+/* Has any lane a sign? */
+static inline bool negative(vec x) { return _mm512_movepi32_mask(_mm512_castps_si512(x)) != 0; }
+
 /* x * 2^n for a whole n */
 static inline vec scale(vec x, vec n) { return _mm512_scalef_ps(x, n); }
 

@@ -129,6 +129,12 @@ static real max(size_t n, const real *x) {
   return m;
 }
 
+static size_t finite_first(size_t n, const real *x) {
+  size_t i = 0;
+  while (i < n && isfinite(x[i])) i++;
+  return i;
+}
+
 static real exp_sum(size_t n, const real *x, real shift, real *y) {
   for (size_t i = 0; i < n; i++) y[i] = exp(x[i] - shift);
   return sum(n, y);
@@ -297,6 +303,7 @@ const NI_R(ni_kernels) NI_R(ni_kernels_generic) = {
   .sum = sum,
   .max = max,
   .sum_rows = sum_rows,
+  .finite_first = finite_first,
   .exp_sum = exp_sum,
   .packed_gates = packed_gates,
   .pack_gates = pack_gates,

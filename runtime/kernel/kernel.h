@@ -86,6 +86,8 @@ typedef struct NI_R(ni_kernels) {
   /* sum and largest of x; the sum in an order fixed by n; n 0: 0 and -inf */
   real (*sum)(size_t n, const real *x);
   real (*max)(size_t n, const real *x);
+  /* how many numbers stand before the first that is NaN or infinite; n if there is none */
+  size_t (*finite_first)(size_t n, const real *x);
   /* y += the sum of the rows of A [rows,N], row stride lda: from the first to the last, then to y */
   void (*sum_rows)(size_t n, size_t rows, const real *a, size_t lda, real *y);
   /* y = exp(x - shift), returns the sum of y (as sum does): the middle of a softmax */

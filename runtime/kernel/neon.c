@@ -61,6 +61,9 @@ static inline vec reciprocal(vec x) {
   return r * vrecpsq_f32(x, r);
 }
 
+/* Has any lane a sign? */
+static inline bool negative(vec x) { return vmaxvq_u32(vreinterpretq_u32_f32(x)) >> 31; }
+
 /* x * 2^n for a whole n within +-250, in two steps since 2^n may not be a float. */
 static inline vec scale(vec x, vec n) {
   int32x4_t whole = vcvtq_s32_f32(n), half = vshrq_n_s32(whole, 1);

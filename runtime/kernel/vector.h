@@ -466,6 +466,22 @@ static float max(size_t n, const float *x) {
   return m;
 }
 
+/* NaN and infinity have an exponent of ones: one more makes it a sign. */
+INLINE bits past_finite(vec x) { return ((bits)x & 0x7f800000u) + 0x00800000u; }
+
+static size_t finite_first(size_t n, const float *x) {
+  enum { AT_ONCE = 4 };
+  size_t i = 0;
+  for (; n - i >= AT_ONCE * W; i += AT_ONCE * W) {
+    bits past = past_finite(load(x + i));
+    UNROLL for (size_t v = 1; v < AT_ONCE; v++) past |= past_finite(load(x + i + v * W));
+    if (negative((vec)past)) break;
+  }
+  while (i < n && !negative((vec)past_finite(get(x + i, n - i)))) i += W;
+  while (i < n && isfinite(x[i])) i++;
+  return i < n ? i : n;
+}
+
 static float exp_sum(size_t n, const float *x, float shift, float *y) {
   EACH(n, {
     vec v = get(x + i, left) - shift;
@@ -895,6 +911,7 @@ const ni_kernels_f32 JOIN(ni_kernels_, LEVEL) = {
   .sum = sum,
   .max = max,
   .sum_rows = sum_rows,
+  .finite_first = finite_first,
   .exp_sum = exp_sum,
   .packed_gates = packed_gates,
   .pack_gates = pack_gates,

@@ -178,10 +178,11 @@ static neap_status check_block(const neap_stream *s, size_t n) {
   const neap_program *pr = s->run->pr;
   for (int k = 0, v; k < pr->n_inputs; k++) {
     if ((v = block_value(s, k)) < 0 || s->run->view[v].type.dtype != NEAP_F32) continue;
-    for (size_t r = 0, w = s->run->view[v].width; r < n * s->rows; r++)
-      if (!ni_finite((float *)s->buffer[v] + r * w, w))
-        return ni_fail(NEAP_ENONFINITE, "stream steps: NaN or infinity in input '%s', step %zu, row %zu",
-                       pr->input[k].name, r / s->rows + 1, r % s->rows + 1);
+    size_t w = s->run->view[v].width, all = n * s->rows * w;
+    size_t bad = ni_kernel_f32()->finite_first(all, (float *)s->buffer[v]), r = bad / (w ? w : 1);
+    if (bad < all)
+      return ni_fail(NEAP_ENONFINITE, "stream steps: NaN or infinity in input '%s', step %zu, row %zu",
+                     pr->input[k].name, r / s->rows + 1, r % s->rows + 1);
   }
   return NEAP_OK;
 }

@@ -309,6 +309,29 @@ static void test_sum_rows(void) {
   }
 }
 
+/* Each place, and others after it, the one behind the array too, that must not be the answer. */
+static void test_finite_first(void) {
+  static const real bad[] = {(real)NAN, -(real)NAN, (real)INFINITY, -(real)INFINITY};
+  const real most = sizeof(real) == 4 ? (real)FLT_MAX : (real)DBL_MAX;
+  for (size_t s = 0; s < SIZES; s++) {
+    size_t n = sizes[s];
+    real *x = array(n + 1);
+    x[n] = bad[s % 4];
+    for (size_t i = 0; i < n; i += 3) x[i] = i % 2 ? most : -most;
+    check(k->finite_first(n, x) == n, "finite_first: all are finite, n = %zu", n);
+    for (size_t i = 0; i < n; i++) {
+      real kept = x[i], last = x[n - 1];
+      x[n - 1] = bad[(i + 1) % 4];
+      x[i] = bad[i % 4];
+      size_t got = k->finite_first(n, x);
+      check(got == i, "finite_first: number %zu of %zu is not finite, came %zu", i, n, got);
+      x[n - 1] = last;
+      x[i] = kept;
+    }
+    done("finite_first", n);
+  }
+}
+
 /* ---- products ---- */
 
 static void product(size_t m, size_t n, size_t depth, const real *a, size_t lda, const real *w,
@@ -688,6 +711,7 @@ static void test_level(void) {
   static const size_t depths[] = {0, 1, 2, 17, 64};
   for (op o = EXP; o < OPS; o++) test_elementwise(o);
   test_sum_rows();
+  test_finite_first();
   test_limits();
 #ifndef NI_F64
   test_precision();
