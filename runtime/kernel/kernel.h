@@ -59,7 +59,8 @@ typedef struct NI_R(ni_kernels) {
   void (*gemm)(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *packed,
                const real *bias, bool accumulate, real *c, size_t ldc);
   /* C[M,N] += A^T B, for a K that the caches hold: A [K,M], row stride lda, as turn leaves it,
-  ** B [K,N] as pack does. Column i of A, a multiple of group, is at i*K in what is turned. */
+  ** B [K,N] as pack does. turned are the reals of M columns, and where in them column M starts if
+  ** it is a multiple of group. */
   size_t group;
   size_t (*turned)(size_t m, size_t k);
   void (*turn)(size_t m, size_t k, const real *a, size_t lda, real *to);

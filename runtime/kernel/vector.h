@@ -73,6 +73,7 @@ enum {
   BLOCK_K = 256,
   BLOCK_N = 512,
   BAND = 2,
+  GROUP = (ROWS + W - 1) / W * W, /* from one row of turned columns to the next: whole vectors */
   FEW = 8, /* rows that are packed at a time: some lines of a panel in a row */
   LINE = BLOCK_K + 16 /* from one copied row to the next */
 };
@@ -153,7 +154,7 @@ INLINE void tile(const size_t rows, const size_t panels, const size_t across_a, 
       if (rows > 1) KEEP(w[v]);
     }
     UNROLL for (size_t r = 0; r < rows; r++) {
-      vec x = splat(across_a ? a[i * ROWS + r] : a[r * LINE + i]);
+      vec x = splat(across_a ? a[i * GROUP + r] : a[r * LINE + i]);
       UNROLL for (size_t v = 0; v < 2 * panels; v++) sum[r][v] = fused(x, w[v], sum[r][v]);
     }
   }
@@ -242,29 +243,22 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t lda, const
   } while (k0 < k);
 }
 
-/* Groups of ROWS columns of A, for each row of A the columns of the group: [M/ROWS][K][ROWS]. */
-static size_t turned(size_t m, size_t k) { return (m + ROWS - 1) / ROWS * ROWS * k; }
+/* Groups of ROWS columns of A, for each row of A the columns of the group: [M/ROWS][K][GROUP]. */
+static size_t turned(size_t m, size_t k) { return (m + ROWS - 1) / ROWS * GROUP * k; }
 
 static void turn(size_t m, size_t k, const float *a, size_t lda, float *to) {
   for (size_t i0 = 0; i0 < k; i0 += FEW)
-    for (size_t j = 0; j < m; j += ROWS) {
-      const size_t left = m - j < ROWS ? m - j : ROWS;
+    for (size_t j = 0; j < m; j += ROWS)
       for (size_t i = i0; i < k && i < i0 + FEW; i++) {
-        float *at = to + j * k + i * ROWS;
-        UNROLL for (size_t v = 0; v < ROWS; v += W) {
-          vec x = get(a + i * lda + j + v, PAST(left, v));
-          if (i + 1 < k || v + W <= ROWS)
-            store(at + v, x); /* what is past the group is overwritten by the next */
-          else
-            store_part(at + v, ROWS - v, x);
-        }
+        __builtin_prefetch(a + (i + FEW) * lda + j);
+        UNROLL for (size_t v = 0; v < ROWS; v += W)
+          store(to + turned(j, k) + i * GROUP + v, get(a + i * lda + j + v, PAST(m - j, v)));
       }
-    }
 }
 
 static void outer(size_t m, size_t n, size_t k, const float *a, const float *packed_w, float *c,
                   size_t ldc) {
-  for (size_t m0 = 0; m0 < m; m0 += ROWS, a += ROWS * k, c += ROWS * ldc) {
+  for (size_t m0 = 0; m0 < m; m0 += ROWS, a += GROUP * k, c += ROWS * ldc) {
     size_t rows = m - m0 < ROWS ? m - m0 : ROWS;
     for (size_t j = 0, panels; j < n; j += panels * PANEL) {
       bool many = n - j > (tiles[rows].wide - 1) * PANEL;

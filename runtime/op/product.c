@@ -155,7 +155,7 @@ static void pack_task(void *arg, size_t task) {
   } else {
     size_t i = (task - p->blocks) * p->turn;
     k->turn(least(p->turn, p->m - i), p->rows, p->a + p->first * p->lda + i, p->lda,
-            p->turned + i * p->rows);
+            p->turned + k->turned(i, p->rows));
   }
 }
 
@@ -164,9 +164,9 @@ static void tile_task(void *arg, size_t task) {
   size_t j, i = task / p->blocks * p->tile;
   const int f = factor_of(p, task % p->blocks, &j);
   const NI_R(ni_factor) *b = &p->factor[f];
-  NI_R(ni_kernel)()->outer(least(p->tile, p->m - i), least(BLOCK, b->n - j), p->rows,
-                           p->turned + i * p->rows, p->packed[f] + j * p->rows,
-                           b->c + i * b->n + j, b->n);
+  const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
+  k->outer(least(p->tile, p->m - i), least(BLOCK, b->n - j), p->rows,
+           p->turned + k->turned(i, p->rows), p->packed[f] + j * p->rows, b->c + i * b->n + j, b->n);
 }
 
 #ifndef NI_F64

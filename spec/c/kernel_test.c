@@ -389,8 +389,8 @@ static void test_gemm(size_t n, size_t depth) {
   check(same(c, alone[2], M * ldc), "outer: not the bits of gemm, N %zu, K %zu", n, depth);
   memcpy(c, c0, M * ldc * sizeof(real)); /* from a group on, and not to the end */
   size_t from = k->group < M ? k->group : 0;
-  k->turn(M - from - 1, depth, turned + from, M, groups + from * depth);
-  k->outer(M - from - 1, n, depth, groups + from * depth, p, c + from * ldc, ldc);
+  k->turn(M - from - 1, depth, turned + from, M, groups + k->turned(from, depth));
+  k->outer(M - from - 1, n, depth, groups + k->turned(from, depth), p, c + from * ldc, ldc);
   check(same(c + from * ldc, alone[2] + from * ldc, (M - from - 1) * ldc) &&
           same(c, untouched, from * ldc) &&
           same(c + (M - 1) * ldc, untouched + (M - 1) * ldc, ldc),
