@@ -163,7 +163,7 @@ static void step_add(const NI_R(ni_step) *s, size_t gates, size_t k, const real 
 /* Row r of a step, units j0..: sums that are known, or bias and W x. */
 static void step_start(const NI_R(ni_step) *s, size_t gates, size_t r, size_t j0, size_t units,
                        real sum[4][UNITS]) {
-  const real *from = (s->inputs ? s->bias : s->sums + r * gates * s->units) + j0;
+  const real *from = (s->inputs ? s->bias : s->sums + r * s->stride) + j0;
   for (size_t g = 0; g < gates; g++) memcpy(sum[g], from + g * s->units, units * sizeof(real));
   if (s->inputs)
     step_add(s, gates, s->inputs, s->x + r * s->inputs, s->w, j0, units, sum);
@@ -209,7 +209,7 @@ static void lstm(size_t m, const NI_R(ni_step) *s) {
         if (s->kept) s->kept[at] = t;
       }
       for (size_t k = 0; s->gates && k < 4; k++)
-        memcpy(s->gates + (r * 4 + k) * h + j0, g[k], units * sizeof(real));
+        memcpy(s->gates + r * s->stride + k * h + j0, g[k], units * sizeof(real));
     }
 }
 
@@ -239,31 +239,29 @@ static void gru(size_t m, const NI_R(ni_step) *s) {
         g[2][j] = s->bias_u ? s->bias_u[j0 + j] : 0;
       }
       step_add(s, 3, h, s->before + r * h, s->u, j0, units, g);
-      if (s->kept) memcpy(s->kept + (r * 3 + 2) * h + j0, g[2], units * sizeof(real));
+      memcpy(g[3], g[2], units * sizeof(real));
       for (size_t j = 0; j < units; j++) {
         size_t at = r * h + j0 + j;
         g[0][j] = sigmoid(g[0][j]);
         g[1][j] = sigmoid(g[1][j]);
-        g[2][j] = tanh(n[j] + g[0][j] * g[2][j]);
+        g[2][j] = tanh(n[j] + g[0][j] * g[3][j]);
         s->h[at] = (1 - g[1][j]) * g[2][j] + g[1][j] * s->before[at];
         if (s->also) s->also[at] = s->h[at];
       }
-      for (size_t k = 0; s->gates && k < 3; k++)
-        memcpy(s->gates + (r * 3 + k) * h + j0, g[k], units * sizeof(real));
+      for (size_t k = 0; s->gates && k < 4; k++)
+        memcpy(s->gates + r * s->stride + k * h + j0, g[k], units * sizeof(real));
     }
 }
 
-static void gru_back(size_t n, size_t h, real *gx, const real *gh_n, const real *h_prev,
-                     const real *dh, real *dgh, real *dh_prev) {
+static void gru_back(size_t n, size_t h, real *g, const real *h_prev, const real *dh,
+                     real *dh_prev) {
   for (size_t i = 0; i < n; i++) {
-    real r = gx[i], z = gx[h + i], new = gx[2 * h + i], d = dh[i];
+    real r = g[i], z = g[h + i], new = g[2 * h + i], d = dh[i];
     real dn = d * (1 - z) * (1 - new * new);
-    real dz = d * (h_prev[i] - new) * (z * (1 - z));
-    real dr = dn * gh_n[i] * (r * (1 - r));
-    gx[i] = dgh[i] = dr;
-    gx[h + i] = dgh[h + i] = dz;
-    gx[2 * h + i] = dn;
-    dgh[2 * h + i] = dn * r;
+    g[i] = dn * g[3 * h + i] * (r * (1 - r));
+    g[h + i] = d * (h_prev[i] - new) * (z * (1 - z));
+    g[2 * h + i] = dn;
+    g[3 * h + i] = dn * r;
     dh_prev[i] = d * z;
   }
 }

@@ -30,14 +30,15 @@ typedef struct NI_R(ni_step) {
   const real *w, *u;    /* weight_ih (if inputs), weight_hh: panels of pack_gates */
   const real *bias;     /* [G*H], if inputs */
   const real *bias_u;   /* GRU: [H], added to U h' in gate n; optional */
+  size_t stride;        /* from a row of sums and gates to the next */
   const real *sums;     /* [m, G*H], if not inputs */
   const real *x;        /* [m, I] */
   const real *before;   /* h' [m, H] */
   const real *c_before; /* LSTM: c' [m, H] */
   int activation;       /* Elman: NI_TANH ... */
-  real *gates;          /* LSTM, GRU: [m, G*H] the gates as they act; optional, may be sums */
-  real *kept;           /* LSTM: tanh(c) [m, H]; GRU: U h' + bias_u of gate n in the last third of
-                        ** [m, 3H]; optional */
+  real *gates;          /* LSTM, GRU: [m, 4*H], the gates as they act, and of the GRU, in the
+                        ** last block, U h' + bias_u of gate n; optional, may be sums */
+  real *kept;           /* LSTM: tanh(c) [m, H]; optional */
   real *c;              /* LSTM: c [m, H], may be c_before */
   real *h, *also;       /* h [m, H], not h'; a second copy of it, optional */
 } NI_R(ni_step);
@@ -118,10 +119,10 @@ typedef struct NI_R(ni_kernels) {
   ** but of n only that of the inputs.
   */
   void (*gru)(size_t m, const NI_R(ni_step) *step);
-  /* n units of one row: gx holds r z n on entry and d(gx) on return; gh_n is block n of gh; dgh receives
-  ** d(gh) (blocks r, z equal those of d(gx)); dh_prev = dh*z (the rest comes through dgh). */
-  void (*gru_back)(size_t n, size_t h, real *gx, const real *gh_n, const real *h_prev, const real *dh,
-                   real *dgh, real *dh_prev);
+  /* Backward of n units of one row: g holds r z n and U h' + bias_u, one block of H after the other,
+  ** on entry; on return d(sums) of r z and, of n, of W x + bias and of U h' + bias_u. dh_prev = dh*z (the
+  ** rest comes through d(sums)). */
+  void (*gru_back)(size_t n, size_t h, real *g, const real *h_prev, const real *dh, real *dh_prev);
 
   /* ---- optimizers; n parameters ---- */
 

@@ -536,13 +536,13 @@ INLINE void step_add(const size_t rows, const size_t gates, const size_t panels,
 INLINE void step_start(const size_t rows, const size_t gates, const size_t panels,
                        const ni_step_f32 *s, size_t r0, size_t j0, step_sums sum) {
   const size_t h = s->units;
-  const float *from = s->inputs ? s->bias : s->sums + r0 * gates * h;
+  const float *from = s->inputs ? s->bias : s->sums + r0 * s->stride;
   lanes in[STEP_SUMS];
   UNROLL for (size_t p = 0; p < panels; p++) in[p] = lanes_of(h - j0 - p * W);
   UNROLL for (size_t r = 0; r < rows; r++)
     UNROLL for (size_t v = 0; v < gates * panels; v++) {
       size_t p = v / gates, j = j0 + p * W;
-      sum[r][v] = get_in(from + (s->inputs ? 0 : r * gates * h) + v % gates * h + j, h - j, in[p]);
+      sum[r][v] = get_in(from + (s->inputs ? 0 : r * s->stride) + v % gates * h + j, h - j, in[p]);
     }
   if (s->inputs)
     step_add(rows, gates, panels, s->inputs, s->x + r0 * s->inputs, s->inputs,
@@ -586,7 +586,7 @@ INLINE void lstm_units(const size_t count, const bool across, const ni_step_f32 
   sigmoids(3 * count, by);
   SIDES state[i] = fused(forget[i], get(s->c_before + AT, LEFT), in[i] * t[i]);
   if (s->gates) SIDES {
-    float *g = s->gates + ROW * 4 * h + UNIT;
+    float *g = s->gates + ROW * s->stride + UNIT;
     put(g, LEFT, in[i]);
     put(g + h, LEFT, forget[i]);
     put(g + 2 * h, LEFT, t[i]);
@@ -618,12 +618,12 @@ INLINE void gru_units(const size_t count, const bool across, const ni_step_f32 *
   SIDES y[i] = fused(z[i], get(s->before + AT, LEFT), (1 - z[i]) * n[i]);
   SIDES put(s->h + AT, LEFT, y[i]);
   if (s->also) SIDES put(s->also + AT, LEFT, y[i]);
-  if (s->kept) SIDES put(s->kept + ROW * 3 * h + 2 * h + UNIT, LEFT, sum[i][2]);
   if (s->gates) SIDES {
-    float *g = s->gates + ROW * 3 * h + UNIT;
+    float *g = s->gates + ROW * s->stride + UNIT;
     put(g, LEFT, reset[i]);
     put(g + h, LEFT, z[i]);
     put(g + 2 * h, LEFT, n[i]);
+    put(g + 3 * h, LEFT, sum[i][2]);
   }
 }
 #undef ROW
@@ -667,13 +667,13 @@ enum { SIDES_1 = MANY_REGISTERS ? MOST_SIDES : 2 };
 INLINE void elman_tile(const size_t rows, const size_t panels, const ni_step_f32 *s, size_t r0,
                        size_t j0, const float *soon) {
   const size_t h = s->units;
-  const float *from = (s->inputs ? s->bias : s->sums + r0 * h) + j0;
+  const float *from = (s->inputs ? s->bias : s->sums + r0 * s->stride) + j0;
   step_sums sum;
   lanes in[8];
   UNROLL for (size_t v = 0; v < 2 * panels; v++) in[v] = lanes_of(PAST(h, j0 + v * W));
   UNROLL for (size_t r = 0; r < rows; r++)
     UNROLL for (size_t v = 0; v < 2 * panels; v++)
-      sum[r][v] = get_in(from + (s->inputs ? 0 : r * h) + v * W, PAST(h, j0 + v * W), in[v]);
+      sum[r][v] = get_in(from + (s->inputs ? 0 : r * s->stride) + v * W, PAST(h, j0 + v * W), in[v]);
   if (s->inputs)
     step_add(rows, 2, panels, s->inputs, s->x + r0 * s->inputs, s->inputs, s->w + j0 * s->inputs,
              s->w, sum);
@@ -846,20 +846,16 @@ static void lstm_back(size_t n, size_t h, float *g, const float *c_prev, const f
   });
 }
 
-static void gru_back(size_t n, size_t h, float *gx, const float *gh_n, const float *h_prev,
-                     const float *dh, float *dgh, float *dh_prev) {
+static void gru_back(size_t n, size_t h, float *g, const float *h_prev, const float *dh,
+                     float *dh_prev) {
+  float *gz = g + h, *gn = gz + h, *gh = gn + h;
   EACH(n, {
-    vec r = get(gx + i, left), z = get(gx + h + i, left), new = get(gx + 2 * h + i, left);
-    vec d = get(dh + i, left);
+    vec r = get(g + i, left), z = get(gz + i, left), new = get(gn + i, left), d = get(dh + i, left);
     vec dn = d * (1 - z) * tanh_slope(new);
-    vec dz = d * (get(h_prev + i, left) - new) * sigmoid_slope(z);
-    vec dr = dn * get(gh_n + i, left) * sigmoid_slope(r);
-    put(gx + i, left, dr);
-    put(gx + h + i, left, dz);
-    put(gx + 2 * h + i, left, dn);
-    put(dgh + i, left, dr);
-    put(dgh + h + i, left, dz);
-    put(dgh + 2 * h + i, left, dn * r);
+    put(g + i, left, dn * get(gh + i, left) * sigmoid_slope(r));
+    put(gz + i, left, d * (get(h_prev + i, left) - new) * sigmoid_slope(z));
+    put(gn + i, left, dn);
+    put(gh + i, left, dn * r);
     put(dh_prev + i, left, d * z);
   });
 }

@@ -7,7 +7,7 @@
 #include "recurrent.h"
 
 enum { FIRST, DH };
-static const ni_cell cell = {.gates = 1, .fused = true, .first = 1, .narrow = 2};
+static const ni_cell cell = {.gates = 1, .blocks = 1, .fused = true, .first = 1, .narrow = 2};
 
 #ifndef NI_F64
 neap_status ni_infer_elman(ni_infer *i) {
@@ -96,8 +96,7 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
 }
 
 static void after_piece(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
-  const real *gates = (real *)w->x->work[w->n->index] + w->l.gates;
-  NI_R(ni_layer_gradients)(w, r0, r1, gates, gates, NULL);
+  NI_R(ni_layer_gradients)(w, r0, r1, NULL);
 }
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {

@@ -3,21 +3,21 @@
 **   n = tanh(W x + b + r * (U h' + c))     reset after the product, as in PyTorch; c is inside
 **   n = tanh(W x + b + U (r * h') + c)     reset before it
 **   h = (1-z)*n + z*h'
-** Kept for backward: the activated gates, U h' + c (after) or r*h' (before), the first states; h is
-** the output. Backward turns gates and U h' + c into d(sums) in place.
+** Kept for backward: the activated gates, U h' + c beside them (after) or r*h' (before), the first
+** states; h is the output. Backward turns gates and U h' + c into d(sums) in place.
 */
 #include <string.h>
 
 #include "recurrent.h"
 
-enum { KEPT };
+enum { RESET }; /* before: r*h' */
 enum { FIRST, DH, DH_BEFORE, D_RESET };
 static bool reset_before(const ni_node *n) { return n->attr[0] != 0; }
 
 static ni_layer layer(const ni_exec *x, const ni_node *n) {
   bool before = reset_before(n);
-  return ni_layer_of(x, n, &(ni_cell){.gates = 3, .fused = !before, .first = before ? 2 : 3,
-                                      .wide = {before ? 1 : 3}, .always = {before}, .narrow = 4});
+  return ni_layer_of(x, n, &(ni_cell){.gates = 3, .blocks = before ? 3 : 4, .fused = !before,
+                                      .first = 2, .wide = {before}, .always = {before}, .narrow = 4});
 }
 
 #ifndef NI_F64
@@ -98,11 +98,11 @@ static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t 
   size_t m = ni_layer_alive(l, t, p0, p1), row = l->rows->off[t] + p0;
   if (m == 0) return;
   real *work = x->work[w->n->index], *y = x->view[w->n->out].data;
-  real *g = NI_R(ni_layer_gates)(w, row), *kept = work + l->wide[KEPT];
+  real *g = NI_R(ni_layer_gates)(w, row);
   const real *bias = ni_layer_data(x, w->n, 4);
   const real *hp = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST]);
   if (reset_before(w->n)) {
-    step_before(l, x->fixed[w->n->index], m, g, kept + row * l->h, hp, y + row * l->h);
+    step_before(l, x->fixed[w->n->index], m, g, work + l->wide[RESET] + row * l->h, hp, y + row * l->h);
     return;
   }
   NI_R(ni_step) s = NI_R(ni_layer_step)(x, w->n, l);
@@ -112,7 +112,6 @@ static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t 
   s.x = (const real *)x->view[w->n->in[0]].data + row * l->inputs;
   s.sums = g;
   s.gates = x->keeps ? g : NULL;
-  s.kept = x->keeps ? kept + row * l->n : NULL;
   s.before = hp;
   s.h = y + row * l->h;
   s.downwards = t & 1;
@@ -137,10 +136,14 @@ static void step_back(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, si
   const ni_layer *l = &w->l;
   size_t h = l->h, t = l->rows->steps - 1 - i, later = ni_layer_alive(l, t + 1, p0, p1);
   real *work = w->x->work[w->n->index], *fixed = w->x->fixed[w->n->index];
-  real *dh = gradient_of_h(w, i), *dhp = gradient_of_h(w, i + 1), *kept = work + l->wide[KEPT];
-  if (later > 0 && !reset_before(w->n))
-    k->gemm(later, u1 - u0, l->n, kept + (l->rows->off[t + 1] + p0) * l->n, l->n,
-            fixed + l->u_back[0] + u0 * l->n, NULL, true, dh + p0 * h + u0, h);
+  real *dh = gradient_of_h(w, i), *dhp = gradient_of_h(w, i + 1);
+  if (later > 0 && !reset_before(w->n)) {
+    const real *g = work + l->gates + (l->rows->off[t + 1] + p0) * l->row;
+    k->gemm(later, u1 - u0, 2 * h, g, l->row, fixed + l->u_back[0] + u0 * 2 * h, NULL, true,
+            dh + p0 * h + u0, h);
+    k->gemm(later, u1 - u0, h, g + 3 * h, l->row, fixed + l->u_back[1] + u0 * h, NULL, true,
+            dh + p0 * h + u0, h);
+  }
   if (i == l->rows->steps) return;
   size_t m = NI_R(ni_layer_step_back)(w, t, p0, p1, u0, u1, work + l->narrow[FIRST], dh);
   size_t row = l->rows->off[t] + p0;
@@ -150,11 +153,9 @@ static void step_back(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, si
                 dh + p0 * h, dhp + p0 * h);
     return;
   }
-  for (size_t r = 0; r < m; r++) {
-    real *gx = work + l->gates + (row + r) * l->n + u0, *gh = kept + (row + r) * l->n + u0;
-    k->gru_back(u1 - u0, h, gx, gh + 2 * h, hp + r * h + u0, dh + (p0 + r) * h + u0, gh,
-                dhp + (p0 + r) * h + u0);
-  }
+  for (size_t r = 0; r < m; r++)
+    k->gru_back(u1 - u0, h, work + l->gates + (row + r) * l->row + u0, hp + r * h + u0,
+                dh + (p0 + r) * h + u0, dhp + (p0 + r) * h + u0);
 }
 
 static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
@@ -166,10 +167,8 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
 }
 
 static void after_piece(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
-  const real *work = w->x->work[w->n->index], *gates = work + w->l.gates;
-  const real *kept = work + w->l.wide[KEPT];
-  bool before = reset_before(w->n);
-  NI_R(ni_layer_gradients)(w, r0, r1, gates, before ? gates : kept, before ? kept : NULL);
+  const real *work = w->x->work[w->n->index];
+  NI_R(ni_layer_gradients)(w, r0, r1, reset_before(w->n) ? work + w->l.wide[RESET] : NULL);
 }
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {

@@ -10,7 +10,7 @@
 
 enum { C, TANH_C };
 enum { FIRST_H, FIRST_C, DH, DC };
-static const ni_cell cell = {.gates = 4, .fused = true, .first = 4, .wide = {1, 1},
+static const ni_cell cell = {.gates = 4, .blocks = 4, .fused = true, .first = 4, .wide = {1, 1},
                              .always = {true}, .narrow = 4};
 
 #ifndef NI_F64
@@ -99,8 +99,7 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
 }
 
 static void after_piece(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
-  const real *gates = (real *)w->x->work[w->n->index] + w->l.gates;
-  NI_R(ni_layer_gradients)(w, r0, r1, gates, gates, NULL);
+  NI_R(ni_layer_gradients)(w, r0, r1, NULL);
 }
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {

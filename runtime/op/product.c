@@ -91,7 +91,7 @@ void NI_R(ni_product_pack_gates)(neap_pool *pool, size_t gates, size_t h, size_t
 }
 
 typedef struct product {
-  size_t m, n, k, step, wide, across;
+  size_t m, n, k, lda, ldc, step, wide, across;
   const real *a, *w, *bias;
   real *c;
   bool accumulate;
@@ -100,13 +100,13 @@ typedef struct product {
 static void rows_task(void *arg, size_t task) {
   const product *p = arg;
   size_t i = task / p->across * p->step, j = task % p->across * p->wide;
-  NI_R(ni_kernel)()->gemm(least(p->step, p->m - i), least(p->wide, p->n - j), p->k, p->a + i * p->k,
-                          p->k, p->w + j * p->k, p->bias ? p->bias + j : NULL, p->accumulate,
-                          p->c + i * p->n + j, p->n);
+  NI_R(ni_kernel)()->gemm(least(p->step, p->m - i), least(p->wide, p->n - j), p->k, p->a + i * p->lda,
+                          p->lda, p->w + j * p->k, p->bias ? p->bias + j : NULL, p->accumulate,
+                          p->c + i * p->ldc + j, p->ldc);
 }
 
-void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const real *a,
-                           const real *packed, const real *bias, bool accumulate, real *c) {
+void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const real *a, size_t lda,
+                           const real *packed, const real *bias, bool accumulate, real *c, size_t ldc) {
   /* several tasks for each thread, so that one that is held up leaves its share to others */
   size_t threads = (size_t)ni_pool_threads(pool), few = WORTH / (n * k + 1) + 1;
   size_t step = threads > 1 ? (m + 4 * threads - 1) / (4 * threads) : m;
@@ -121,7 +121,7 @@ void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const 
     wide = ((wide > least_wide ? wide : least_wide) + panel - 1) / panel * panel;
     wide = least(wide, n);
   }
-  product p = {.m = m, .n = n, .k = k, .step = step, .wide = wide, .across = (n + wide - 1) / wide,
+  product p = {.m = m, .n = n, .k = k, .lda = lda, .ldc = ldc, .step = step, .wide = wide, .across = (n + wide - 1) / wide,
                .a = a, .bias = bias, .c = c, .w = packed, .accumulate = accumulate};
   ni_pool_run(pool, tasks * p.across, rows_task, &p);
 }

@@ -24,9 +24,9 @@ void NI_R(ni_product_pack)(neap_pool *pool, size_t n, size_t k, const real *w, s
                            bool transposed, real *packed);
 void NI_R(ni_product_pack_gates)(neap_pool *pool, size_t gates, size_t h, size_t k, const real *w,
                                  size_t ldw, real *packed);
-/* C[M,N] = A[M,K] * packed + bias (NULL: none), or C += A * packed. All rows are contiguous. */
-void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const real *a,
-                           const real *packed, const real *bias, bool accumulate, real *c);
+/* C[M,N] = A[M,K] * packed + bias (NULL: none), or C += A * packed; row strides lda and ldc. */
+void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const real *a, size_t lda,
+                           const real *packed, const real *bias, bool accumulate, real *c, size_t ldc);
 /* For one or two factors: C[M,N] += A^T B, summed over rows: A is [rows,M] with row stride lda, B
 ** [rows,N]. */
 typedef struct NI_R(ni_factor) {

@@ -31,10 +31,11 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.rows = &x->rows[l.space];
   l.part[0] = cell->first * l.h;
   l.part[1] = l.n - l.part[0];
+  l.row = x->keeps ? cell->blocks * l.h : l.n;
   size_t at = 0, rows = l.rows->rows, parents = l.rows->parents;
   size_t wide = cell->wide[0] + cell->wide[1];
   l.piece = most(SUMS / l.n, most(SUMS_ROWS, l.inputs / 2));
-  l.piece_back = most(SLABS / (l.n + l.inputs + (wide + 1) * l.h),
+  l.piece_back = most(SLABS / (l.row + l.inputs + (wide + 1) * l.h),
                       l.n * (l.inputs + l.h) / WEIGHTS);
   l.fused = cell->fused ? cell->gates : 0;
   /* to keep the sums of so few inputs would cost more than to add them up at each step */
@@ -54,7 +55,7 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.fixed_back = at;
   at = 0;
   size_t kept = x->keeps ? rows : 0, summed = l.direct ? 0 : least(rows, most(l.piece, parents));
-  l.gates = take(&at, (x->keeps ? rows : summed) * l.n);
+  l.gates = take(&at, (x->keeps ? rows : summed) * l.row);
   l.before = take(&at, kept * l.h);
   for (int j = 0; j < 2; j++)
     l.wide[j] = take(&at, (cell->always[j] ? rows : kept) * cell->wide[j] * l.h);
@@ -143,14 +144,15 @@ void NI_R(ni_layer_prepare)(const ni_exec *x, const ni_node *n, const ni_layer *
 void NI_R(ni_layer_sums)(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
   const ni_layer *l = &w->l;
   const real *fixed = w->x->fixed[w->n->index], *in = w->x->view[w->n->in[0]].data;
-  NI_R(ni_product_rows)(w->x->pool, r1 - r0, l->n, l->inputs, in + r0 * l->inputs, fixed + l->w,
-                        fixed + l->bias, false, NI_R(ni_layer_gates)(w, r0));
+  NI_R(ni_product_rows)(w->x->pool, r1 - r0, l->n, l->inputs, in + r0 * l->inputs, l->inputs,
+                        fixed + l->w, fixed + l->bias, false, NI_R(ni_layer_gates)(w, r0), l->row);
 }
 
 NI_R(ni_step) NI_R(ni_layer_step)(const ni_exec *x, const ni_node *n, const ni_layer *l) {
   const real *fixed = x->fixed[n->index];
-  return (NI_R(ni_step)){.units = l->h, .to = l->h, .inputs = l->direct ? l->inputs : 0, .w = fixed + l->w,
-                         .u = fixed + l->u[0], .bias = fixed + l->bias};
+  return (NI_R(ni_step)){.units = l->h, .to = l->h, .inputs = l->direct ? l->inputs : 0,
+                         .stride = l->row, .w = fixed + l->w, .u = fixed + l->u[0],
+                         .bias = fixed + l->bias};
 }
 
 #ifndef NI_F64
@@ -345,40 +347,38 @@ static real *gradient(const ni_exec *x, const ni_node *n, int k) {
   return v < 0 ? NULL : x->view[v].grad;
 }
 
-void NI_R(ni_layer_gradients)(const NI_R(ni_walk) *w, size_t r0, size_t r1, const real *dgx,
-                              const real *dgh, const real *other) {
+void NI_R(ni_layer_gradients)(const NI_R(ni_walk) *w, size_t r0, size_t r1, const real *other) {
   const ni_exec *x = w->x;
   const ni_node *n = w->n;
   const ni_layer *l = &w->l;
   real *fixed = x->fixed[n->index], *work = x->work[n->index], *scratch = fixed + l->scratch;
   real *dx = gradient(x, n, 0), *dw = gradient(x, n, 1), *du = gradient(x, n, 2);
+  const real *d = work + l->gates + r0 * l->row, *last = d + l->row - l->h; /* last: those with h */
   /* up to here x and h stand against the same d(sums) */
-  size_t rows = r1 - r0, same = other || dgh != dgx ? l->n - l->h : l->n;
-  dgx += r0 * l->n;
-  dgh += r0 * l->n;
+  size_t rows = r1 - r0, both = l->row > l->n ? l->n - l->h : l->n;
+  size_t same = other ? l->n - l->h : both;
   if (dx)
-    NI_R(ni_product_rows)(x->pool, rows, l->inputs, l->n, dgx, fixed + l->w_back, NULL, true,
-                          dx + r0 * l->inputs);
+    NI_R(ni_product_rows)(x->pool, rows, l->inputs, l->n, d, l->row, fixed + l->w_back, NULL, true,
+                          dx + r0 * l->inputs, l->inputs);
   NI_R(ni_factor) of_x = {l->inputs, (real *)x->view[n->in[0]].data + r0 * l->inputs, dw};
   NI_R(ni_factor) of_h = {l->h, work + l->before + r0 * l->h, du}, wanted[2];
   int factors = 0;
   if (dw) wanted[factors++] = of_x;
   if (du) wanted[factors++] = of_h;
   if (factors)
-    NI_R(ni_product_outer)(x->pool, same, rows, dgx, l->n, factors, wanted, scratch);
+    NI_R(ni_product_outer)(x->pool, same, rows, d, l->row, factors, wanted, scratch);
   if (dw && same < l->n) {
     of_x.c += same * l->inputs;
-    NI_R(ni_product_outer)(x->pool, l->h, rows, dgx + same, l->n, 1, &of_x, scratch);
+    NI_R(ni_product_outer)(x->pool, l->h, rows, d + same, l->row, 1, &of_x, scratch);
   }
   if (du && same < l->n) {
     of_h.c += same * l->h;
     if (other) of_h.b = other + r0 * l->h;
-    NI_R(ni_product_outer)(x->pool, l->h, rows, dgh + same, l->n, 1, &of_h, scratch);
+    NI_R(ni_product_outer)(x->pool, l->h, rows, last, l->row, 1, &of_h, scratch);
   }
   real *db = gradient(x, n, 3), *dc = gradient(x, n, 4);
-  size_t both_sums = dgh == dgx ? l->n : same;
-  NI_R(ni_product_sum)(x->pool, both_sums, rows, dgx, l->n, db, dc);
-  if (both_sums == l->n) return;
-  NI_R(ni_product_sum)(x->pool, l->h, rows, dgx + same, l->n, db ? db + same : NULL, NULL);
-  NI_R(ni_product_sum)(x->pool, l->h, rows, dgh + same, l->n, dc ? dc + same : NULL, NULL);
+  NI_R(ni_product_sum)(x->pool, both, rows, d, l->row, db, dc);
+  if (both == l->n) return;
+  NI_R(ni_product_sum)(x->pool, l->h, rows, d + both, l->row, db ? db + both : NULL, NULL);
+  NI_R(ni_product_sum)(x->pool, l->h, rows, last, l->row, dc ? dc + both : NULL, NULL);
 }

@@ -15,6 +15,7 @@
 /* What sets a layer apart. */
 typedef struct ni_cell {
   size_t gates;
+  size_t blocks;   /* of H in a row that forward leaves for backward: the gates, and of a GRU one more */
   bool fused;      /* a step is one kernel: weight_hh is packed by units, not in parts */
   size_t first;    /* gates in the first packing of weight_hh; the others are in the second */
   size_t wide[2];  /* slabs [rows, wide*H] of its own */
@@ -26,13 +27,14 @@ typedef struct ni_layer {
   const ni_rows *rows;
   int space;
   size_t inputs, h, n;      /* I, H, G*H */
+  size_t row;               /* from one row of gates to the next: n, or blocks*H if backward follows */
   size_t part[2];           /* rows of weight_hh in each packing */
   size_t fused;             /* gates, if a step is one kernel, else 0 */
   bool direct;              /* and adds up W x itself */
   /* where things stand in fixed, counted in reals: panels, the sum of the biases; for backward
   ** panels of the other orientation and scratch */
   size_t w, u[2], bias, fixed, w_back, u_back[2], scratch, fixed_back;
-  /* in work: gates [rows,n], of a piece's rows if no backward follows; h of the step before
+  /* in work: gates [rows,row], of a piece's rows if no backward follows; h of the step before
   ** [rows,H], the cell's own slabs */
   size_t gates, before, wide[2], narrow[4], work;
   size_t piece, piece_back; /* rows that are walked at a time, if a step has no more */
@@ -106,7 +108,7 @@ struct NI_R(ni_walk) {
 void NI_R(ni_layer_walk)(NI_R(ni_walk) *w);
 /* The gates of a row. */
 static inline real *NI_R(ni_layer_gates)(const NI_R(ni_walk) *w, size_t row) {
-  return (real *)w->x->work[w->n->index] + w->l.gates + (row - w->first_row) * w->l.n;
+  return (real *)w->x->work[w->n->index] + w->l.gates + (row - w->first_row) * w->l.row;
 }
 /* `before_piece` of a forward walk: sums that need no earlier step, gates = W x + bias. A layer whose steps
 ** do it themselves has no need of it. */
@@ -127,12 +129,11 @@ size_t NI_R(ni_layer_step_back)(const NI_R(ni_walk) *w, size_t t, size_t p0, siz
 void NI_R(ni_units_copy)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
 void NI_R(ni_units_add)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
 /*
-** For `after_piece` of a walk back: gradients of x, weights and biases from d(sums) of rows r0..r1-1 of
-** slabs: dgx [rows,n] of those with x, dgh of those with h (stride n); they differ in their last H
-** columns at most. There dgh stands against `other` [rows,H] if that is not NULL, else, as before
-** them, against h of the step before.
+** For `after_piece` of a walk back: gradients of x, weights and biases from d(sums), which stand where
+** the gates of rows r0..r1-1 stood: those with x in the first n columns, and those with h too, but for
+** the last H of them if a row has a block more. Those stand against `other` [rows,H] if that is not
+** NULL, else, as the others, against h of the step before.
 */
-void NI_R(ni_layer_gradients)(const NI_R(ni_walk) *w, size_t r0, size_t r1, const real *dgx,
-                              const real *dgh, const real *other);
+void NI_R(ni_layer_gradients)(const NI_R(ni_walk) *w, size_t r0, size_t r1, const real *other);
 
 #endif

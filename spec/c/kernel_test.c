@@ -466,7 +466,7 @@ static bool gathered(size_t blocks, size_t h, size_t i, const real *all, const r
 enum { STEP_M = 17, STEP_I = 5 };
 
 typedef struct subject {
-  size_t gates, h, n, m;
+  size_t gates, h, n, m, stride;
   real *w, *u, *bias, *bias_u, *x, *before, *c_before; /* plain */
   real *sums;                                          /* bias + W x, as gemm makes it */
   NI_R(ni_step) step;                                  /* with new room for what comes out */
@@ -476,12 +476,12 @@ typedef struct subject {
 static NI_R(ni_step) rows_of(const subject *s, size_t from, size_t m, bool inputs) {
   NI_R(ni_step) p = s->step;
   p.inputs = inputs ? STEP_I : 0;
-  p.sums = copy(s->sums + from * s->n, m * s->n);
+  p.sums = copy(s->sums + from * s->stride, m * s->stride);
   p.x = s->x + from * STEP_I;
   p.before = s->before + from * s->h;
   p.c_before = s->c_before + from * s->h;
-  p.gates = array(m * s->n);
-  p.kept = array(m * 3 * s->h);
+  p.gates = array(m * s->stride);
+  p.kept = array(m * s->h);
   p.c = array(m * s->h);
   p.h = array(m * s->h);
   p.also = array(m * s->h);
@@ -489,10 +489,10 @@ static NI_R(ni_step) rows_of(const subject *s, size_t from, size_t m, bool input
 }
 
 static subject draw(size_t gates, size_t h) {
-  subject s = {.gates = gates, .h = h, .n = gates * h, .m = STEP_M};
+  subject s = {.gates = gates, .h = h, .n = gates * h, .m = STEP_M, .stride = (gates > 1 ? 4 : 1) * h + 3};
   s.w = array(s.n * STEP_I), s.u = array(s.n * h), s.bias = array(s.n), s.bias_u = array(h);
   s.x = array(s.m * STEP_I), s.before = array(s.m * h), s.c_before = array(s.m * h);
-  s.sums = array(s.m * s.n);
+  s.sums = array(s.m * s.stride);
   for (size_t i = 0; i < s.n * h; i++) s.u[i] /= (real)(h > 8 ? 8 : 1);
   real *w = array(k->packed_gates(gates, h, STEP_I)), *u = array(k->packed_gates(gates, h, h));
   real *panels = array(k->packed(s.n, STEP_I));
@@ -502,8 +502,9 @@ static subject draw(size_t gates, size_t h) {
     k->pack_gates(gates, h, h, from, to, s.u, h, u);
   }
   k->pack(s.n, STEP_I, s.w, STEP_I, false, panels);
-  k->gemm(s.m, s.n, STEP_I, s.x, STEP_I, panels, s.bias, false, s.sums, s.n);
-  s.step = (NI_R(ni_step)){.units = h, .to = h, .w = w, .u = u, .bias = s.bias, .bias_u = s.bias_u};
+  k->gemm(s.m, s.n, STEP_I, s.x, STEP_I, panels, s.bias, false, s.sums, s.stride);
+  s.step = (NI_R(ni_step)){.units = h, .to = h, .stride = s.stride, .w = w, .u = u, .bias = s.bias,
+                           .bias_u = s.bias_u};
   return s;
 }
 
@@ -520,7 +521,7 @@ static double part(const subject *s, size_t g, size_t j, size_t r, bool inputs) 
 /* All rows at once, each row alone, from the inputs and from their sums, in place: the same bits. */
 static void check_rows(const char *name, const subject *s,
                        void (*kernel)(size_t, const NI_R(ni_step) *), const NI_R(ni_step) *all) {
-  size_t h = s->h, kept = s->gates == 3 ? 3 * h : h, skip = s->gates == 3 ? 2 * h : 0;
+  size_t h = s->h, stride = s->stride;
   bool ok = true;
   for (int inputs = 0; inputs < 2; inputs++)
     for (size_t r = 0, m; r < s->m; r += m) {
@@ -528,13 +529,13 @@ static void check_rows(const char *name, const subject *s,
       if (m > s->m - r) m = s->m - r;
       NI_R(ni_step) p = rows_of(s, r, m, inputs);
       p.activation = all->activation;
-      if (!inputs) p.sums = p.gates = copy(s->sums + r * s->n, m * s->n);
+      if (!inputs) p.sums = p.gates = copy(s->sums + r * stride, m * stride);
       kernel(m, &p);
       ok = ok && same(p.h, all->h + r * h, m * h) && same(p.also, p.h, m * h);
-      if (s->gates > 1) ok = ok && same(p.gates, all->gates + r * s->n, m * s->n);
-      if (s->gates == 4) ok = ok && same(p.c, all->c + r * h, m * h);
       for (size_t i = 0; i < m && s->gates > 1; i++)
-        ok = ok && same(p.kept + i * kept + skip, all->kept + (r + i) * kept + skip, h);
+        ok = ok && same(p.gates + i * stride, all->gates + (r + i) * stride, 4 * h);
+      if (s->gates == 4)
+        ok = ok && same(p.c, all->c + r * h, m * h) && same(p.kept, all->kept + r * h, m * h);
       NI_R(ni_step) bare = rows_of(s, r, m, inputs);
       bare.downwards = true;
       bare.activation = all->activation;
@@ -595,7 +596,7 @@ static void test_lstm(size_t h) {
       for (size_t q = 0; q < 4; q++) {
         double sum = part(&s, q, j, r, true) + part(&s, q, j, r, false);
         a[q] = q == 2 ? tanh(sum) : sigmoid(sum);
-        right = right && near((double)p.gates[r * s.n + q * h + j], a[q], slack);
+        right = right && near((double)p.gates[r * s.stride + q * h + j], a[q], slack);
       }
       double state = a[1] * (double)s.c_before[r * h + j] + a[0] * a[2];
       right = right && near((double)p.c[r * h + j], state, slack) &&
@@ -640,10 +641,9 @@ static void test_gru(size_t h) {
       double z = sigmoid(part(&s, 1, j, r, true) + part(&s, 1, j, r, false));
       double u = part(&s, 2, j, r, false) + (double)s.bias_u[j];
       double n = tanh(part(&s, 2, j, r, true) + reset * u);
-      const real *g = p.gates + r * s.n + j;
+      const real *g = p.gates + r * s.stride + j;
       right = right && near((double)g[0], reset, slack) && near((double)g[h], z, slack) &&
-              near((double)g[2 * h], n, slack) &&
-              near((double)p.kept[r * 3 * h + 2 * h + j], u, slack) &&
+              near((double)g[2 * h], n, slack) && near((double)g[3 * h], u, slack) &&
               near((double)p.h[r * h + j], (1 - z) * n + z * (double)s.before[r * h + j], slack);
     }
   check(right, "gru: numbers, H %zu", h);
@@ -655,24 +655,21 @@ static void test_gru(size_t h) {
   k->gru(1, &zero);
   check(same(none.h, zero.h, h), "gru: without a bias, H %zu", h);
 
-  real *gx = copy(p.gates, 3 * h), *gh = copy(p.kept, 3 * h), *prev = s.before;
-  real *act = copy(gx, 3 * h), *dh = array(h), *dgh = array(3 * h);
+  real *g = copy(p.gates, 4 * h), *act = copy(g, 4 * h), *prev = s.before, *dh = array(h);
   real *dprev = array(h);
-  k->gru_back(h, h, gx, gh + 2 * h, prev, dh, dgh, dprev);
-  right = same(gx, dgh, 2 * h);
-  alone = true;
+  k->gru_back(h, h, g, prev, dh, dprev);
+  right = alone = true;
   for (size_t i = 0; i < h; i++) {
     double r = (double)act[i], z = (double)act[h + i], n = (double)act[2 * h + i];
     double d = (double)dh[i], dn = d * (1 - z) * (1 - n * n);
-    right = right && near((double)gx[i], dn * (double)gh[2 * h + i] * r * (1 - r), 1) &&
-            near((double)gx[h + i], d * ((double)prev[i] - n) * z * (1 - z), 1) &&
-            near((double)gx[2 * h + i], dn, 1) && near((double)dgh[2 * h + i], dn * r, 1) &&
+    right = right && near((double)g[i], dn * (double)act[3 * h + i] * r * (1 - r), 1) &&
+            near((double)g[h + i], d * ((double)prev[i] - n) * z * (1 - z), 1) &&
+            near((double)g[2 * h + i], dn, 1) && near((double)g[3 * h + i], dn * r, 1) &&
             near((double)dprev[i], d * z, 1);
-    real x1[3], dgh1[3], dprev1;
-    gather(3, h, i, act, x1);
-    k->gru_back(1, 1, x1, gh + 2 * h + i, prev + i, dh + i, dgh1, &dprev1);
-    alone = alone && gathered(3, h, i, gx, x1) && gathered(3, h, i, dgh, dgh1) &&
-            same(&dprev1, dprev + i, 1);
+    real g1[4], dprev1;
+    gather(4, h, i, act, g1);
+    k->gru_back(1, 1, g1, prev + i, dh + i, &dprev1);
+    alone = alone && gathered(4, h, i, g, g1) && same(&dprev1, dprev + i, 1);
   }
   check(right, "gru_back: numbers, H %zu", h);
   check(alone, "gru_back: bits depend on the place, H %zu", h);
