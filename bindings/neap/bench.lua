@@ -336,7 +336,7 @@ return function(options)
   local limits
   if options.limits then
     limits = read_limits(options.programs .. "/limits", math.max(table.unpack(threads)),
-      options.seconds / 3)
+      options.seconds / 5)
     if not limits then note("limits are left out: run 'make bench-programs' in the checkout") end
     local known = {}
     for name in pairs(limits or {}) do known[#known + 1] = name end
