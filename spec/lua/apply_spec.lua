@@ -339,10 +339,8 @@ neap: line 5: expected finite numbers with blanks or commas between, came "nan"
   it("says what is wrong with the model, the file and the options", function()
     local model = some_class()
     assert(model:save(path))
-    local text = os.tmpname()
-    finally(function() os.remove(text) end)
-    local programs = os.tmpname()
-    finally(function() os.remove(programs) end)
+    local text, programs = os.tmpname(), os.tmpname()
+    finally(function() os.remove(text) os.remove(programs) end)
     assert(neap.program(function(rec)
       return { y = neap.linear { size = 1 }(rec:input("x", { space = "T", dims = { 2 } })) }
     end):save(programs))

@@ -2,14 +2,15 @@
 
 local function fuzz(script, arguments)
   local path = os.tmpname()
-  finally(function() os.remove(path) end)
   local file = assert(io.open(path, "w"))
   file:write("#!/bin/sh\n", script, "\n")
   file:close()
   os.execute("chmod +x " .. path)
   local pipe = assert(io.popen(("scripts/tools/fuzz %s %s 2>&1"):format(arguments, path)))
   local text = pipe:read "a"
-  return text, select(3, pipe:close()), path:match "[^/]*$"
+  local _, _, status = pipe:close()
+  os.remove(path)
+  return text, status, path:match "[^/]*$"
 end
 
 describe("make fuzz", function()

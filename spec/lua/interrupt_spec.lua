@@ -3,13 +3,14 @@
 --- Runs a script as `neap run`: what it wrote to both streams, its exit status.
 local function run(source, launcher)
   local path = os.tmpname()
-  finally(function() os.remove(path) end)
   local file = assert(io.open(path, "w"))
   file:write(source)
   file:close()
   local pipe = assert(io.popen((launcher or "scripts/neap run") .. " " .. path .. " 2>&1"))
   local text = pipe:read "a"
   local _, _, status = pipe:close()
+  os.remove(path)
+  os.remove(path .. ".saved")
   return text, status, path
 end
 
@@ -37,7 +38,7 @@ local function fit(quiet)
       return dev and dev() or model:score(data)
     end })
 end
-local saved = os.tmpname()
+local saved = arg[0] .. ".saved"
 ]]
 
 describe("Ctrl-C in neap.fit", function()
@@ -49,7 +50,6 @@ assert(model:save(saved))
 local again = assert(neap.load(saved))
 print(result.interrupted, result.epochs >= result.epoch, result.seconds > 0,
   again:score(data).accuracy == result.best.accuracy)
-os.remove(saved)
 ]])
     assert.equal(0, status, text)
     assert.matches("\ninterrupted in epoch %d+; the parameters of epoch %d+ are kept\n", text)
