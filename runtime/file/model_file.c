@@ -1,6 +1,5 @@
 #include "model_file.h"
 
-#include <math.h>
 #include <string.h>
 
 /* Every parameter is used by some program, or the message lists those that are not. */

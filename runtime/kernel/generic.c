@@ -206,7 +206,7 @@ static void lstm(size_t m, const NI_R(ni_step) *s) {
         s->c[at] = c;
         s->h[at] = g[3][j] * t;
         if (s->also) s->also[at] = s->h[at];
-        if (s->kept) s->kept[at] = t;
+        if (s->tanh_c) s->tanh_c[at] = t;
       }
       for (size_t k = 0; s->gates && k < 4; k++)
         memcpy(s->gates + r * s->stride + k * h + j0, g[k], units * sizeof(real));

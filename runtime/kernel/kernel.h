@@ -38,7 +38,7 @@ typedef struct NI_R(ni_step) {
   int activation;       /* Elman: NI_TANH ... */
   real *gates;          /* LSTM, GRU: [m, 4*H], the gates as they act, and of the GRU, in the
                         ** last block, U h' + bias_u of gate n; optional, may be sums */
-  real *kept;           /* LSTM: tanh(c) [m, H]; optional */
+  real *tanh_c;         /* LSTM: [m, H]; optional */
   real *c;              /* LSTM: c [m, H], may be c_before */
   real *h, *also;       /* h [m, H], not h'; a second copy of it, optional */
 } NI_R(ni_step);

@@ -250,7 +250,7 @@ static void turn(size_t m, size_t k, const float *a, size_t lda, float *to) {
   for (size_t i0 = 0; i0 < k; i0 += FEW)
     for (size_t j = 0; j < m; j += ROWS)
       for (size_t i = i0; i < k && i < i0 + FEW; i++) {
-        __builtin_prefetch(a + (i + FEW) * lda + j);
+        __builtin_prefetch(a + (i + FEW) * lda + j); /* rows lie far apart; past the last: no harm */
         UNROLL for (size_t v = 0; v < ROWS; v += W)
           store(to + turned(j, k) + i * GROUP + v, get(a + i * lda + j + v, PAST(m - j, v)));
       }
@@ -597,7 +597,7 @@ INLINE void lstm_units(const size_t count, const bool across, const ni_step_f32 
     put(s->c + AT, LEFT, state[i]);
   }
   tanhs(count, t);
-  if (s->kept) SIDES put(s->kept + AT, LEFT, t[i]);
+  if (s->tanh_c) SIDES put(s->tanh_c + AT, LEFT, t[i]);
   SIDES put(s->h + AT, LEFT, out[i] * t[i]);
   if (s->also) SIDES put(s->also + AT, LEFT, out[i] * t[i]);
 }

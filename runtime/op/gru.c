@@ -10,14 +10,14 @@
 
 #include "recurrent.h"
 
-enum { RESET }; /* before: r*h' */
+enum { RESET }; /* the slab of r*h', if reset comes before the product */
 enum { FIRST, DH, DH_BEFORE, D_RESET };
 static bool reset_before(const ni_node *n) { return n->attr[0] != 0; }
 
 static ni_layer layer(const ni_exec *x, const ni_node *n) {
   bool before = reset_before(n);
   return ni_layer_of(x, n, &(ni_cell){.gates = 3, .blocks = before ? 3 : 4, .fused = !before,
-                                      .first = 2, .wide = {before}, .always = {before}, .narrow = 4});
+                                      .first = 2, .slab = {before}, .always = {before}, .narrow = 4});
 }
 
 #ifndef NI_F64
@@ -44,14 +44,14 @@ static void step_before(const ni_layer *l, const real *fixed, size_t m, real *g,
                         const real *hp, real *h) {
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   size_t two = l->part[0];
-  k->gemm(m, two, l->h, hp, l->h, fixed + l->u[0], NULL, true, g, l->n);
+  k->gemm(m, two, l->h, hp, l->h, fixed + l->u[0], NULL, true, g, l->row);
   for (size_t i = 0; i < m; i++) {
-    k->sigmoid(two, g + i * l->n, g + i * l->n);
-    k->mul(l->h, g + i * l->n, hp + i * l->h, rh + i * l->h);
+    k->sigmoid(two, g + i * l->row, g + i * l->row);
+    k->mul(l->h, g + i * l->row, hp + i * l->h, rh + i * l->h);
   }
-  k->gemm(m, l->h, l->h, rh, l->h, fixed + l->u[1], NULL, true, g + two, l->n);
+  k->gemm(m, l->h, l->h, rh, l->h, fixed + l->u[1], NULL, true, g + two, l->row);
   for (size_t i = 0; i < m; i++) {
-    real *z = g + i * l->n + l->h, *u = z + l->h;
+    real *z = g + i * l->row + l->h, *u = z + l->h;
     k->tanh(l->h, u, u);
     for (size_t j = 0; j < l->h; j++)
       h[i * l->h + j] = (1 - z[j]) * u[j] + z[j] * hp[i * l->h + j];
@@ -64,7 +64,7 @@ static void back_before(const ni_layer *l, const real *fixed, size_t m, real *g,
   const NI_R(ni_kernels) *k = NI_R(ni_kernel)();
   size_t two = l->part[0], h = l->h;
   for (size_t i = 0; i < m; i++) {
-    real *z = g + i * l->n + h, *u = z + h;
+    real *z = g + i * l->row + h, *u = z + h;
     for (size_t j = 0; j < h; j++) {
       real d = dh[i * h + j];
       dhp[i * h + j] = d * z[j];
@@ -73,16 +73,16 @@ static void back_before(const ni_layer *l, const real *fixed, size_t m, real *g,
       z[j] = dz;
     }
   }
-  k->gemm(m, h, h, g + two, l->n, fixed + l->u_back[1], NULL, false, drh, h);
+  k->gemm(m, h, h, g + two, l->row, fixed + l->u_back[1], NULL, false, drh, h);
   for (size_t i = 0; i < m; i++) {
-    real *r = g + i * l->n;
+    real *r = g + i * l->row;
     for (size_t j = 0; j < h; j++) {
       real d = drh[i * h + j];
       dhp[i * h + j] += d * r[j];
       r[j] = d * hp[i * h + j] * (r[j] * (1 - r[j]));
     }
   }
-  k->gemm(m, h, two, g, l->n, fixed + l->u_back[0], NULL, true, dhp, h);
+  k->gemm(m, h, two, g, l->row, fixed + l->u_back[0], NULL, true, dhp, h);
 }
 
 /* ---- all steps ---- */
@@ -102,7 +102,8 @@ static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t 
   const real *bias = ni_layer_data(x, w->n, 4);
   const real *hp = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST]);
   if (reset_before(w->n)) {
-    step_before(l, x->fixed[w->n->index], m, g, work + l->wide[RESET] + row * l->h, hp, y + row * l->h);
+    step_before(l, x->fixed[w->n->index], m, g, work + l->slab[RESET] + row * l->h, hp,
+                y + row * l->h);
     return;
   }
   NI_R(ni_step) s = NI_R(ni_layer_step)(x, w->n, l);
@@ -149,7 +150,7 @@ static void step_back(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, si
   size_t row = l->rows->off[t] + p0;
   const real *hp = work + l->before + row * h;
   if (reset_before(w->n)) {
-    back_before(l, fixed, m, work + l->gates + row * l->n, work + l->narrow[D_RESET] + p0 * h, hp,
+    back_before(l, fixed, m, work + l->gates + row * l->row, work + l->narrow[D_RESET] + p0 * h, hp,
                 dh + p0 * h, dhp + p0 * h);
     return;
   }
@@ -168,7 +169,7 @@ static void end_back(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
 
 static void after_piece(const NI_R(ni_walk) *w, size_t r0, size_t r1) {
   const real *work = w->x->work[w->n->index];
-  NI_R(ni_layer_gradients)(w, r0, r1, reset_before(w->n) ? work + w->l.wide[RESET] : NULL);
+  NI_R(ni_layer_gradients)(w, r0, r1, reset_before(w->n) ? work + w->l.slab[RESET] : NULL);
 }
 
 static void forward(const ni_exec *x, const ni_node *n, size_t r0, size_t r1) {

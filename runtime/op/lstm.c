@@ -10,7 +10,7 @@
 
 enum { C, TANH_C };
 enum { FIRST_H, FIRST_C, DH, DC };
-static const ni_cell cell = {.gates = 4, .blocks = 4, .fused = true, .first = 4, .wide = {1, 1},
+static const ni_cell cell = {.gates = 4, .blocks = 4, .fused = true, .first = 4, .slab = {true, true},
                              .always = {true}, .narrow = 4};
 
 #ifndef NI_F64
@@ -42,14 +42,14 @@ static void step(const NI_R(ni_walk) *w, size_t t, size_t p0, size_t p1, size_t 
   const ni_layer *l = &w->l;
   size_t m = ni_layer_alive(l, t, p0, p1), row = l->rows->off[t] + p0;
   if (m == 0) return;
-  real *work = x->work[w->n->index], *y = x->view[w->n->out].data, *c = work + l->wide[C];
+  real *work = x->work[w->n->index], *y = x->view[w->n->out].data, *c = work + l->slab[C];
   NI_R(ni_step) s = NI_R(ni_layer_step)(x, w->n, l);
   s.from = u0;
   s.to = u1;
   s.x = (const real *)x->view[w->n->in[0]].data + row * l->inputs;
   s.sums = NI_R(ni_layer_gates)(w, row);
   s.gates = x->keeps ? NI_R(ni_layer_gates)(w, row) : NULL;
-  s.kept = x->keeps ? work + l->wide[TANH_C] + row * l->h : NULL;
+  s.tanh_c = x->keeps ? work + l->slab[TANH_C] + row * l->h : NULL;
   s.before = NI_R(ni_layer_before)(l, t, p0, y, work + l->narrow[FIRST_H]);
   s.c_before = NI_R(ni_layer_before)(l, t, p0, c, work + l->narrow[FIRST_C]);
   s.c = c + row * l->h;
@@ -62,7 +62,7 @@ static void end(const NI_R(ni_walk) *w, size_t p0, size_t p1) {
   real *work = w->x->work[w->n->index];
   NI_R(ni_layer_last)(w->x, w->n, &w->l, 0, p0, p1, w->x->view[w->n->out].data,
                       work + w->l.narrow[FIRST_H]);
-  NI_R(ni_layer_last)(w->x, w->n, &w->l, 1, p0, p1, work + w->l.wide[C],
+  NI_R(ni_layer_last)(w->x, w->n, &w->l, 1, p0, p1, work + w->l.slab[C],
                       work + w->l.narrow[FIRST_C]);
 }
 
@@ -75,16 +75,16 @@ static void step_back(const NI_R(ni_walk) *w, size_t i, size_t p0, size_t p1, si
   real *work = w->x->work[w->n->index], *fixed = w->x->fixed[w->n->index];
   real *dh = work + l->narrow[DH], *dc = work + l->narrow[DC];
   if (later > 0)
-    k->gemm(later, u1 - u0, l->n, work + l->gates + (l->rows->off[t + 1] + p0) * l->n, l->n,
+    k->gemm(later, u1 - u0, l->n, work + l->gates + (l->rows->off[t + 1] + p0) * l->row, l->row,
             fixed + l->u_back[0] + u0 * l->n, NULL, false, dh + p0 * h + u0, h);
   if (i == l->rows->steps) return;
   size_t m = NI_R(ni_layer_step_back)(w, t, p0, p1, u0, u1, work + l->narrow[FIRST_H], dh);
   NI_R(ni_layer_last_back)(w, 1, p0 + later, p0 + m, u0, u1, dc);
   size_t row = l->rows->off[t] + p0;
-  const real *cp = NI_R(ni_layer_before)(l, t, p0, work + l->wide[C], work + l->narrow[FIRST_C]);
+  const real *cp = NI_R(ni_layer_before)(l, t, p0, work + l->slab[C], work + l->narrow[FIRST_C]);
   for (size_t r = 0; r < m; r++)
-    k->lstm_back(u1 - u0, h, work + l->gates + (row + r) * l->n + u0, cp + r * h + u0,
-                 work + l->wide[TANH_C] + (row + r) * h + u0, dh + (p0 + r) * h + u0,
+    k->lstm_back(u1 - u0, h, work + l->gates + (row + r) * l->row + u0, cp + r * h + u0,
+                 work + l->slab[TANH_C] + (row + r) * h + u0, dh + (p0 + r) * h + u0,
                  dc + (p0 + r) * h + u0);
 }
 

@@ -121,7 +121,8 @@ void NI_R(ni_product_rows)(neap_pool *pool, size_t m, size_t n, size_t k, const 
     wide = ((wide > least_wide ? wide : least_wide) + panel - 1) / panel * panel;
     wide = least(wide, n);
   }
-  product p = {.m = m, .n = n, .k = k, .lda = lda, .ldc = ldc, .step = step, .wide = wide, .across = (n + wide - 1) / wide,
+  product p = {.m = m, .n = n, .k = k, .lda = lda, .ldc = ldc, .step = step, .wide = wide,
+               .across = (n + wide - 1) / wide,
                .a = a, .bias = bias, .c = c, .w = packed, .accumulate = accumulate};
   ni_pool_run(pool, tasks * p.across, rows_task, &p);
 }

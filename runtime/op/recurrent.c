@@ -33,9 +33,9 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.part[1] = l.n - l.part[0];
   l.row = x->keeps ? cell->blocks * l.h : l.n;
   size_t at = 0, rows = l.rows->rows, parents = l.rows->parents;
-  size_t wide = cell->wide[0] + cell->wide[1];
+  size_t slabs = 1u + cell->slab[0] + cell->slab[1];
   l.piece = most(SUMS / l.n, most(SUMS_ROWS, l.inputs / 2));
-  l.piece_back = most(SLABS / (l.row + l.inputs + (wide + 1) * l.h),
+  l.piece_back = most(SLABS / (l.row + l.inputs + slabs * l.h),
                       l.n * (l.inputs + l.h) / WEIGHTS);
   l.fused = cell->fused ? cell->gates : 0;
   /* to keep the sums of so few inputs would cost more than to add them up at each step */
@@ -58,7 +58,7 @@ ni_layer ni_layer_of(const ni_exec *x, const ni_node *n, const ni_cell *cell) {
   l.gates = take(&at, (x->keeps ? rows : summed) * l.row);
   l.before = take(&at, kept * l.h);
   for (int j = 0; j < 2; j++)
-    l.wide[j] = take(&at, (cell->always[j] ? rows : kept) * cell->wide[j] * l.h);
+    l.slab[j] = take(&at, cell->slab[j] ? (cell->always[j] ? rows : kept) * l.h : 0);
   for (size_t j = 0; j < cell->narrow; j++) l.narrow[j] = take(&at, parents * l.h);
   l.work = at;
   return l;
@@ -353,8 +353,9 @@ void NI_R(ni_layer_gradients)(const NI_R(ni_walk) *w, size_t r0, size_t r1, cons
   const ni_layer *l = &w->l;
   real *fixed = x->fixed[n->index], *work = x->work[n->index], *scratch = fixed + l->scratch;
   real *dx = gradient(x, n, 0), *dw = gradient(x, n, 1), *du = gradient(x, n, 2);
-  const real *d = work + l->gates + r0 * l->row, *last = d + l->row - l->h; /* last: those with h */
-  /* up to here x and h stand against the same d(sums) */
+  /* both: d(sums) of x and of h are the same up to there; same: and one product serves them. The last
+  ** H of h are the last of a row, those of x the last of the first n. */
+  const real *d = work + l->gates + r0 * l->row, *last = d + l->row - l->h;
   size_t rows = r1 - r0, both = l->row > l->n ? l->n - l->h : l->n;
   size_t same = other ? l->n - l->h : both;
   if (dx)

@@ -15,10 +15,11 @@
 /* What sets a layer apart. */
 typedef struct ni_cell {
   size_t gates;
-  size_t blocks;   /* of H in a row that forward leaves for backward: the gates, and of a GRU one more */
-  bool fused;      /* a step is one kernel: weight_hh is packed by units, not in parts */
+  size_t blocks;   /* of H in a row that forward leaves for backward: the gates, and of a GRU that resets
+                   ** after the product one more */
+  bool fused;      /* a step is one kernel: forward has weight_hh packed by units, not in parts */
   size_t first;    /* gates in the first packing of weight_hh; the others are in the second */
-  size_t wide[2];  /* slabs [rows, wide*H] of its own */
+  bool slab[2];    /* slabs [rows,H] of its own */
   bool always[2];  /* which of them forward needs too; the others are backward's */
   size_t narrow;   /* slabs [B,H]: first states, gradients that walk back */
 } ni_cell;
@@ -36,7 +37,7 @@ typedef struct ni_layer {
   size_t w, u[2], bias, fixed, w_back, u_back[2], scratch, fixed_back;
   /* in work: gates [rows,row], of a piece's rows if no backward follows; h of the step before
   ** [rows,H], the cell's own slabs */
-  size_t gates, before, wide[2], narrow[4], work;
+  size_t gates, before, slab[2], narrow[4], work;
   size_t piece, piece_back; /* rows that are walked at a time, if a step has no more */
 } ni_layer;
 
@@ -130,9 +131,9 @@ void NI_R(ni_units_copy)(size_t m, size_t h, size_t u0, size_t u1, const real *s
 void NI_R(ni_units_add)(size_t m, size_t h, size_t u0, size_t u1, const real *src, real *dst);
 /*
 ** For `after_piece` of a walk back: gradients of x, weights and biases from d(sums), which stand where
-** the gates of rows r0..r1-1 stood: those with x in the first n columns, and those with h too, but for
-** the last H of them if a row has a block more. Those stand against `other` [rows,H] if that is not
-** NULL, else, as the others, against h of the step before.
+** the gates of rows r0..r1-1 stood. Those of x are the first n columns; those of h too, but where a row
+** has a block more that block instead of the last H of them. d(sums) of h go with h of the step before,
+** and the last H with `other` [rows,H] if that is not NULL.
 */
 void NI_R(ni_layer_gradients)(const NI_R(ni_walk) *w, size_t r0, size_t r1, const real *other);
 

@@ -481,7 +481,7 @@ static NI_R(ni_step) rows_of(const subject *s, size_t from, size_t m, bool input
   p.before = s->before + from * s->h;
   p.c_before = s->c_before + from * s->h;
   p.gates = array(m * s->stride);
-  p.kept = array(m * s->h);
+  p.tanh_c = array(m * s->h);
   p.c = array(m * s->h);
   p.h = array(m * s->h);
   p.also = array(m * s->h);
@@ -535,12 +535,12 @@ static void check_rows(const char *name, const subject *s,
       for (size_t i = 0; i < m && s->gates > 1; i++)
         ok = ok && same(p.gates + i * stride, all->gates + (r + i) * stride, 4 * h);
       if (s->gates == 4)
-        ok = ok && same(p.c, all->c + r * h, m * h) && same(p.kept, all->kept + r * h, m * h);
+        ok = ok && same(p.c, all->c + r * h, m * h) && same(p.tanh_c, all->tanh_c + r * h, m * h);
       NI_R(ni_step) bare = rows_of(s, r, m, inputs);
       bare.downwards = true;
       bare.activation = all->activation;
       real *h_alone = bare.h;
-      bare.gates = bare.kept = bare.also = NULL;
+      bare.gates = bare.tanh_c = bare.also = NULL;
       kernel(m, &bare);
       ok = ok && same(h_alone, p.h, m * h);
       NI_R(ni_step) cut = rows_of(s, r, m, inputs);
@@ -600,13 +600,13 @@ static void test_lstm(size_t h) {
       }
       double state = a[1] * (double)s.c_before[r * h + j] + a[0] * a[2];
       right = right && near((double)p.c[r * h + j], state, slack) &&
-              near((double)p.kept[r * h + j], tanh(state), slack) &&
+              near((double)p.tanh_c[r * h + j], tanh(state), slack) &&
               near((double)p.h[r * h + j], a[3] * tanh(state), slack);
     }
   check(right, "lstm: numbers, H %zu", h);
   check_rows("lstm", &s, k->lstm, &p);
 
-  real *g = copy(p.gates, 4 * h), *prev = s.c_before, *tc = copy(p.kept, h);
+  real *g = copy(p.gates, 4 * h), *prev = s.c_before, *tc = copy(p.tanh_c, h);
   real *act = copy(g, 4 * h), *dh = array(h), *dc0 = array(h), *dc = copy(dc0, h);
   k->lstm_back(h, h, g, prev, tc, dh, dc);
   right = alone = true;
